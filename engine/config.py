@@ -1,0 +1,290 @@
+"""Node and task configuration (requirement 4.4): models, loading, and errors with their place.
+
+Two layers: the node file (`otus:`), read at start, and the task file (`task:`), given to each
+task. Unknown keys are refused; an error names file, line, column and the nearest known key.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)?")
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE = re.compile(r"(\d+)\s*([kmg]?i?b?)", re.IGNORECASE)
+_UNIT_OCTETS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
+
+
+def parse_duration(value: Any) -> Any:
+    """Seconds from `300s`, `50ms`, `7d` or a bare number of seconds."""
+    if isinstance(value, str):
+        match = _DURATION.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"{value!r} is no duration such as 300s, 50ms or 7d")
+        return float(match[1]) * _UNIT_SECONDS[match[2] or "s"]
+    return value
+
+
+def parse_size(value: Any) -> Any:
+    """Octets from `128MB`, `32KB` (powers of 1024) or a bare number."""
+    if isinstance(value, str):
+        match = _SIZE.fullmatch(value.strip())
+        if match is None:
+            raise ValueError(f"{value!r} is no size such as 128MB or 32KB")
+        return int(match[1]) * _UNIT_OCTETS[match[2].lower().rstrip("ib")]
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
+Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Model(BaseModel):
+    """Every section: unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Node(Model):
+    """Who this node is; the label processor reads it."""
+
+    id: str = ""
+    """Empty: the hostname."""
+    ip: str = ""
+    hostname: str = ""
+    dc: str = ""
+    env: str = ""
+    region: str = ""
+
+
+class Control(Model):
+    """The control socket."""
+
+    socket: str = ""
+    """Empty: /run/otus/otus.sock for root, $XDG_RUNTIME_DIR/otus/otus.sock else."""
+    group: str = "otus"
+    """Group of the socket file, where it exists."""
+
+
+class Resources(Model):
+    """Limits of the whole engine."""
+
+    max_workers: int = Field(0, ge=0, le=256)
+    """0: as many as CPUs."""
+
+
+class PipelineChannel(Model):
+    """Bounds the ring blocks that wait for a worker."""
+
+    capacity: int = Field(65536, ge=1)
+    drop_policy: Literal["tail"] = "tail"
+
+
+class SendBuffer(Model):
+    """The ring between a worker and the sender."""
+
+    capacity: int = Field(16384, ge=16, le=16_777_216)
+    """Records."""
+    drop_policy: Literal["head"] = "head"
+    high_watermark: float = Field(0.8, gt=0, le=1)
+    low_watermark: float = Field(0.3, ge=0, lt=1)
+
+
+class ReporterPressure(Model):
+    """How long a reporter may take."""
+
+    send_timeout: Duration = 3.0
+    max_retries: int = Field(1, ge=0, le=2)
+
+
+class BackPressure(Model):
+    """Requirement 5.4.6."""
+
+    pipeline_channel: PipelineChannel = PipelineChannel()
+    send_buffer: SendBuffer = SendBuffer()
+    reporter: ReporterPressure = ReporterPressure()
+
+
+class Tunnels(Model):
+    """Which tunnels are taken off, live; a file has them all on."""
+
+    vxlan: bool = False
+    gre: bool = False
+    erspan: bool = False
+    geneve: bool = False
+    ipip: bool = False
+
+
+class IpReassembly(Model):
+    """IP fragments (always reassembled)."""
+
+    timeout: Duration = 30.0
+    max_fragments: int = Field(10000, ge=1)
+    """Datagrams in work at once."""
+    max_bytes: Size = 16 * 1024**2
+    """Of one worker."""
+
+
+class Decoder(Model):
+    """Section core.decoder."""
+
+    tunnel: Tunnels = Tunnels()
+    ip_reassembly: IpReassembly = IpReassembly()
+
+
+class Core(Model):
+    """Section core."""
+
+    decoder: Decoder = Decoder()
+
+
+class Log(Model):
+    """The engine's own log."""
+
+    level: Literal["debug", "info", "warn", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+class Stores(Model):
+    """Bounds of what the calls process keeps."""
+
+    calls: int = Field(20000, ge=1)
+    messages_per_call: int = Field(500, ge=1)
+    message_bytes: Size = 128 * 1024**2
+    streams: int = Field(32768, ge=16)
+    flows: int = Field(131072, ge=64)
+
+
+class NodeConfig(Model):
+    """The file /etc/otus/otus.yml: everything below `otus:`."""
+
+    node: Node = Node()
+    control: Control = Control()
+    resources: Resources = Resources()
+    backpressure: BackPressure = BackPressure()
+    core: Core = Core()
+    log: Log = Log()
+    stores: Stores = Stores()
+    reporters: dict[str, dict[str, Any]] = {}
+    """Shared connections by reporter type; a task's own keys win over them."""
+
+
+class CaptureOptions(Model):
+    """Section capture.config: the ring."""
+
+    ring_mb: int = Field(32, ge=1, le=2048)
+    block_kb: int = Field(256, ge=64, le=4096)
+    retire_ms: int = Field(1, ge=1, le=1000)
+    snaplen: int = Field(262144, ge=64, le=262144)
+    promiscuous: bool = True
+
+
+class Capture(Model):
+    """What to capture from."""
+
+    driver: Literal["af_packet_v3", "pcap"] = "af_packet_v3"
+    interface: str = ""
+    """A name, or `any`; live only."""
+    file: str = ""
+    """Path of a capture, or - for standard input; driver pcap only."""
+    workers: int = Field(0, ge=0, le=256)
+    """0: one per CPU. The pcap driver has one."""
+    fanout_group: int = Field(0, ge=0, le=65535)
+    """0: the kernel picks one."""
+    fanout_mode: Literal["hash", "cpu", "lb"] = "hash"
+    config: CaptureOptions = CaptureOptions()
+
+    @model_validator(mode="after")
+    def _source(self) -> Capture:
+        if self.driver == "pcap" and not self.file:
+            raise ValueError("driver pcap needs file")
+        if self.driver == "af_packet_v3" and not self.interface:
+            raise ValueError("driver af_packet_v3 needs interface (a name, or any)")
+        return self
+
+
+class Filter(Model):
+    """What the kernel lets through: `bpf`, or the structured keys, which take both directions."""
+
+    bpf: str = Field("", max_length=4096)
+    src_ip: list[str] = []
+    dst_ip: list[str] = []
+    ports: list[Port] = []
+    port_range: str = ""
+    protocol: Literal["udp", "tcp", "any"] = "any"
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Filter:
+        structured = self.src_ip or self.dst_ip or self.ports or self.port_range or self.protocol != "any"
+        if self.bpf and structured:
+            raise ValueError("bpf and the structured keys exclude each other")
+        return self
+
+
+class SipOptions(Model):
+    """Parser sip."""
+
+    ports: list[Port] = [5060, 5061]
+    """Tried first; SIP on any other port is known by its first line."""
+    track_media: bool = True
+    media_stream_timeout: Duration = 300.0
+
+
+class RtpOptions(Model):
+    """Parser rtp."""
+
+    heuristic: bool = True
+    """Find media without signalling."""
+    raw: bool = False
+    """Put the frame into the record."""
+
+
+class ParserRef(Model):
+    """One entry of `parsers:`."""
+
+    plugin: str
+    enabled: bool = True
+    config: dict[str, Any] = {}
+
+
+class ProcessorRef(Model):
+    """One entry of `processors:`."""
+
+    plugin: str
+    enabled: bool = True
+    priority: int | None = None
+    config: dict[str, Any] = {}
+
+
+class ReporterRef(Model):
+    """`reporter:` or one entry of `reporters:`."""
+
+    type: str
+    enabled: bool = True
+    config: dict[str, Any] = {}
+
+
+class TaskConfig(Model):
+    """The task file: everything below `task:`."""
+
+    id: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+    capture: Capture
+    filter: Filter = Filter()
+    parsers: list[ParserRef] = [ParserRef(plugin="sip"), ParserRef(plugin="rtp")]
+    processors: list[ProcessorRef] = []
+    reporter: ReporterRef | None = None
+    reporters: list[ReporterRef] = []
+    unmatched_policy: Literal["forward", "drop"] = "drop"
+
+    @model_validator(mode="after")
+    def _one_of(self) -> TaskConfig:
+        if self.reporter is not None and self.reporters:
+            raise ValueError("reporter and reporters exclude each other")
+        return self
+
+    def all_reporters(self) -> list[ReporterRef]:
+        """The enabled reporters, however they were written."""
+        return [r for r in ([self.reporter] if self.reporter else self.reporters) if r.enabled]

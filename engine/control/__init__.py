@@ -1,0 +1,1 @@
+"""JSON-RPC over the Unix socket, and what it calls."""

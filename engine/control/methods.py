@@ -1,0 +1,152 @@
+"""The methods of the control socket: one table for the server, the clients, the help and the docs.
+
+JSON-RPC 2.0, one object a line, UTF-8, at most MAX_LINE octets. `jsonrpc` may be absent and ids may be
+strings or numbers. Standard error codes (-32700 parse, -32600 request, -32601 method, -32602
+params, -32603 internal) and ours below; `error.data` is {"hint": str}. Notifications from the
+engine: `snapshot` (params: a Snapshot) and `event` (params: {"sequence", ...}; a gap in the sequence means lost).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+PROTOCOL = 1
+"""Version of this protocol; `hello` answers it, another version is refused by the client."""
+MAX_LINE = 1_048_576
+
+ERROR_REFUSED = -32000
+"""The engine can do it, but not now: another task is active, no such task, no such call."""
+ERROR_NOT_PERMITTED = -32001
+"""Capture right is missing, or the caller may only read."""
+ERROR_INVALID = -32002
+"""The configuration or the query is wrong; the message names the place."""
+
+
+class Method(NamedTuple):
+    """One method."""
+
+    writes: bool
+    params: str
+    result: str
+    about: str
+
+
+METHODS = {
+    "hello": Method(
+        False,
+        "{protocol}",
+        "{protocol, version, pid, node, started, mode}",
+        "Who answers. mode: live, file or idle.",
+    ),
+    "status": Method(
+        False, "{}", "{version, pid, node, uptime_s, mode, tasks: [TASK], compiled}", "The daemon in short."
+    ),
+    "stats": Method(False, "{}", "Snapshot with every section", "All figures once."),
+    "create_task": Method(
+        True, "{config: {...} | text: str, name: str}", "{task_id, state}", "Validate, build and run a task."
+    ),
+    "stop_task": Method(True, "{task_id}", "{task_id, state, books}", "Stop, flush and clean up."),
+    "list_tasks": Method(False, "{}", "{tasks: [TASK]}", "Active and finished tasks, newest first."),
+    "task_status": Method(False, "{task_id}", "TASK with books and figures", "One task."),
+    "subscribe": Method(
+        False, "{sections: [str], hz: number}", "{sections, hz}", "Send `snapshot` notifications, at most 10 Hz."
+    ),
+    "unsubscribe": Method(False, "{}", "{}", "No more notifications on this connection."),
+    "query": Method(
+        False,
+        "{store: calls|streams, task?, filter?: str, sort?: column, descending?: bool, anchor?: id, "
+        "offset?: int, count: int}",
+        "{total, matched, offset, version, rows: [ROW]}",
+        "A window of a store. With anchor the window begins `offset` rows from that row (offset may be negative).",
+    ),
+    "call": Method(
+        False,
+        "{task?, id, from?: int, count?: int}",
+        "{call: ROW, hosts: [str], messages: [MESSAGE], more: bool, streams: [ROW], media: [SDP]}",
+        "One call: its ladder, without bodies.",
+    ),
+    "message": Method(False, "{task?, id, index}", "{index, raw, error, gone}", "One message as it was on the wire."),
+    "clear": Method(True, "{store: calls|streams, keep?: [id]}", "{removed}", "Forget rows of a store."),
+    "shutdown": Method(True, "{}", "{}", "Stop all tasks and end the engine."),
+}
+
+TASK = "{task_id, state, driver, interface, workers, started, stopped, error, file}"
+"""state: creating, running, stopping, stopped, failed, finished (a file was read to its end)."""
+
+CALL_ROW = (
+    "id",  # stable while the call is in the store
+    "number",  # sngrep's index: order of arrival, from 1
+    "method",
+    "state",
+    "from",
+    "to",
+    "from_user",
+    "to_user",
+    "call_id",
+    "x_call_id",
+    "src",  # address:port of the first message
+    "dst",
+    "messages",
+    "start_ns",
+    "last_ns",
+    "duration_s",  # INVITE answered until ended or now; None before
+    "total_s",
+    "setup_s",  # INVITE until 200
+    "pdd_s",  # INVITE until the first 18x
+    "code",  # last final code, None before
+    "reason",  # Reason header or reason phrase of the end
+    "transport",
+    "streams",  # number of media streams
+    "lost_pct",  # worst stream; None where unknown
+    "mos",  # worst stream; None where unknown
+    "evidence",  # SIP quoted in ICMP errors: how many
+    "malformed",  # messages with an error
+)
+"""Keys of a row of the calls store; unknown is null. Times are ns since 1970."""
+
+STREAM_ROW = (
+    "id",
+    "call_id",
+    "src",
+    "sport",
+    "dst",
+    "dport",
+    "ssrc",
+    "codec",
+    "payload_types",
+    "packets",
+    "bytes",
+    "expected",
+    "lost",
+    "lost_pct",
+    "out_of_order",
+    "duplicates",
+    "max_delta_ms",
+    "mean_jitter_ms",
+    "max_jitter_ms",
+    "jitter_ms",
+    "start_ns",
+    "last_ns",
+    "duration_s",
+    "found_by",
+    "active",
+)
+"""Keys of a row of the streams store; unknown is null."""
+
+MESSAGE_ROW = (
+    "index",
+    "time_ns",
+    "src",  # address:port
+    "dst",
+    "method",  # of a request; of a response the method of its CSeq
+    "status",  # None for a request
+    "reason",  # reason phrase
+    "cseq",
+    "sdp",  # None, or a summary such as "audio 40012 PCMA PCMU sendrecv"
+    "retransmission",
+    "error",  # None or what is malformed
+    "frame",  # frame number in a file, else None
+    "length",
+    "gone",  # the octets had to make room
+)
+"""Keys of a message of the `call` answer."""

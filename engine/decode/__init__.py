@@ -1,0 +1,1 @@
+"""From frame to transport payload: link layers, IP with fragments, transport headers."""

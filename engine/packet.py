@@ -1,0 +1,224 @@
+"""The three records of the packet road (requirement 5.5) and the small types in them.
+
+`RawPacket` is a frame as captured, `DecodedPacket` what parsers read, `OutputPacket` what
+processors and reporters see. The compiled road keeps the same facts as offsets into the capture
+block (`engine.decode.classifier.Decoder`) and as records in shared memory
+(`engine.shm.records`); these classes are their form for plugins, for the cold side and for tests.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any, Protocol
+
+IPAddress = IPv4Address | IPv6Address
+
+PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+
+
+@dataclass(frozen=True, slots=True)
+class FiveTuple:
+    """Addresses, ports and transport of one packet, in its direction."""
+
+    src_ip: IPAddress
+    dst_ip: IPAddress
+    src_port: int
+    dst_port: int
+    protocol: int
+
+    def reversed(self) -> FiveTuple:
+        """The same conversation seen from the other side."""
+        return FiveTuple(self.dst_ip, self.src_ip, self.dst_port, self.src_port, self.protocol)
+
+    def as_fields(self) -> dict[str, Any]:
+        """EVE's field names (DESIGN 7): `src_ip`, `src_port`, `dest_ip`, `dest_port`, `proto`."""
+        return {
+            "src_ip": str(self.src_ip),
+            "src_port": self.src_port,
+            "dest_ip": str(self.dst_ip),
+            "dest_port": self.dst_port,
+            "proto": PROTOCOL_NAMES.get(self.protocol, str(self.protocol)),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelInfo:
+    """The outer header of the innermost tunnel that was taken off."""
+
+    type: str
+    """vxlan, gre, erspan, geneve, ipip, gtp-u"""
+    outer_src_ip: IPAddress
+    outer_dst_ip: IPAddress
+    vni: int
+    """VXLAN, Geneve: network identifier; GRE: key; 0 where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkMeta:
+    """L2 to L4 context of one packet; read only for everyone behind the parser."""
+
+    src_ip: IPAddress
+    dst_ip: IPAddress
+    src_port: int
+    dst_port: int
+    src_mac: str = ""
+    dst_mac: str = ""
+    vlans: tuple[int, ...] = ()
+    """Outermost first; empty means untagged."""
+    interface: int = 0
+    """Kernel interface index, 0 in a file without one."""
+    tunnel: TunnelInfo | None = None
+    fragmented: bool = False
+    """Put together from fragments."""
+    copies: int = 0
+    """How often the same packet was seen again on other interfaces within 1 ms."""
+
+
+@dataclass(slots=True)
+class RawPacket:
+    """One frame as the driver delivered it; `data` is valid only until its block is given back."""
+
+    data: bytes | memoryview
+    timestamp_ns: int
+    """Nanoseconds since 1970, UTC."""
+    capture_length: int
+    original_length: int
+    interface: int = 0
+    link_type: int = 1
+    """LINKTYPE_ number of the pcap registry; 1 is Ethernet."""
+
+
+@dataclass(slots=True)
+class DecodedPacket:
+    """What a parser may read (requirement 5.2.6); parsers change nothing in it."""
+
+    raw: RawPacket
+    src_mac: str
+    dst_mac: str
+    vlans: tuple[int, ...]
+    ether_type: int
+    tunnel: TunnelInfo | None
+    src_ip: IPAddress
+    dst_ip: IPAddress
+    protocol: int
+    ttl: int
+    fragmented: bool
+    src_port: int
+    dst_port: int
+    tcp_flags: int
+    payload: bytes | memoryview
+
+    @property
+    def five_tuple(self) -> FiveTuple:
+        """The packet's flow, in its direction."""
+        return FiveTuple(self.src_ip, self.dst_ip, self.src_port, self.dst_port, self.protocol)
+
+
+class Payload(Protocol):
+    """What a parser made of a packet (requirement 5.5.4); only reporters look into it."""
+
+    def type(self) -> str:
+        """Protocol name, equal to `OutputPacket.protocol`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON form: plain values only."""
+
+    def to_bytes(self) -> bytes:
+        """Binary form."""
+
+
+@dataclass(frozen=True, slots=True)
+class DictPayload:
+    """A payload that is a dictionary of plain values and, in binary, the octets it was parsed from."""
+
+    protocol: str
+    fields: dict[str, Any]
+    octets: bytes = b""
+
+    def type(self) -> str:
+        """Protocol name."""
+        return self.protocol
+
+    def as_dict(self) -> dict[str, Any]:
+        """The dictionary itself."""
+        return self.fields
+
+    def to_bytes(self) -> bytes:
+        """The octets as they were on the wire."""
+        return self.octets
+
+
+@dataclass(slots=True)
+class OutputPacket:
+    """Envelope, labels and typed payload (requirement 5.5.3).
+
+    Parsers write all of it, processors read the envelope and change `labels`, reporters read.
+    """
+
+    timestamp_ns: int
+    protocol: str
+    """sip, rtp, rtcp, dns, ... or raw for forwarded unmatched packets."""
+    flow_id: FiveTuple
+    network: NetworkMeta
+    task: str = ""
+    labels: dict[str, str] = field(default_factory=dict)
+    payload: Payload | None = None
+    raw_bytes: bytes | None = None
+    """The frame, where the task asks for it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON Lines form (DESIGN 7): envelope, network, labels, payload, raw as base64."""
+        network = self.network
+        record: dict[str, Any] = {
+            "timestamp": format_timestamp(self.timestamp_ns),
+            "task": self.task,
+            "protocol": self.protocol,
+            **self.flow_id.as_fields(),
+            "network": {
+                "src_mac": network.src_mac or None,
+                "dst_mac": network.dst_mac or None,
+                "vlans": list(network.vlans),
+                "interface": network.interface or None,
+                "fragmented": network.fragmented,
+                "copies": network.copies,
+                "tunnel": None
+                if network.tunnel is None
+                else {
+                    "type": network.tunnel.type,
+                    "outer_src_ip": str(network.tunnel.outer_src_ip),
+                    "outer_dst_ip": str(network.tunnel.outer_dst_ip),
+                    "vni": network.tunnel.vni,
+                },
+            },
+            "labels": self.labels,
+            "payload": None if self.payload is None else self.payload.as_dict(),
+        }
+        if self.raw_bytes is not None:
+            record["raw"] = base64.b64encode(self.raw_bytes).decode("ascii")
+        return record
+
+
+def format_timestamp(timestamp_ns: int) -> str:
+    """RFC 3339, UTC, microseconds: `2026-11-21T22:40:01.113000Z`. Years 1970 to 9999, else clamped."""
+    from datetime import datetime, timezone  # noqa: PLC0415 -- workers never format a time
+
+    seconds, nanoseconds = divmod(max(0, min(timestamp_ns, 253_402_300_799_999_999_999)), 1_000_000_000)
+    stamp = datetime.fromtimestamp(seconds, timezone.utc)
+    return f"{stamp:%Y-%m-%dT%H:%M:%S}.{nanoseconds // 1000:06d}Z"
+
+
+def address_from_bytes(octets: bytes) -> IPAddress:
+    """The address in a 16-octet field; ::ffff:a.b.c.d is IPv4 (RFC 4291 section 2.5.5.2)."""
+    address = ip_address(octets)
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
+def address_to_bytes(address: IPAddress | str) -> bytes:
+    """Inverse of address_from_bytes(): 16 octets."""
+    parsed = ip_address(address)
+    if isinstance(parsed, IPv4Address):
+        return b"\0" * 10 + b"\xff\xff" + parsed.packed
+    return parsed.packed

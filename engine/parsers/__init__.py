@@ -1,0 +1,1 @@
+"""Application protocols: what is recognised, parsed and registered as media."""

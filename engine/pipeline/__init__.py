@@ -1,0 +1,1 @@
+"""The loop of one worker: decode, parse, process, write records."""

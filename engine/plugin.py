@@ -1,0 +1,111 @@
+"""The plugin contract (requirement 4) and the registry of what is installed.
+
+Four kinds: capture, parser, processor, reporter. Plugins of this package and of others are found
+the same way, through entry points of the groups `otus.capture`, `otus.parser`, `otus.processor`
+and `otus.reporter`, and through Python files in a plugin folder. A plugin that raises is isolated
+and counted by its caller; new code is taken by new tasks only.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from engine.packet import DecodedPacket, OutputPacket
+
+LABEL_KEY = re.compile(r"[a-z0-9][a-z0-9.-]*")
+"""Label keys: lower case, dots and dashes, no underscore (requirement 5.5.5)."""
+
+GROUPS = {
+    "capture": "otus.capture",
+    "parser": "otus.parser",
+    "processor": "otus.processor",
+    "reporter": "otus.reporter",
+}
+
+
+class Plugin(ABC):
+    """What every kind has (requirement 4.1): a name, a version, a life cycle."""
+
+    name: ClassVar[str]
+    version: ClassVar[str] = "1"
+
+    def init(self, config: Mapping[str, Any]) -> None:
+        """Take the `config:` mapping of the task file; raise UsageError with the key at fault."""
+
+    def start(self) -> None:
+        """Called once before the first packet, in the process that will call the plugin."""
+
+    def stop(self) -> None:
+        """Called once after the last packet."""
+
+    def health(self) -> str:
+        """Empty while well, else one line that says what is wrong."""
+        return ""
+
+
+class Capture(Plugin):
+    """A driver: makes parallel streams of frames. Drivers live in `engine.capture`."""
+
+    @abstractmethod
+    def streams(self, wanted: int) -> int:
+        """How many parallel streams it will deliver when `wanted` workers are asked for."""
+
+
+class Parser(Plugin):
+    """Turns a packet into an OutputPacket.
+
+    `ports` and `first_octets` say in data what it wants, so that the compiled classifier decides;
+    `can_handle` runs only for packets that nothing else claimed. `labels` names every label key
+    it may write; a key that breaks LABEL_KEY is refused when the plugin loads.
+    """
+
+    protocol: ClassVar[str]
+    ports: ClassVar[Sequence[int]] = ()
+    transport: ClassVar[str] = "udp"
+    labels: ClassVar[Sequence[str]] = ()
+
+    @abstractmethod
+    def can_handle(self, packet: DecodedPacket) -> bool:
+        """Whether this parser takes the packet; looks at ports and first octets only."""
+
+    @abstractmethod
+    def handle(self, packet: DecodedPacket) -> OutputPacket | None:
+        """Parse it. None means handled without output, which is not the same as unmatched."""
+
+
+class Processor(Plugin):
+    """Filters, and adds labels (requirement 4.2.3). Never sees payload or raw bytes."""
+
+    priority: int = 100
+    """Smaller runs first."""
+    reads: Sequence[str] = ()
+    """The label keys its verdict depends on."""
+    pure: ClassVar[bool] = True
+    """Same labels, same verdict: the verdict of a flow may be kept."""
+
+    @abstractmethod
+    def process(self, labels: dict[str, str]) -> bool:
+        """Read and change `labels`; False drops the packet."""
+
+
+class Reporter(Plugin):
+    """Sends batches of OutputPackets on; runs in the sender process."""
+
+    @abstractmethod
+    def report(self, batch: Sequence[OutputPacket]) -> int:
+        """Send the batch; return how many were accepted. Raise OSError to have the rest counted as errors."""
+
+    def flush(self) -> None:
+        """Everything accepted so far leaves now."""
+
+
+def check_label_keys(keys: Sequence[str], owner: str) -> None:
+    """Raise ValueError for the first key of `owner` that breaks requirement 5.5.5."""
+    for key in keys:
+        if not LABEL_KEY.fullmatch(key):
+            raise ValueError(f"{owner}: label key {key!r} must match {LABEL_KEY.pattern}")

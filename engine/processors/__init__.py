@@ -1,0 +1,1 @@
+"""Processors: filter and label."""

@@ -1,0 +1,1 @@
+"""Reporters and the sender process that drives them."""

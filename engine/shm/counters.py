@@ -1,0 +1,167 @@
+"""The counters of one worker, in shared memory: written by the worker, read by everyone.
+
+Every packet ends in exactly one of OUTCOMES, so `received == sum of the outcomes` holds whenever
+the worker is between two packets; that sum is what "the books balance" means. `received` is
+stored before a packet is looked at and is also the progress mark of the ring walk: a successor
+of a killed worker goes on behind the packet that was in work, and `recover()` books that packet
+as `worker_lost`.
+
+Words behind the region header (index of the 64-bit word):
+
+    16 heartbeat, CLOCK_MONOTONIC ns     17 state (STATES)          18 sequence of the block in work
+    19 received when it was begun        20 index of that block     21 CPU time of the process, ns
+    22 newest packet time, ns            23 pid
+    32 counters, in the order of NAMES  544 latency histogram, LATENCY_BUCKETS words
+"""
+
+from __future__ import annotations
+
+from engine.shm.region import Region
+
+VERSION = 1
+HEARTBEAT, STATE, BLOCK_SEQUENCE, BLOCK_BASE, BLOCK_INDEX, CPU_TIME, PACKET_TIME, PID = range(16, 24)
+FIRST_COUNTER = 32
+FIRST_LATENCY = 544
+LATENCY_BUCKETS = 128
+"""Log-linear: 4 buckets to each power of two of nanoseconds, so a value is known within 25 %."""
+STATES = ("starting", "running", "stopping", "stopped")
+
+OUTCOMES = {
+    "output": "written to the send buffer as OutputPacket",
+    "handled": "parsed or counted without output; not a drop",
+    "filtered": "dropped by a processor",
+    "unmatched": "no parser wanted it and unmatched_policy is drop",
+    "malformed": "a length or a field that cannot be",
+    "fragments": "an IP fragment, kept for reassembly or merged into the packet that it completed",
+    "duplicates": "the second copy of a packet on loopback or on another interface",
+    "sampled": "left out by dynamic sampling",
+    "skipped": "in a ring block that a lagging worker skipped",
+    "worker_lost": "in work when a worker was killed",
+}
+"""Where a received packet ends. Only `output` and `handled` are not drops."""
+
+FACTS = (
+    "bytes",
+    "wire_bytes",
+    "blocks",
+    "snapped",
+    "gro",
+    "vlan_tagged",
+    "ipv4",
+    "ipv6",
+    "udp",
+    "tcp",
+    "icmp",
+    "icmp_errors",
+    "icmp_quoted_sip",
+    "other_transport",
+    "non_ip",
+    "link_unknown",
+    "malformed_link",
+    "malformed_ipv4",
+    "malformed_ipv6",
+    "malformed_udp",
+    "malformed_tcp",
+    "malformed_tunnel",
+    "tunnels",
+    "tunnel_depth_exceeded",
+    "ip_fragments",
+    "reassembled",
+    "fragments_timed_out",
+    "fragments_evicted",
+    "fragments_over_limit",
+    "fragments_overlapping",
+    "fragments_oversize",
+    "fragments_duplicate",
+    "sip_messages",
+    "sip_requests",
+    "sip_responses",
+    "sip_malformed",
+    "sip_truncated",
+    "sip_keepalives",
+    "sdp_media",
+    "sdp_rejected",
+    "sdp_over_limit",
+    "rtp_packets",
+    "rtp_by_sdp",
+    "rtp_by_heuristic",
+    "rtp_malformed",
+    "rtcp_packets",
+    "rtcp_malformed",
+    "flows_full",
+    "flows_expired",
+    "flow_conflicts",
+    "streams_full",
+    "streams_expired",
+    "candidates_full",
+    "evidence",
+    "evidence_oversize",
+    "output_oversize",
+    "output_sip",
+    "output_rtp",
+    "output_rtcp",
+    "output_raw",
+    "plugin_errors",
+    "filter_rechecked",
+    "rtp_handled",
+    "rtcp_handled",
+)
+"""Counted beside the outcomes; several may rise for one packet."""
+
+NAMES = ("received", *OUTCOMES, *FACTS)
+_INDEX = {name: FIRST_COUNTER + position for position, name in enumerate(NAMES)}
+RECEIVED = _INDEX["received"]
+
+if FIRST_COUNTER + len(NAMES) > FIRST_LATENCY:
+    raise AssertionError("the counters reach into the histogram")
+
+
+def index(name: str) -> int:
+    """Word index of a counter, for modules that write `counters.words` directly."""
+    return _INDEX[name]
+
+
+def latency_bounds(bucket: int) -> int:
+    """Upper bound in nanoseconds of a latency bucket (exclusive)."""
+    power, quarter = divmod(bucket, 4)
+    return (1 << power) + ((quarter + 1) << power) // 4
+
+
+class Counters:
+    """One worker's counter region."""
+
+    def __init__(self, region: Region) -> None:
+        self.region = region
+        self.words = region.words
+
+    @classmethod
+    def create(cls, task: str, writer: int) -> Counters:
+        """A new region with every counter at 0."""
+        return cls(Region.create("counters", VERSION, 8 * (FIRST_LATENCY + LATENCY_BUCKETS), task, writer))
+
+    @classmethod
+    def open(cls, fd: int) -> Counters:
+        """Map the region behind an inherited descriptor."""
+        return cls(Region(fd, "counters", VERSION))
+
+    def get(self, name: str) -> int:
+        """One counter."""
+        return int(self.words[_INDEX[name]])
+
+    def add(self, name: str, amount: int = 1) -> None:
+        """Count; by the writer only."""
+        self.words[_INDEX[name]] += amount
+
+    def as_dict(self) -> dict[str, int]:
+        """Every counter by name, cumulative."""
+        return {name: int(self.words[word]) for name, word in _INDEX.items()}
+
+    def balance(self) -> int:
+        """Received minus all outcomes: 0 between two packets, 1 while one is in work."""
+        return self.get("received") - sum(self.get(name) for name in OUTCOMES)
+
+    def recover(self) -> int:
+        """Book what a killed predecessor had in work as `worker_lost`; returns how many packets."""
+        lost = self.balance()
+        self.add("worker_lost", max(0, lost))
+        return lost

@@ -1,0 +1,78 @@
+"""A memfd region with the header that every shared layout starts with.
+
+The creator makes it and passes the descriptor to its children; nothing is named, so nothing can
+be left behind. Layout of the header, 128 octets, little-endian words of 8:
+
+    0  magic "OTUSSHM1"      8  kind (KINDS)           16  layout version of that kind
+    24 octets in the region  32 writer index           40  generation: +1 for each new process of the writer
+    48 owner pid             56 created, ns            64  task id, UTF-8, 64 octets, zero padded
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+
+MAGIC = int.from_bytes(b"OTUSSHM1", "little")
+HEADER = 128
+KINDS = {"counters": 1, "ring": 2, "flows": 3, "streams": 4}
+_WORDS = struct.Struct("<8Q64s")
+GENERATION_WORD = 5
+
+
+class Region:
+    """A mapped region: `memory` for octets, `words` for 64-bit words, `fd` to hand to a child."""
+
+    def __init__(self, fd: int, kind: str, version: int) -> None:
+        """Map the region behind `fd`; ValueError if it is not of this kind and version."""
+        self.fd = fd
+        size = os.fstat(fd).st_size
+        if size < HEADER:
+            raise ValueError(f"shared memory of {size} octets is no {kind} region")
+        self.map = mmap.mmap(fd, size)
+        self.memory = memoryview(self.map)
+        self.words = self.memory.cast("Q")
+        found = tuple(self.words[:4])
+        if found != (MAGIC, KINDS[kind], version, size):
+            self.close()
+            raise ValueError(f"shared memory is no {kind} region of version {version}: {found}")
+
+    @classmethod
+    def create(cls, kind: str, version: int, size: int, task: str, writer: int) -> Region:
+        """Make a region of at least `size` octets including the header, rounded up to a page."""
+        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        fd = os.memfd_create(f"otus-{kind}", os.MFD_CLOEXEC)
+        os.ftruncate(fd, size)
+        name = task.encode()[:64]
+        os.pwrite(
+            fd, _WORDS.pack(MAGIC, KINDS[kind], version, size, writer, 0, os.getpid(), time.time_ns(), name), 0
+        )
+        return cls(fd, kind, version)
+
+    @property
+    def task(self) -> str:
+        """The task's id, in every region of it."""
+        return bytes(self.memory[64:128]).rstrip(b"\0").decode("utf-8", "replace")
+
+    @property
+    def writer(self) -> int:
+        """Index of the worker that writes here."""
+        return int(self.words[4])
+
+    @property
+    def generation(self) -> int:
+        """How many processes have written here."""
+        return int(self.words[GENERATION_WORD])
+
+    def next_generation(self) -> int:
+        """Called by a writer when it takes the region over."""
+        self.words[GENERATION_WORD] += 1
+        return self.generation
+
+    def close(self) -> None:
+        """Unmap; the descriptor stays open for its owner."""
+        self.words.release()
+        self.memory.release()
+        self.map.close()

@@ -1,0 +1,232 @@
+"""One ring format for sending, evidence and frames: variable records, one writer, one reader, drop-head.
+
+The writer never waits: it moves `tail` over the oldest records, then overwrites them. The reader
+copies a record and looks at `tail` again; what was overtaken meanwhile is lost, and the gap in
+the records' sequence numbers counts it exactly. Records become visible when `head` moves, so a
+half-written one does not exist for anybody; `recover()` lets the successor of a killed writer go on.
+
+Words behind the region header (index of the 64-bit word):
+
+    16 octets of the data area     17 most unread records (0: no limit)
+    24 head: octets ever written   25 written: records ever written
+    32 tail: where the oldest whole record begins
+    40 reader's position           41 records read    42 records lost before they were read    43 next sequence
+    48 refused: records longer than the ring takes
+
+A record starts on a multiple of 8: u32 octets with this header, u16 kind, u16 flags; u64 sequence;
+u64 time, ns; u64 octets of the body. Kind 0 is padding up to the end of the data area and has
+only its first 8 octets.
+"""
+
+from __future__ import annotations
+
+from engine.shm import atomics
+from engine.shm.region import Region
+
+VERSION = 1
+CAPACITY, LIMIT, HEAD, WRITTEN, TAIL = 16, 17, 24, 25, 32
+READ_POSITION, READ, LOST, NEXT_SEQUENCE, REFUSED = 40, 41, 42, 43, 48
+DATA = 512
+RECORD_HEADER = 32
+PADDING = 0
+MASK32 = 0xFFFFFFFF
+
+
+def create(task: str, writer: int, octets: int, limit: int = 0) -> Region:
+    """A ring with room for about `octets` of records and at most `limit` unread ones (0: no limit)."""
+    region = Region.create("ring", VERSION, DATA + max(octets, 262_144), task, writer)
+    region.words[CAPACITY] = len(region.memory) - DATA
+    region.words[LIMIT] = limit
+    return region
+
+
+def open_ring(fd: int) -> Region:
+    """Map the ring behind an inherited descriptor."""
+    return Region(fd, "ring", VERSION)
+
+
+class RingWriter:
+    """The writing end. `reserve()`, fill `memory` from there, `commit()`; or `write()` for both."""
+
+    def __init__(self, region: Region) -> None:
+        """Take the ring over from whoever wrote before."""
+        self.region = region
+        self.memory = region.memory
+        self.words = region.words
+        self.capacity = region.words[CAPACITY]
+        self.limit = region.words[LIMIT]
+        self.head = region.words[HEAD]
+        self.tail = region.words[TAIL]
+        self.written = region.words[WRITTEN]
+        self.body = 0
+        self.length = 0
+        self.start = 0
+        self.need = 0
+        self.recover()
+
+    def recover(self) -> None:
+        """Make `written` agree with the last record in the ring, whatever a killed writer left."""
+        position = self.tail
+        while position < self.head:
+            word = (DATA + position % self.capacity) >> 3
+            first = self.words[word]
+            if (first >> 32) & 0xFFFF:
+                self.written = self.words[word + 1] + 1
+            position += first & MASK32
+        atomics.store(self.words, WRITTEN, self.written)
+
+    def reserve(self, length: int) -> int:
+        """Octet offset in `memory` for a body of `length` octets; -1 (and counted) if it can never fit."""
+        total = (length + RECORD_HEADER + 7) & ~7
+        if length < 0 or total > self.capacity >> 2:
+            self.words[REFUSED] += 1
+            return -1
+        place = self.head % self.capacity
+        need = total
+        if place + total > self.capacity:
+            need = self.capacity - place + total
+        self.make_room(need)
+        if need != total:
+            self.words[(DATA + place) >> 3] = need - total
+            place = 0
+        self.start = DATA + place
+        self.length = total
+        self.body = length
+        self.need = need
+        return self.start + RECORD_HEADER
+
+    def make_room(self, need: int) -> int:
+        """Move `tail` until `need` more octets and one more unread record fit."""
+        tail = self.tail
+        while self.head + need - tail > self.capacity:
+            tail += self.words[(DATA + tail % self.capacity) >> 3] & MASK32
+        if self.limit and self.written - atomics.peek(self.words, NEXT_SEQUENCE) >= self.limit:
+            # Unread records are at the limit: give up the oldest one, with all that were read before it.
+            oldest = self.written - self.limit
+            while tail < self.head:
+                word = (DATA + tail % self.capacity) >> 3
+                first = self.words[word]
+                if (first >> 32) & 0xFFFF and self.words[word + 1] > oldest:
+                    break
+                tail += first & MASK32
+        if tail != self.tail:
+            self.tail = tail
+            atomics.store(self.words, TAIL, tail)
+            atomics.fence()
+        return 0
+
+    def commit(self, kind: int, flags: int, timestamp: int) -> int:
+        """Publish what was reserved and filled."""
+        word = self.start >> 3
+        self.words[word] = self.length | (kind << 32) | (flags << 48)
+        self.words[word + 1] = self.written
+        self.words[word + 2] = timestamp
+        self.words[word + 3] = self.body
+        self.head += self.need
+        self.written += 1
+        atomics.store(self.words, HEAD, self.head)
+        atomics.store(self.words, WRITTEN, self.written)
+        return 0
+
+    def write(self, kind: int, flags: int, timestamp: int, body: bytes) -> bool:
+        """Append one record; False if it can never fit."""
+        place = self.reserve(len(body))
+        if place < 0:
+            return False
+        self.memory[place : place + len(body)] = body
+        self.commit(kind, flags, timestamp)
+        return True
+
+
+class RingReader:
+    """The reading end: `next()` copies one record into `record` and sets the fields beside it."""
+
+    def __init__(self, region: Region) -> None:
+        """Go on where the reader before stopped."""
+        self.region = region
+        self.memory = region.memory
+        self.words = region.words
+        self.capacity = region.words[CAPACITY]
+        self.position = region.words[READ_POSITION]
+        self.expected = region.words[NEXT_SEQUENCE]
+        self.record = bytearray(self.capacity >> 2)
+        self.scratch = memoryview(self.record)
+        self.kind = 0
+        self.flags = 0
+        self.timestamp = 0
+        self.length = 0
+        self.sequence = 0
+
+    def next(self) -> bool:
+        """Take the oldest unread record: `kind`, `flags`, `timestamp`, `sequence`, body `record[:length]`."""
+        while True:
+            tail = atomics.load(self.words, TAIL)
+            head = atomics.load(self.words, HEAD)
+            if self.position < tail:
+                self.position = tail
+            if self.position >= head:
+                return False
+            place = DATA + self.position % self.capacity
+            word = place >> 3
+            first = self.words[word]
+            total = first & MASK32
+            kind = (first >> 32) & 0xFFFF
+            if kind == PADDING:
+                if atomics.load(self.words, TAIL) <= self.position:
+                    self.position += total
+                continue
+            if total < RECORD_HEADER or place + total > len(self.memory) or total > len(self.record) + 64:
+                # Overwritten while we looked, else the ring is broken: then nothing in it can be trusted.
+                if atomics.load(self.words, TAIL) <= self.position:
+                    self.position = head
+                continue
+            sequence = self.words[word + 1]
+            timestamp = self.words[word + 2]
+            length = self.words[word + 3]
+            if length > total - RECORD_HEADER:
+                length = total - RECORD_HEADER
+            self.copy(place + RECORD_HEADER, length)
+            atomics.fence()
+            if atomics.load(self.words, TAIL) > self.position:
+                continue
+            self.position += total
+            self.kind = kind
+            self.flags = first >> 48
+            self.timestamp = timestamp
+            self.length = length
+            self.sequence = sequence
+            if sequence > self.expected:
+                self.words[LOST] += sequence - self.expected
+            self.expected = sequence + 1
+            self.words[READ] += 1
+            atomics.store(self.words, READ_POSITION, self.position)
+            atomics.store(self.words, NEXT_SEQUENCE, self.expected)
+            return True
+
+    def copy(self, place: int, length: int) -> int:
+        """Copy a body out of the ring."""
+        self.scratch[:length] = self.memory[place : place + length]
+        return 0
+
+    def read(self, most: int) -> list[tuple[int, int, int, bytes]]:
+        """Up to `most` records as (kind, flags, timestamp, body)."""
+        batch: list[tuple[int, int, int, bytes]] = []
+        while len(batch) < most and self.next():
+            batch.append((self.kind, self.flags, self.timestamp, bytes(self.record[: self.length])))
+        return batch
+
+
+def figures(region: Region) -> dict[str, int]:
+    """Cumulative counters of a ring and its fill: written, read, lost, refused, unread, octets, limit, capacity."""
+    words = region.words
+    read, lost, written = int(words[READ]), int(words[LOST]), int(words[WRITTEN])
+    return {
+        "written": written,
+        "read": read,
+        "lost": lost,
+        "refused": int(words[REFUSED]),
+        "unread": max(0, written - int(words[NEXT_SEQUENCE])),
+        "octets": max(0, int(words[HEAD]) - max(int(words[READ_POSITION]), int(words[TAIL]))),
+        "limit": int(words[LIMIT]),
+        "capacity": int(words[CAPACITY]),
+    }

@@ -1,0 +1,149 @@
+"""The Snapshot: what the engine measures, read once, immutable, in sections.
+
+The controller makes one at most 10 times a second from shared memory and from its children; the
+screens, `stats`, metrics and the heartbeat are views of it. Counters are cumulative (the reader
+subtracts two snapshots), unknown is None, times are ns since 1970.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+SECTIONS = ("engine", "tasks", "sip", "media", "tcp", "findings")
+
+
+class EngineSection(TypedDict):
+    """The process itself."""
+
+    version: str
+    pid: int
+    node: str
+    mode: str
+    started_ns: int
+    uptime_s: float
+    compiled: bool
+    cpu_s: float
+    memory_bytes: int
+    clients: int
+
+
+class CaptureFigures(TypedDict):
+    """What the kernel says of one ring; None where the driver has no such figure."""
+
+    interface: str
+    ring_packets: int | None
+    ring_drops: int | None
+    ring_freezes: int | None
+    blocks_waiting: int | None
+    blocks_total: int | None
+    link: str
+    """up, down, gone or file."""
+
+
+class WorkerFigures(TypedDict):
+    """One worker."""
+
+    index: int
+    pid: int | None
+    state: str
+    restarts: int
+    heartbeat_age_s: float | None
+    cpu_s: float
+    counters: dict[str, int]
+    send_ring: dict[str, int] | None
+    evidence_ring: dict[str, int] | None
+    latency_buckets: list[int]
+
+
+class Books(TypedDict):
+    """The ledger of a task: captured = reported + handled + every drop, or `difference` says by how much not."""
+
+    received: int
+    """Delivered to workers."""
+    captured: int | None
+    """Received plus what ring and interface lost; None where the driver does not know."""
+    output: int
+    reported: int
+    handled: int
+    in_flight: int
+    """Written to a send ring or a reporter's queue and not yet out."""
+    dropped: dict[str, dict[str, int]]
+    """Layer (ring, worker, buffer, report) -> name -> packets. Layer sums are what the screens show."""
+    even: bool
+    difference: int
+
+
+class LoadProgress(TypedDict):
+    """How far a capture file is read."""
+
+    path: str
+    octets: int
+    size: int | None
+    packets: int
+    done: bool
+    warning: str
+
+
+class TaskSection(TypedDict):
+    """One task."""
+
+    task_id: str
+    state: str
+    driver: str
+    interface: str
+    filter: str
+    started_ns: int
+    stopped_ns: int | None
+    error: str
+    capture: list[CaptureFigures]
+    workers: list[WorkerFigures]
+    reporters: list[dict[str, Any]]
+    books: Books
+    progress: LoadProgress | None
+    newest_packet_ns: int | None
+
+
+class SipSection(TypedDict):
+    """The calls process."""
+
+    calls: int
+    active: int
+    by_state: dict[str, int]
+    messages: int
+    retransmissions: int
+    malformed: int
+    requests: dict[str, int]
+    responses: dict[str, int]
+    removed: int
+    """Calls that had to make room."""
+    lost: int
+    """Evidence records that the calls process was too slow for."""
+    held_bytes: int
+    restarts: int
+    lost_calls: int | None
+    """Calls that a killed calls process took along; None if none was killed."""
+    version: int
+
+
+class MediaSection(TypedDict):
+    """The media streams."""
+
+    streams: int
+    active: int
+    packets: int
+    lost: int
+    one_way: int | None
+    version: int
+
+
+class Snapshot(TypedDict, total=False):
+    """All sections; a subscriber gets those it named, `sequence` and `time_ns` always."""
+
+    sequence: int
+    time_ns: int
+    engine: EngineSection
+    tasks: list[TaskSection]
+    sip: SipSection | None
+    media: MediaSection | None
+    tcp: dict[str, Any] | None
+    findings: list[dict[str, Any]] | None

@@ -1,0 +1,1 @@
+"""The front end and the command line."""
