@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent
 HOT = sorted(
     str(p.with_suffix(".py").relative_to(ROOT))
     for p in ROOT.glob("engine/**/*.pxd")
-    if p.stem not in ("__init__", "atomics")
+    if p.stem not in ("__init__", "atomics") and p.with_suffix(".py").exists()
 )
 
 
