@@ -38,7 +38,10 @@ OUTCOMES = {
     "skipped": "in a ring block that a lagging worker skipped",
     "worker_lost": "in work when a worker was killed",
 }
-"""Where a received packet ends. Only `output` and `handled` are not drops."""
+"""Where a received packet ends."""
+NOT_DROPS = ("output", "handled")
+"""The outcomes of a packet that was reported or used; all others are drops and are named as such."""
+DROPS = tuple(name for name in OUTCOMES if name not in NOT_DROPS)
 
 FACTS = (
     "bytes",

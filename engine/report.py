@@ -1,0 +1,211 @@
+"""The whole analysis of one capture file as one document (`otus-tui report`).
+
+The same reader, decoder, parsers, tables and stores as the live engine, in one process: the
+evidence ring is drained here instead of by the calls process.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TextIO
+
+from engine.calls.store import Calls
+from engine.capture.pcap_file import PcapFile
+from engine.decode.classifier import Decoder
+from engine.decode.fragments import Reassembly
+from engine.packet import format_timestamp
+from engine.pipeline.loop import Pipeline
+from engine.shm import ring
+from engine.shm.counters import DROPS, FACTS, NOT_DROPS, Counters
+from engine.shm.flows import FlowTable
+from engine.shm.streams import StreamTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+TASK = "report"
+BATCH = 20_000
+"""Packets between two looks at the evidence ring, which is larger than what they can write."""
+EVIDENCE_OCTETS = 64 * 1024**2
+LIMITS = {
+    "calls": 1_000_000,
+    "messages_per_call": 1_000_000,
+    "message_bytes": 0,
+    "streams": 262_144,
+    "flows": 524_288,
+}
+
+
+class Analysis:
+    """One file, read to its end by `run()`; then `document()`."""
+
+    def __init__(self, path: str) -> None:
+        """Open the file; UsageError if it is no capture."""
+        self.path = path
+        self.counters = Counters.create(TASK, 0)
+        self.flows = FlowTable.create(TASK, 0, LIMITS["flows"])
+        self.streams = StreamTable.create(TASK, 0, LIMITS["streams"])
+        evidence = ring.create(TASK, 0, EVIDENCE_OCTETS)
+        self.evidence = ring.RingReader(evidence)
+        self.calls = Calls(LIMITS, "packet", streams=self.streams, flows=self.flows)
+        decoder = Decoder(self.counters.words)
+        self.pipeline = Pipeline(
+            self.counters,
+            self.flows,
+            self.streams,
+            None,
+            ring.RingWriter(evidence),
+            Reassembly(self.counters.words),
+            decoder,
+            {"frame_numbers": True},
+        )
+        self.file = PcapFile(path, self.pipeline)
+
+    def run(self, progress: Callable[[PcapFile], None] | None = None) -> None:
+        """Read the file to its end."""
+        while self.file.run(BATCH):
+            self.calls.drain(self.evidence, 1 << 30)
+            if progress is not None:
+                progress(self.file)
+        self.pipeline.idle(self.file.last_ns or 0)
+        self.calls.drain(self.evidence, 1 << 30)
+
+    def document(self) -> dict[str, Any]:
+        """The report's JSON document; unknown is None, times are RFC 3339 UTC."""
+        counters = self.counters.as_dict()
+        section = self.calls.section()["sip"]
+        return {
+            "file": self._file(counters),
+            "decode": {name: counters[name] for name in ("malformed", "fragments", *FACTS)},
+            "sip": {
+                "messages": counters["sip_messages"],
+                "requests": section["requests"],
+                "responses": section["responses"],
+                "retransmissions": section["retransmissions"],
+                "malformed": counters["sip_malformed"],
+                "dialogs": self.calls.dialogs_report(),
+            },
+            "rtp": {"streams": self.streams_report()},
+            "books": {
+                "received": counters["received"],
+                "reported": sum(counters[name] for name in NOT_DROPS),
+                "dropped": {name: counters[name] for name in DROPS},
+            },
+        }
+
+    def _file(self, counters: dict[str, int]) -> dict[str, Any]:
+        first, last = self.file.first_ns, self.file.last_ns
+        known = counters["received"] > 0
+        return {
+            "path": self.path,
+            "format": self.file.format,
+            "packets": self.file.packets,
+            "bytes": counters["wire_bytes"],
+            "first": format_timestamp(first) if known else None,
+            "last": format_timestamp(last) if known else None,
+            "duration_s": round((last - first) / 1e9, 6) if known else None,
+            "truncated": self.file.truncated or None,
+        }
+
+    def streams_report(self) -> list[dict[str, Any]]:
+        """Every media stream, in the order of their first packets."""
+        rows = sorted(self.streams.rows(), key=lambda row: row["start_ns"])
+        return [
+            {
+                "src": row["src"],
+                "sport": row["sport"],
+                "dst": row["dst"],
+                "dport": row["dport"],
+                "ssrc": f"0x{row['ssrc']:08x}",
+                "codec": row["codec"],
+                "payload_types": row["payload_types"],
+                "packets": row["packets"],
+                "expected": row["expected"],
+                "lost": row["lost"],
+                "lost_pct": rounded(row["lost_pct"]),
+                "out_of_order": row["out_of_order"],
+                "duplicates": row["duplicates"],
+                "max_delta_ms": rounded(row["max_delta_ms"]),
+                "mean_jitter_ms": rounded(row["mean_jitter_ms"]),
+                "max_jitter_ms": rounded(row["max_jitter_ms"]),
+                "start": format_timestamp(row["start_ns"]),
+                "end": format_timestamp(row["last_ns"]),
+                "call_id": row["call_id"] or None,
+                "found_by": row["found_by"],
+            }
+            for row in rows
+        ]
+
+
+def rounded(value: float | None) -> float | None:
+    """Three decimals; unknown stays unknown."""
+    return None if value is None else round(value, 3)
+
+
+def analyse(path: str) -> dict[str, Any]:
+    """Read a capture file and return its document."""
+    analysis = Analysis(path)
+    analysis.run()
+    return analysis.document()
+
+
+def write_table(document: dict[str, Any], out: TextIO) -> None:
+    """The document as text that a person reads, 80 columns or a little more."""
+    file, sip, books = document["file"], document["sip"], document["books"]
+    print(f"{file['path']}  {file['format']}", file=out)
+    duration = "·" if file["duration_s"] is None else f"{file['duration_s']:.3f} s"
+    print(
+        f"{file['packets']:,} packets, {file['bytes']:,} octets, {duration}, from {file['first'] or '·'}",
+        file=out,
+    )
+    if file["truncated"]:
+        print(f"warning: {file['truncated']}", file=out)
+    dropped = {name: count for name, count in books["dropped"].items() if count}
+    print(
+        f"received {books['received']:,} = reported {books['reported']:,}"
+        + "".join(f" + {name} {count:,}" for name, count in dropped.items()),
+        file=out,
+    )
+    print(
+        f"\nSIP: {sip['messages']:,} messages, {sip['retransmissions']:,} retransmitted, "
+        f"{sip['malformed']:,} malformed, {len(sip['dialogs']):,} Call-IDs",
+        file=out,
+    )
+    if sip["messages"]:
+        _write_dialogs(sip["dialogs"], out)
+    _write_streams(document["rtp"]["streams"], out)
+
+
+def _printable(text: str | None, width: int) -> str:
+    clean = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text or "·")
+    return (clean if len(clean) <= width else clean[: width - 1] + "…").ljust(width)
+
+
+def _write_dialogs(dialogs: list[dict[str, Any]], out: TextIO) -> None:
+    print(f"  {'state':11} {'from':24} {'to':24} {'msgs':>5} {'setup':>8} {'dur':>8}  call-id", file=out)
+    for row in dialogs:
+        times = [
+            "·".rjust(8) if row[key] is None else f"{row[key]:7.2f}s" for key in ("setup_s", "duration_s")
+        ]
+        print(
+            f"  {row['state']:11} {_printable(row['from'], 24)} {_printable(row['to'], 24)} "
+            f"{row['messages']:>5} {times[0]} {times[1]}  {_printable(row['call_id'], 40).rstrip()}",
+            file=out,
+        )
+
+
+def _write_streams(streams: list[dict[str, Any]], out: TextIO) -> None:
+    print(f"\nRTP: {len(streams):,} streams", file=out)
+    if not streams:
+        return
+    print(
+        f"  {'source':>21} {'destination':>21} {'codec':10} {'packets':>8} {'lost':>6} {'jitter':>9}  found by",
+        file=out,
+    )
+    for row in streams:
+        jitter = "·" if row["mean_jitter_ms"] is None else f"{row['mean_jitter_ms']:.2f} ms"
+        lost = "·" if row["lost"] is None else f"{row['lost']:,}"
+        print(
+            f"  {row['src'] + ':' + str(row['sport']):>21} {row['dst'] + ':' + str(row['dport']):>21} "
+            f"{_printable(row['codec'], 10)} {row['packets']:>8,} {lost:>6} {jitter:>9}  {row['found_by']}",
+            file=out,
+        )

@@ -1,0 +1,34 @@
+"""`otus-tui report FILE`: the analysis of a capture file, as a table or as JSON."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+
+@click.command(
+    epilog="Example:  otus-tui report call.pcapng --json | jq '.sip.dialogs[] | {call_id, state, setup_s}'"
+)
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+def command(file: str, as_json: bool) -> None:
+    """Analyse the capture FILE (pcap or pcapng, gzip too, - for standard input).
+
+    Lists every SIP dialog and every media stream with loss and jitter, and every packet that was
+    dropped with the reason. Times are RFC 3339 UTC; what is unknown is null, in the table `·`.
+    """
+    from engine import report  # noqa: PLC0415 -- `--help` must not pay for the engine
+
+    document = report.analyse(file)
+    if as_json:
+        import orjson  # noqa: PLC0415
+
+        sys.stdout.buffer.write(
+            orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        )
+        sys.stdout.buffer.flush()
+    else:
+        report.write_table(document, sys.stdout)
+    if document["file"]["truncated"]:
+        click.echo(f"otus-tui: warning: {file}: {document['file']['truncated']}", err=True)
