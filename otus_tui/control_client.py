@@ -1,0 +1,245 @@
+"""Speaking to an engine from the command line: blocking, without asyncio, so that a verb starts at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from typing import IO, TYPE_CHECKING, Any
+
+from engine.control.methods import ERROR_INVALID, ERROR_NOT_PERMITTED, MAX_LINE, PROTOCOL
+from engine.control.paths import client_socket_path, own_socket_path, prepare_directory
+from engine.errors import ExitCode, OtusError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_EXIT_CODES = {
+    ERROR_NOT_PERMITTED: ExitCode.NOT_PERMITTED,
+    ERROR_INVALID: ExitCode.USAGE,
+    -32602: ExitCode.USAGE,
+}
+NOBODY = 0
+"""`rpc_code` of an error that did not come from an engine: nobody listens, or the connection broke."""
+START_TIMEOUT = 15.0
+
+
+class ClientError(OtusError):
+    """A call failed: `message` and `hint` for a person, `rpc_code` as in engine.control.methods."""
+
+    def __init__(self, message: str, hint: str = "", rpc_code: int = NOBODY) -> None:
+        super().__init__(message, hint)
+        self.rpc_code = rpc_code
+        self.code = _EXIT_CODES.get(rpc_code, ExitCode.FAILED)
+
+
+def default_socket_path() -> str:
+    """The socket that a front end tries when it was told none."""
+    return client_socket_path()
+
+
+def request_line(number: int, method: str, params: Mapping[str, Any]) -> bytes:
+    """One JSON-RPC request as it goes over the socket."""
+    request = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+    return json.dumps(request, separators=(",", ":")).encode() + b"\n"
+
+
+def answer_result(answer: Mapping[str, Any]) -> Any:
+    """The result in an answer; raises ClientError for an error."""
+    error = answer.get("error")
+    if error is None:
+        return answer.get("result")
+    data = error.get("data")
+    hint = data.get("hint", "") if isinstance(data, dict) else ""
+    raise ClientError(str(error.get("message", "the engine refused")), str(hint), int(error.get("code", 0)))
+
+
+def check_hello(hello: Mapping[str, Any]) -> None:
+    """Raise ClientError if the engine speaks another version of the protocol."""
+    found = hello.get("protocol")
+    if found != PROTOCOL:
+        raise ClientError(
+            f"the engine (version {hello.get('version')}, pid {hello.get('pid')}) speaks protocol {found}, "
+            f"this program {PROTOCOL}",
+            "end it with the otus-tui that started it, or restart the service, then try again",
+        )
+
+
+def connect_error(path: str, error: OSError) -> ClientError:
+    """Why no engine could be reached at `path`, and the way out."""
+    if isinstance(error, PermissionError):
+        trouble = ClientError(
+            f"may not use the engine's socket {path}",
+            "use sudo, or be a member of its group: see ls -l on it",
+        )
+        trouble.code = ExitCode.NOT_PERMITTED
+        return trouble
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        return ClientError(
+            f"no engine runs at {path}", "start one: otus-tui --headless, or otus-tui for the screens"
+        )
+    return ClientError(f"cannot reach the engine at {path}: {error.strerror or error}")
+
+
+class ControlClient:
+    """One connection, one call at a time. A context manager."""
+
+    def __init__(self, path: str | None = None, timeout: float = 10.0) -> None:
+        """Connect and say hello; ClientError if nobody answers or another version does."""
+        self.path = path or client_socket_path()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(timeout)
+        self._number = 0
+        try:
+            self._socket.connect(self.path)
+        except OSError as error:
+            self._socket.close()
+            raise connect_error(self.path, error) from error
+        self._reader = self._socket.makefile("rb")
+        try:
+            self.hello: dict[str, Any] = self.call("hello", protocol=PROTOCOL)
+            check_hello(self.hello)
+        except OtusError:
+            self.close()
+            raise
+
+    def call(self, method: str, /, **params: Any) -> Any:
+        """The result of a method; ClientError with the engine's message and hint."""
+        self._number += 1
+        try:
+            self._socket.sendall(request_line(self._number, method, params))
+            while True:
+                line = self._reader.readline(MAX_LINE + 1)
+                if not line.endswith(b"\n"):
+                    raise ClientError(
+                        "the engine closed the connection", "see its log, or journalctl -u otus"
+                    )
+                answer = json.loads(line)
+                if answer.get("id") == self._number:
+                    return answer_result(answer)
+                if "id" in answer and answer["id"] is None:
+                    return answer_result(answer)
+        except TimeoutError as error:
+            raise ClientError(f"the engine gave no answer to {method}") from error
+        except OSError as error:
+            raise ClientError(f"the connection to the engine broke: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Hang up."""
+        if hasattr(self, "_reader"):
+            self._reader.close()
+        self._socket.close()
+
+    def __enter__(self) -> ControlClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def engine_listens(path: str) -> bool:
+    """Whether somebody accepts connections at `path`."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+def start_engine(args: Sequence[str] = (), path: str | None = None) -> str:
+    """Start a detached engine with the daemon's arguments `args`; returns its socket's path once it listens.
+
+    It has its own session, so it outlives this program and its terminal; what it prints goes to
+    `engine.log` beside the socket. OtusError with its last line if it ends before it listens.
+    """
+    path = path or own_socket_path()
+    prepare_directory(path)
+    with open(os.path.join(os.path.dirname(os.path.abspath(path)), "engine.log"), "w+b") as log:
+        process = _spawn(["--socket", path, *args], log, ())
+        deadline = time.monotonic() + START_TIMEOUT
+        while not engine_listens(path):
+            if process.poll() is not None:
+                raise _died(log, process.returncode)
+            if time.monotonic() > deadline:
+                process.terminate()
+                raise ClientError(
+                    f"the engine did not open {path} within {START_TIMEOUT:.0f} s", f"see {log.name}"
+                )
+            time.sleep(0.01)
+        _detach(process)
+    return path
+
+
+def start_private_engine(args: Sequence[str], pass_fds: Sequence[int] = ()) -> socket.socket:
+    """Start an engine for this front end alone and return the connection to it.
+
+    It has no socket file and ends when the connection closes. `hello` is still to be said: an
+    engine that dies at once closes the connection, and `engine_error()` says why.
+    """
+    ours, theirs = socket.socketpair()
+    log = tempfile.TemporaryFile()  # noqa: SIM115 -- read when the engine dies
+    try:
+        process = _spawn(["--private", str(theirs.fileno()), *args], log, (theirs.fileno(), *pass_fds))
+    finally:
+        theirs.close()
+    _private[ours.fileno()] = (process, log)
+    return ours
+
+
+_private: dict[int, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
+
+
+def engine_error(connection: socket.socket | int) -> OtusError | None:
+    """Why the private engine behind `connection` ended; None while it runs or when it is not known."""
+    number = connection if isinstance(connection, int) else connection.fileno()
+    if number not in _private:
+        return None
+    process, log = _private[number]
+    try:
+        code = process.wait(2.0)
+    except subprocess.TimeoutExpired:
+        return None
+    return _died(log, code)
+
+
+def _spawn(args: Sequence[str], log: IO[bytes], pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "engine.daemon", *args],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        start_new_session=True,
+        pass_fds=tuple(pass_fds),
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+
+
+def _detach(process: subprocess.Popen[bytes]) -> None:
+    """It is meant to outlive us: no warning about a child that still runs."""
+    process.returncode = 0
+
+
+def _died(log: IO[bytes], code: int) -> OtusError:
+    """The error that an engine printed before it ended, with its hint and its exit code."""
+    log.seek(0, os.SEEK_END)
+    log.seek(max(0, log.tell() - 8192))
+    lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    message, hint = f"the engine ended at once (exit code {code})", ""
+    for position, line in enumerate(lines):
+        if line.startswith(("otus: ", "otus-tui: ")):
+            message = line.split(": ", 1)[1]
+            hint = lines[position + 1].strip() if position + 1 < len(lines) else ""
+            break
+    else:
+        if lines:
+            message += ": " + lines[-1]
+    trouble = ClientError(message, hint)
+    if code in set(ExitCode):
+        trouble.code = ExitCode(code)
+    return trouble
