@@ -12,7 +12,16 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)?")
-_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNIT_SECONDS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+}
 _SIZE = re.compile(r"(\d+)\s*([kmg]?i?b?)", re.IGNORECASE)
 _UNIT_OCTETS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
@@ -240,6 +249,51 @@ class RtpOptions(Model):
     """Find media without signalling."""
     raw: bool = False
     """Put the frame into the record."""
+
+
+class FilterRule(Model):
+    """One rule of the filter processor: the first rule whose label has one of the values decides."""
+
+    label: str
+    values: list[str] = Field(min_length=1)
+    """Exact, a prefix with a trailing `*`, or `/a regular expression/`."""
+    action: Literal["drop", "pass"] = "drop"
+
+
+class FilterOptions(Model):
+    """Processor filter."""
+
+    rules: list[FilterRule] = []
+
+
+class LabelOptions(Model):
+    """Processor label."""
+
+    labels: dict[str, str] = {}
+    """Empty: node, dc and env of the node file, where they are set."""
+
+
+class ConsoleOptions(Model):
+    """Reporter console: JSON Lines on the engine's standard output."""
+
+    queue: int = Field(8192, ge=1, le=1_000_000)
+    """Packets that wait for this reporter; the oldest go first."""
+
+
+class FileOptions(Model):
+    """Reporter file: JSON Lines."""
+
+    path: str = Field(min_length=1)
+    max_size: Size = 100 * 1024**2
+    """The file is renamed to PATH.1 when it has reached this size; 0: never."""
+    max_backups: int = Field(5, ge=0, le=1000)
+    queue: int = Field(8192, ge=1, le=1_000_000)
+
+
+PARSER_OPTIONS: dict[str, type[Model]] = {"sip": SipOptions, "rtp": RtpOptions}
+PROCESSOR_OPTIONS: dict[str, type[Model]] = {"filter": FilterOptions, "label": LabelOptions}
+REPORTER_OPTIONS: dict[str, type[Model]] = {"console": ConsoleOptions, "file": FileOptions}
+"""The models of the `config:` mappings, by plugin name or reporter type."""
 
 
 class ParserRef(Model):

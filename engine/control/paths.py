@@ -26,7 +26,7 @@ def own_socket_path() -> str:
 def client_socket_path() -> str:
     """The socket that a client tries: the user's own engine, else the service's where it may be used."""
     own = own_socket_path()
-    if os.path.exists(own) or not os.access(SERVICE_SOCKET, os.R_OK | os.W_OK):
+    if ENVIRONMENT in os.environ or os.path.exists(own) or not os.access(SERVICE_SOCKET, os.R_OK | os.W_OK):
         return own
     return SERVICE_SOCKET
 

@@ -1,0 +1,306 @@
+"""Reading the node file and task files: YAML, `${...}`, and errors with their place and the nearest key."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import types
+import typing
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from engine.config import (
+    PARSER_OPTIONS,
+    PROCESSOR_OPTIONS,
+    REPORTER_OPTIONS,
+    Model,
+    NodeConfig,
+    TaskConfig,
+)
+from engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MAX_OCTETS = 1_048_576
+MAX_VALUES = 20_000
+MAX_DEPTH = 32
+_REFERENCE = re.compile(r"\$(\$\{)|\$\{([^}]*)\}")
+
+Place = tuple[str | int, ...]
+"""Keys and positions from the top of a document down to a value."""
+
+
+class Document:
+    """One configuration text: its values, and where each of them stands."""
+
+    def __init__(self, name: str, text: str | None = None, values: Any = None) -> None:
+        """Parse `text`, or take `values` that came as JSON; `name` stands in errors."""
+        self.name = name
+        self.root: yaml.Node | None = None
+        if text is None:
+            self.values = values
+        else:
+            self.values = self._parse(text)
+        self._check_bounds()
+
+    def _parse(self, text: str) -> Any:
+        if len(text) > MAX_OCTETS:
+            raise UsageError(
+                f"{self.name}: longer than {MAX_OCTETS} octets", "a configuration is a small YAML file"
+            )
+        try:
+            loader = _Loader(text)
+            try:
+                self.root = loader.get_single_node()
+                return loader.construct_document(self.root) if self.root is not None else None
+            finally:
+                loader.dispose()
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            place = f"{self.name}:{mark.line + 1}:{mark.column + 1}" if mark else self.name
+            raise UsageError(f"{place}: {error.problem or error.context}", "the file must be YAML") from error
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else "nested too deeply"
+            raise UsageError(f"{self.name}: {reason}", "the file must be YAML") from error
+
+    def _check_bounds(self) -> None:
+        """Aliases make a small text a huge or an endless document: refuse it before anything walks it."""
+        count = 0
+        stack: list[tuple[Any, int]] = [(self.values, 0)]
+        while stack:
+            value, depth = stack.pop()
+            count += 1
+            if count > MAX_VALUES or depth > MAX_DEPTH:
+                raise UsageError(
+                    f"{self.name}: too many values or too deeply nested", "no file of ours needs that"
+                )
+            if isinstance(value, dict):
+                stack.extend((item, depth + 1) for item in value.values())
+            elif isinstance(value, list):
+                stack.extend((item, depth + 1) for item in value)
+
+    def where(self, place: Place) -> str:
+        """`file:line:column` of a value (of its key, in a mapping); of what is above it where it is absent."""
+        node, mark = self.root, None
+        for step in place:
+            if isinstance(node, yaml.MappingNode):
+                pair = next((pair for pair in node.value if pair[0].value == str(step)), None)
+                if pair is None:
+                    break
+                mark, node = pair[0].start_mark, pair[1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+                node = node.value[step]
+                mark = node.start_mark
+            else:
+                break
+        if mark is None and node is not None:
+            mark = node.start_mark
+        return f"{self.name}:{mark.line + 1}:{mark.column + 1}" if mark else self.name
+
+    def error(self, place: Place, problem: str, hint: str = "") -> UsageError:
+        """An error at a value: `file:line:column: path: problem`."""
+        path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".")
+        return UsageError(f"{self.where(place)}: {path + ': ' if path else ''}{problem}", hint)
+
+    def expand(self, variables: Mapping[str, str]) -> None:
+        """Replace `${NAME}` (environment) and `${node.KEY}` in every text value; `$${` stands for `${`."""
+        self.values = self._expand(self.values, variables, ())
+
+    def _expand(self, value: Any, variables: Mapping[str, str], place: Place) -> Any:
+        if isinstance(value, str) and "${" in value:
+            return _REFERENCE.sub(lambda match: self._reference(match, variables, place), value)
+        if isinstance(value, dict):
+            return {key: self._expand(item, variables, (*place, key)) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._expand(item, variables, (*place, number)) for number, item in enumerate(value)]
+        return value
+
+    def _reference(self, match: re.Match[str], variables: Mapping[str, str], place: Place) -> str:
+        if match[1]:
+            return match[1]
+        name = match[2].strip()
+        found = variables.get(name) if name.startswith("node.") else os.environ.get(name)
+        if found is None:
+            known = list(variables) if "." in name else []
+            raise self.error(
+                place, f"${{{name}}} is not set", nearest(name, known) or "export it, or write $${"
+            )
+        return found
+
+    def section(self, key: str) -> Any:
+        """The value below the document's one root key."""
+        if not isinstance(self.values, dict):
+            raise UsageError(f"{self.name}: empty, or no mapping", f"the file begins with `{key}:`")
+        for found in self.values:
+            if found != key:
+                other = {"task": "a task file", "otus": "a node file"}.get(str(found), "")
+                raise self.error(
+                    (found,),
+                    f"unknown key; expected `{key}:` here" + (f" (this is {other})" if other else ""),
+                    nearest(str(found), [key]),
+                )
+        return self.values.get(key) or {}
+
+    def validate(self, model: type[_Section], value: Any, place: Place) -> _Section:
+        """`value` as `model`; UsageError with the place of the first fault."""
+        try:
+            return model.model_validate(value)
+        except ValidationError as error:
+            faults = error.errors(include_url=False, include_input=False)
+            # A misspelt key also makes the right one missing: the misspelling is the news.
+            fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
+            loc = fault["loc"]
+            if fault["type"] == "extra_forbidden":
+                known = _keys_at(model, loc[:-1])
+                raise self.error(
+                    (*place, *loc),
+                    "unknown key",
+                    nearest(str(loc[-1]), known) or f"known here: {', '.join(known)}",
+                ) from error
+            if fault["type"] == "missing":
+                raise self.error((*place, *loc), "is missing") from error
+            problem = fault["msg"].removeprefix("Value error, ")
+            raise self.error((*place, *loc), problem[:1].lower() + problem[1:]) from error
+
+
+_Section = typing.TypeVar("_Section", bound=Model)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe values only; a key given twice is an error instead of a silent choice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = key_node.value
+            if not isinstance(key, str):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be text", key_node.start_mark)
+            if key in seen and key != "<<":
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key!r} stands here twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """`did you mean X?`, or nothing when no known word is near."""
+    found = difflib.get_close_matches(word, known, 1, 0.6)
+    return f"did you mean {found[0]!r}?" if found else ""
+
+
+def _keys_at(model: type[BaseModel], place: Place) -> list[str]:
+    """The keys that `model` knows at a place below it."""
+    current: Any = model
+    for step in place:
+        if isinstance(current, type) and issubclass(current, BaseModel) and step in current.model_fields:
+            current = _inner(current.model_fields[str(step)].annotation)
+    return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _inner(annotation: Any) -> Any:
+    """The model in `X | None` and `list[X]`."""
+    while True:
+        arguments = [item for item in typing.get_args(annotation) if item is not types.NoneType]
+        if typing.get_origin(annotation) in (list, typing.Union, types.UnionType) and arguments:
+            annotation = arguments[0]
+        else:
+            return annotation
+
+
+def read_text(path: str) -> str:
+    """The text of a configuration file; UsageError if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(MAX_OCTETS + 1).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: octet {error.start} is no UTF-8", "the file must be YAML text") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+
+
+def node_variables(node: NodeConfig) -> dict[str, str]:
+    """What `${node.KEY}` stands for; the id defaults to the hostname, that to the kernel's."""
+    hostname = node.node.hostname or os.uname().nodename
+    values = {**node.node.model_dump(), "hostname": hostname, "id": node.node.id or hostname}
+    return {f"node.{key}": value for key, value in values.items()}
+
+
+def load_node(path: str) -> NodeConfig:
+    """Read a node file."""
+    return node_from_text(read_text(path), path)
+
+
+def node_from_text(text: str, name: str) -> NodeConfig:
+    """A node configuration from YAML; `${node.KEY}` means the keys of its own `node:` section."""
+    document = Document(name, text)
+    section = document.section("otus")
+    own = section.get("node") if isinstance(section, dict) else None
+    variables = node_variables(NodeConfig())
+    if isinstance(own, dict):
+        texts = {f"node.{key}": str(value) for key, value in own.items() if isinstance(value, str | int)}
+        variables.update({key: value for key, value in texts.items() if "${" not in value})
+    document.expand(variables)
+    return document.validate(NodeConfig, document.section("otus"), ("otus",))
+
+
+def load_task(path: str, node: NodeConfig) -> TaskConfig:
+    """Read a task file."""
+    return task_from(Document(path, read_text(path)), node)
+
+
+def task_from_text(text: str, name: str, node: NodeConfig) -> TaskConfig:
+    """A task from YAML; `name` stands in errors."""
+    return task_from(Document(name, text), node)
+
+
+def task_from_values(values: Any, node: NodeConfig, name: str = "config") -> TaskConfig:
+    """A task from values that came as JSON, with or without the root key `task`."""
+    if isinstance(values, dict) and "task" not in values:
+        values = {"task": values}
+    return task_from(Document(name, values=values), node)
+
+
+def task_from(document: Document, node: NodeConfig) -> TaskConfig:
+    """The task in a document, its plugins' options checked and completed with their defaults."""
+    document.expand(node_variables(node))
+    section = document.section("task")
+    task = document.validate(TaskConfig, section, ("task",))
+    changes: dict[str, Any] = {}
+    for key, models, what in (
+        ("parsers", PARSER_OPTIONS, "parser"),
+        ("processors", PROCESSOR_OPTIONS, "processor"),
+        ("reporters", REPORTER_OPTIONS, "reporter"),
+    ):
+        changes[key] = [
+            _with_options(document, ref, ("task", key, number), models, what, node)
+            for number, ref in enumerate(getattr(task, key))
+        ]
+    if task.reporter is not None:
+        place: Place = ("task", "reporter")
+        changes["reporter"] = _with_options(
+            document, task.reporter, place, REPORTER_OPTIONS, "reporter", node
+        )
+    return task.model_copy(update=changes)
+
+
+def _with_options(
+    document: Document, ref: Any, place: Place, models: Mapping[str, type[Model]], what: str, node: NodeConfig
+) -> Any:
+    name_key = "type" if what == "reporter" else "plugin"
+    name = getattr(ref, name_key)
+    model = models.get(name)
+    if model is None:
+        raise document.error(
+            (*place, name_key),
+            f"no {what} {name!r}",
+            nearest(name, list(models)) or f"known: {', '.join(models)}",
+        )
+    shared = node.reporters.get(name, {}) if what == "reporter" else {}
+    own = {key: value for key, value in shared.items() if key in model.model_fields} | ref.config
+    options = document.validate(model, own, (*place, "config"))
+    return ref.model_copy(update={"config": options.model_dump()})
