@@ -2,9 +2,50 @@ cimport cython
 
 # The contract of the classifier; its Python side is classifier.py.
 
+cdef int V_MALFORMED
+cdef int V_UDP
+cdef int V_TCP
+cdef int V_ICMP
+cdef int V_OTHER
+cdef int V_NON_IP
+cdef int V_FRAGMENT
+cdef int V_UNKNOWN_LINK
+
+cdef unsigned int SNAPPED
+cdef unsigned int ETHERNET
+cdef unsigned int REASSEMBLED
+cdef unsigned long long MAPPED
+
+cdef Py_ssize_t C_SNAPPED
+cdef Py_ssize_t C_GRO
+cdef Py_ssize_t C_VLAN_TAGGED
+cdef Py_ssize_t C_IPV4
+cdef Py_ssize_t C_IPV6
+cdef Py_ssize_t C_UDP
+cdef Py_ssize_t C_TCP
+cdef Py_ssize_t C_ICMP
+cdef Py_ssize_t C_OTHER_TRANSPORT
+cdef Py_ssize_t C_NON_IP
+cdef Py_ssize_t C_LINK_UNKNOWN
+cdef Py_ssize_t C_MALFORMED_LINK
+cdef Py_ssize_t C_MALFORMED_IPV4
+cdef Py_ssize_t C_MALFORMED_IPV6
+cdef Py_ssize_t C_MALFORMED_UDP
+cdef Py_ssize_t C_MALFORMED_TCP
+cdef Py_ssize_t C_IP_FRAGMENTS
+
+cdef Py_ssize_t LARGEST_FRAME
+cdef Py_ssize_t MOST_TAGS
+cdef Py_ssize_t MOST_EXTENSIONS
+
+@cython.final
 cdef class Decoder:
     cdef const unsigned char[::1] buf
+    cdef Py_ssize_t size
     cdef unsigned long long[::1] counters
+    cdef readonly unsigned int tunnels
+    # The end that is being parsed to is that of the capture, not that of the packet.
+    cdef bint clipped
 
     # The result of the last decode(). Addresses are the two little-endian words of the 16-octet field
     # of a record (network order in memory), so that writing them out needs no byte swap.
@@ -45,5 +86,40 @@ cdef class Decoder:
     cdef public Py_ssize_t fragment_end
 
     cpdef attach(self, const unsigned char[::1] buf)
+    cpdef bytes octets(self, Py_ssize_t start, Py_ssize_t end)
+    @cython.locals(position=Py_ssize_t)
     cpdef int decode(self, Py_ssize_t start, Py_ssize_t end, unsigned int wire_length, unsigned int link_type, unsigned int vlan) except -1
     cpdef int decode_network(self, Py_ssize_t start, Py_ssize_t end) except -1
+    @cython.locals(kind=cython.uint, position=Py_ssize_t)
+    cdef Py_ssize_t other_link(self, Py_ssize_t start, Py_ssize_t end) except -1
+    @cython.locals(family=cython.uint)
+    cdef int null_family(self, Py_ssize_t start) except -1
+    cdef int tag(self, unsigned int tci) except -1
+    cdef int by_version(self, Py_ssize_t position, Py_ssize_t end) except -1
+    cdef int not_ip(self) except -1
+    @cython.locals(kind=cython.uint)
+    cdef int other_ether_type(self, Py_ssize_t position, Py_ssize_t end) except -1
+    @cython.locals(length=Py_ssize_t)
+    cdef int pppoe(self, Py_ssize_t position, Py_ssize_t end) except -1
+    @cython.locals(kind=cython.uint)
+    cdef int ppp(self, Py_ssize_t position, Py_ssize_t end) except -1
+    @cython.locals(labels=Py_ssize_t)
+    cdef int mpls(self, Py_ssize_t position, Py_ssize_t end) except -1
+    @cython.locals(first=cython.uint, header=Py_ssize_t, length=Py_ssize_t, available=Py_ssize_t, field=cython.uint,
+        word=cython.ulonglong)
+    cdef int ipv4(self, Py_ssize_t position, Py_ssize_t end) except -1
+    @cython.locals(length=Py_ssize_t, available=Py_ssize_t, following=cython.uint)
+    cdef int ipv6(self, Py_ssize_t position, Py_ssize_t end) except -1
+    @cython.locals(count=Py_ssize_t, size=Py_ssize_t)
+    cdef int extension_headers(self, unsigned int following, Py_ssize_t position, Py_ssize_t end) except -1
+    @cython.locals(identification=cython.uint)
+    cdef int fragment_header(self, Py_ssize_t position, Py_ssize_t end, unsigned int field) except -1
+    @cython.locals(value=cython.ulonglong, place=Py_ssize_t)
+    cdef unsigned long long word(self, Py_ssize_t position) except? 0x5a5a5a5a5a5a5a5a
+    cdef int fragment(self, Py_ssize_t start, Py_ssize_t end, unsigned int offset, bint more, unsigned int identification) except -1
+    @cython.locals(available=Py_ssize_t, length=Py_ssize_t)
+    cdef int transport_layer(self, unsigned int protocol, Py_ssize_t position, Py_ssize_t end) except -1
+    @cython.locals(header=Py_ssize_t)
+    cdef int tcp(self, Py_ssize_t position, Py_ssize_t end) except -1
+    cdef int malformed(self, Py_ssize_t counter) except -1
+    cdef int too_short(self, Py_ssize_t counter) except -1
