@@ -76,6 +76,7 @@ FACTS = (
     "fragments_overlapping",
     "fragments_oversize",
     "fragments_duplicate",
+    "fragments_snapped",
     "sip_messages",
     "sip_requests",
     "sip_responses",
@@ -165,6 +166,6 @@ class Counters:
 
     def recover(self) -> int:
         """Book what a killed predecessor had in work as `worker_lost`; returns how many packets."""
-        lost = self.balance()
-        self.add("worker_lost", max(0, lost))
+        lost = max(0, self.balance())
+        self.add("worker_lost", lost)
         return lost
