@@ -1,0 +1,257 @@
+"""The reading end of a TPACKET_V3 ring: walks ready blocks and hands each packet to the sink.
+
+Layouts are those of include/uapi/linux/if_packet.h: `tpacket_block_desc`, `tpacket3_hdr`, and the
+`sockaddr_ll` behind each packet header. The worker maps the ring that the supervisor made; where
+it stands is kept in its counters, so that the successor of a killed worker goes on behind the
+packet that was in work.
+"""
+
+from __future__ import annotations
+
+import mmap
+import select
+import socket
+from typing import TYPE_CHECKING
+
+from engine.capture.sink import PacketSink
+from engine.shm import atomics, counters
+
+if TYPE_CHECKING:
+    from engine.shm.counters import Counters
+
+BLOCK_HEADER = 48
+PACKET_HEADER = 68
+"""tpacket3_hdr and the sockaddr_ll behind it."""
+STATUS_USER = 1
+VLAN_VALID = 0x10
+VLAN_TPID_VALID = 0x40
+TPID_8021Q = 0x8100
+NANOSECONDS = 1_000_000_000
+MASK16 = 0xFFFF
+HARDWARE_ETHERNET = 1
+HARDWARE_LOOPBACK = 772
+WIRE_IPV4 = socket.htons(0x0800)
+WIRE_IPV6 = socket.htons(0x86DD)
+LINK_ETHERNET = 1
+LINK_RAW = 101
+LINK_UNKNOWN = 0xFFFF
+SEQUENCE_WORD = counters.BLOCK_SEQUENCE
+BASE_WORD = counters.BLOCK_BASE
+INDEX_WORD = counters.BLOCK_INDEX
+RECEIVED_WORD = counters.RECEIVED
+SKIPPED_WORD = counters.index("skipped")
+BLOCKS_WORD = counters.index("blocks")
+
+
+def map_ring(fd: int, block_size: int, block_count: int) -> mmap.mmap:
+    """Map the ring behind an inherited capture socket, for reading and for giving blocks back."""
+    return mmap.mmap(fd, block_size * block_count, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
+
+
+def forget_progress(of: Counters) -> None:
+    """The next RingWalk on these counters starts on another ring than the one before."""
+    of.words[counters.BLOCK_SEQUENCE] = 0
+    of.words[counters.BLOCK_INDEX] = 0
+
+
+class RingPoll:
+    """Waits until a block is ready; takes socket errors off the shared socket, so that poll does not spin.
+
+    What an error meant (link down, device gone) is seen by the supervisor: `RingSocket.check()`.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """`fd` stays with its owner."""
+        self.socket = socket.socket(fileno=fd)
+        self.errors = 0
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLIN)
+
+    def wait(self, timeout_ms: int) -> bool:
+        """True when a block may be ready; False after `timeout_ms` or when only an error was pending."""
+        for _, events in self._poll.poll(timeout_ms):
+            if events & select.POLLERR:
+                self.errors += 1
+                self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            return bool(events & select.POLLIN)
+        return False
+
+    def close(self) -> None:
+        """Forget the socket without closing the descriptor."""
+        self.socket.detach()
+
+
+class RingWalk:
+    """Walks the ring for one worker: `run()` as long as it returns blocks, then wait.
+
+    `received` is counted by the sink as the first act of `packet()`. Words BLOCK_* of the counters say
+    which block is in work and what `received` was when it began; they are written before its first packet.
+    """
+
+    def __init__(
+        self,
+        ring_map: mmap.mmap | memoryview,
+        block_size: int,
+        block_count: int,
+        of: Counters,
+        sink: PacketSink,
+        max_waiting: int = 0,
+    ) -> None:
+        """Find the oldest unread block. `max_waiting`: most blocks that may wait (0: all of the ring).
+
+        When more wait, the oldest is given back unread: its packets are `received` and `skipped`.
+        """
+        octets = memoryview(ring_map)
+        if len(octets) < block_size * block_count or block_size < 4096 or block_count < 1:
+            raise ValueError(f"a ring of {len(octets)} octets has no {block_count} blocks of {block_size}")
+        self.octets = octets
+        self.ring = octets.cast("I")
+        self.counters = of.words
+        self.sink = sink
+        self.block_size = block_size
+        self.block_count = block_count
+        self.max_waiting = max_waiting if 0 < max_waiting < block_count else 0
+        self.ring_errors = 0
+        """Blocks in which a length did not fit; what was left of them is `skipped`."""
+        self.index = 0
+        sink.attach(octets)
+        self.index = self.find_start()
+
+    def status(self, block: int) -> int:
+        """block_status; what the kernel wrote before it is visible behind this call."""
+        return atomics.load32(self.ring, (block * self.block_size + 8) >> 2)
+
+    def sequence(self, block: int) -> int:
+        """seq_num of a block: from 1, +1 for each block that the kernel opens."""
+        word = (block * self.block_size + 24) >> 2
+        low = self.ring[word]
+        high = self.ring[word + 1]
+        return (high << 32) | low
+
+    def find_start(self) -> int:
+        """Index of the oldest unread block, or of the one that the kernel closes next."""
+        found = -1
+        oldest = 0
+        for block in range(self.block_count):
+            if self.status(block) & STATUS_USER:
+                number = self.sequence(block)
+                if found < 0 or number < oldest:
+                    found = block
+                    oldest = number
+        if found >= 0:
+            # The kernel may have closed blocks that the scan had already passed: step back to the first.
+            while True:
+                before = found - 1
+                if before < 0:
+                    before = self.block_count - 1
+                if not self.status(before) & STATUS_USER or self.sequence(before) != oldest - 1:
+                    return found
+                found = before
+                oldest -= 1
+        block = self.counters[INDEX_WORD]
+        if block >= self.block_count or block < 0:
+            block = 0
+        if self.counters[SEQUENCE_WORD] and self.sequence(block) == self.counters[SEQUENCE_WORD]:
+            block += 1
+        return block if block < self.block_count else 0
+
+    def waiting(self) -> int:
+        """How many blocks are ready and unread."""
+        count = 0
+        for block in range(self.block_count):
+            if self.status(block) & STATUS_USER:
+                count += 1
+        return count
+
+    def run(self, max_blocks: int) -> int:
+        """Walk up to `max_blocks` ready blocks, oldest first, and give them back; returns how many."""
+        walked = 0
+        while walked < max_blocks and self.status(self.index) & STATUS_USER:
+            self.walk(self.index)
+            self.index += 1
+            if self.index == self.block_count:
+                self.index = 0
+            walked += 1
+        return walked
+
+    def lagging(self, block: int, number: int) -> bool:
+        """Whether more than `max_waiting` blocks are ready from this one on."""
+        other = block + self.max_waiting
+        if other >= self.block_count:
+            other -= self.block_count
+        return self.status(other) & STATUS_USER != 0 and self.sequence(other) == number + self.max_waiting
+
+    def walk(self, block: int) -> int:
+        """Hand every packet of one block to the sink, then give the block back to the kernel."""
+        base = block * self.block_size
+        limit = base + self.block_size
+        number = self.sequence(block)
+        packets = self.ring[(base + 12) >> 2]
+        done = 0
+        if self.counters[SEQUENCE_WORD] == number:
+            done = self.counters[RECEIVED_WORD] - self.counters[BASE_WORD]
+        else:
+            self.counters[BASE_WORD] = self.counters[RECEIVED_WORD]
+            self.counters[INDEX_WORD] = block
+            atomics.store(self.counters, SEQUENCE_WORD, number)
+            atomics.fence()
+        taken = 0
+        if self.max_waiting and self.lagging(block, number):
+            taken = done
+        else:
+            place = base + self.ring[(base + 16) >> 2]
+            while taken < packets:
+                if place & 3 or place < base + BLOCK_HEADER or place + PACKET_HEADER > limit:
+                    break
+                if taken >= done and not self.packet(place, limit):
+                    break
+                taken += 1
+                step = self.ring[place >> 2]
+                if step == 0:
+                    break
+                place += step
+            if taken < packets:
+                self.ring_errors += 1
+        if taken < done:  # noqa: PLR1730 -- max() makes Python objects of C integers
+            taken = done
+        if taken < packets:
+            self.counters[RECEIVED_WORD] += packets - taken
+            self.counters[SKIPPED_WORD] += packets - taken
+        self.counters[BLOCKS_WORD] += 1
+        atomics.store32(self.ring, (base + 8) >> 2, 0)
+        return 0
+
+    def packet(self, place: int, limit: int) -> int:
+        """Hand one packet to the sink; 0 if its offsets leave the block."""
+        word = place >> 2
+        captured = self.ring[word + 3]
+        wire = self.ring[word + 4]
+        status = self.ring[word + 5]
+        offsets = self.ring[word + 6]
+        start = place + (offsets & MASK16)
+        network = place + (offsets >> 16)
+        end = start + captured
+        if start < place + PACKET_HEADER or end > limit:
+            return 0
+        timestamp = self.ring[word + 1]
+        timestamp = timestamp * NANOSECONDS + self.ring[word + 2]
+        vlan = 0
+        if status & VLAN_VALID:
+            tpid = TPID_8021Q
+            if status & VLAN_TPID_VALID:
+                tpid = self.ring[word + 9] & MASK16
+            vlan = (tpid << 16) | (self.ring[word + 8] & MASK16)
+        hardware = self.ring[word + 14]
+        link = LINK_ETHERNET
+        if hardware & MASK16 != HARDWARE_ETHERNET and hardware & MASK16 != HARDWARE_LOOPBACK:
+            # Tunnels, PPP and the like: what stands before the network header differs and is left out.
+            protocol = self.ring[word + 12] >> 16
+            link = LINK_UNKNOWN
+            if protocol in (WIRE_IPV4, WIRE_IPV6) and start <= network <= end:
+                link = LINK_RAW
+                wire -= network - start
+                start = network
+        self.sink.packet(
+            start, end, wire, timestamp, self.ring[word + 13], link, vlan, (hardware >> 16) & 0xFF
+        )
+        return 1
