@@ -17,7 +17,7 @@ import time
 
 MAGIC = int.from_bytes(b"OTUSSHM1", "little")
 HEADER = 128
-KINDS = {"counters": 1, "ring": 2, "flows": 3, "streams": 4}
+KINDS = {"counters": 1, "ring": 2, "flows": 3, "streams": 4, "sender": 5}
 _WORDS = struct.Struct("<8Q64s")
 GENERATION_WORD = 5
 

@@ -1,0 +1,142 @@
+"""How a child of the supervisor lives: its configuration, its control socket, its end.
+
+The control socket is one end of a socketpair with one JSON object a line in each direction. The
+first line is the configuration, in which descriptors are the numbers that the child inherited.
+A child ends when it is told to (SIGTERM), and when its supervisor is gone: the kernel says so by
+a signal (PR_SET_PDEATHSIG), and the control socket by its end.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import socket
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_CHUNK = 65536
+MAX_LINE = 64 * 1024 * 1024
+
+
+class Channel:
+    """The control socket, from either end. Sending never waits: what does not fit is left out."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.ended = False
+        self._buffer = bytearray()
+        self._pending = bytearray()
+
+    @classmethod
+    def inherited(cls, descriptor: int) -> Channel:
+        """The child's end, by its number."""
+        return cls(socket.socket(fileno=descriptor))
+
+    def fileno(self) -> int:
+        """For select()."""
+        return self.connection.fileno()
+
+    def first(self) -> dict[str, Any]:
+        """Wait for the configuration; SystemExit if the supervisor leaves before it has sent one."""
+        self.connection.setblocking(True)
+        while True:
+            messages = self._take(self.connection.recv(_CHUNK))
+            if messages:
+                self.connection.setblocking(False)
+                return messages[0]
+            if self.ended:
+                raise SystemExit(0)
+
+    def receive(self) -> list[dict[str, Any]]:
+        """What has arrived; sets `ended` when the other end is closed."""
+        messages: list[dict[str, Any]] = []
+        while not self.ended:
+            try:
+                messages += self._take(self.connection.recv(_CHUNK, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                break
+            except OSError:
+                self.ended = True
+        return messages
+
+    def send(self, message: dict[str, Any]) -> bool:
+        """Queue a line for the other end; False if it does not take it now and half of another one waits."""
+        if not self.flush():
+            return False
+        self._pending += json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        self.flush()
+        return True
+
+    def flush(self) -> bool:
+        """Whether all that was queued is out."""
+        while self._pending and not self.ended:
+            try:
+                sent = self.connection.send(self._pending, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            except BlockingIOError:
+                return False
+            except OSError:
+                self.ended = True
+                break
+            del self._pending[:sent]
+        return True
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until a message arrives or the time is over; whether one has."""
+        try:
+            return bool(select.select([self.connection], [], [], seconds)[0])
+        except OSError:
+            self.ended = True
+            return True
+
+    def close(self) -> None:
+        """Hang up."""
+        self.connection.close()
+
+    def _take(self, chunk: bytes) -> list[dict[str, Any]]:
+        if not chunk:
+            self.ended = True
+            return []
+        self._buffer += chunk
+        if b"\n" not in chunk:
+            if len(self._buffer) > MAX_LINE:
+                self.ended = True
+            return []
+        *lines, rest = bytes(self._buffer).split(b"\n")
+        self._buffer = bytearray(rest)
+        return [json.loads(line) for line in lines if line]
+
+
+class Stop:
+    """Set by SIGTERM; true from then on."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __bool__(self) -> bool:
+        return self.asked
+
+    def ask(self, *_: object) -> None:
+        """Signal handler."""
+        self.asked = True
+
+
+def begin(
+    descriptor: int, parent_death: signal.Signals = signal.SIGKILL
+) -> tuple[Channel, dict[str, Any], Stop]:
+    """Called first in a child: (control socket, configuration, stop flag).
+
+    Ctrl-C in the terminal reaches the whole process group; only the controller acts on it.
+    """
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl(_PR_SET_PDEATHSIG, int(parent_death), 0, 0, 0)
+    stop = Stop()
+    signal.signal(signal.SIGTERM, stop.ask)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel.inherited(descriptor)
+    configuration = channel.first()
+    if configuration.get("parent") not in (None, os.getppid()):
+        raise SystemExit(0)  # it died before prctl() was called
+    return channel, configuration, stop

@@ -1,0 +1,369 @@
+"""The control socket: JSON-RPC 2.0, one object a line, for the methods of `engine.control.methods`.
+
+A connection's requests are answered in their order. A client that does not read loses snapshots
+(counted), never delays another one, and is hung up on when even an answer does not get through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import grp
+import inspect
+import os
+import pwd
+import socket
+import stat
+import struct
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from engine.control.methods import ERROR_INVALID, ERROR_NOT_PERMITTED, ERROR_REFUSED, MAX_LINE, METHODS
+from engine.errors import NotPermittedError, OtusError, UsageError
+from engine.log import log
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+MAX_CONNECTIONS = 64
+ANSWER_TIMEOUT = 10.0
+SNAPSHOT_BACKLOG = 262_144
+"""Octets that may wait for a client before snapshots for it are left out."""
+PARSE, REQUEST, METHOD, PARAMS, INTERNAL = -32700, -32600, -32601, -32602, -32603
+_SO_PEERGROUPS = 59
+_CREDENTIALS = struct.Struct("3i")
+
+
+class RpcError(OtusError):
+    """An error with a JSON-RPC code of its own."""
+
+    def __init__(self, rpc_code: int, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.rpc_code = rpc_code
+
+
+class Connection:
+    """One client."""
+
+    def __init__(self, server: Server, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.server = server
+        self.reader = reader
+        self.writer = writer
+        self.lost = 0
+        """Snapshots that this client was too slow for."""
+        self.subscription: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Answer requests until the client hangs up."""
+        while True:
+            try:
+                line = await self.reader.readuntil(b"\n")
+            except asyncio.IncompleteReadError:
+                return
+            except asyncio.LimitOverrunError:
+                await self.send(_error(None, REQUEST, f"a line is longer than {MAX_LINE} octets"))
+                return
+            if line.strip():
+                answer = await self.answer(line)
+                if answer is not None and not await self.send(answer):
+                    return
+
+    async def answer(self, line: bytes) -> dict[str, Any] | None:
+        """The answer to one line; None to a notification."""
+        try:
+            request = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            return _error(None, PARSE, f"no JSON: {error}")
+        if not isinstance(request, dict):
+            return _error(None, REQUEST, "a request is one JSON object a line")
+        number = request.get("id")
+        if not isinstance(number, str | int | float | None):
+            return _error(None, REQUEST, "id must be a string or a number")
+        method, params = request.get("method"), request.get("params")
+        if not isinstance(method, str):
+            return _error(number, REQUEST, "method is missing")
+        if params is None:
+            params = {}
+        if not isinstance(params, dict):
+            return _error(number, PARAMS, "params must be an object")
+        try:
+            result = await self.server.call(self, method, params)
+        except OtusError as error:
+            answer = _error(number, _code(error), error.message, error.hint)
+        except Exception:
+            log.exception("control", f"method {method} failed")
+            answer = _error(number, INTERNAL, f"{method} failed inside the engine", "its log has the details")
+        else:
+            answer = {"jsonrpc": "2.0", "id": number, "result": result}
+        return answer if "id" in request else None
+
+    async def send(self, message: Mapping[str, Any]) -> bool:
+        """Write one line and wait until the client takes it; False if it does not."""
+        try:
+            self.writer.write(orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE))
+            await asyncio.wait_for(self.writer.drain(), ANSWER_TIMEOUT)
+        except (OSError, TimeoutError):
+            return False
+        return True
+
+    def notify(self, method: str, params: Mapping[str, Any]) -> bool:
+        """Send a notification if the client keeps up; else count it as lost."""
+        transport = self.writer.transport
+        if transport.is_closing():
+            return False
+        if transport.get_write_buffer_size() > SNAPSHOT_BACKLOG:
+            self.lost += 1
+            self.server.notifications_lost += 1
+            return False
+        message = {"jsonrpc": "2.0", "method": method, "params": params}
+        self.writer.write(orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE))
+        return True
+
+    def subscribe(self, period: float, make: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+        """From now on send what `make` returns as `snapshot`, every `period` seconds; the first one now."""
+        self.unsubscribe()
+        self.subscription = asyncio.create_task(self._publish(period, make))
+
+    def unsubscribe(self) -> None:
+        """Stop the snapshots."""
+        if self.subscription is not None:
+            self.subscription.cancel()
+            self.subscription = None
+
+    async def _publish(self, period: float, make: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            try:
+                self.notify("snapshot", await make())
+            except OSError:
+                return
+            except Exception:
+                log.exception("control", "no snapshot")
+            due = max(due + period, loop.time())
+            await asyncio.sleep(due - loop.time())
+
+    def close(self) -> None:
+        """Hang up."""
+        self.unsubscribe()
+        self.writer.close()
+
+
+class Server:
+    """Listens, checks who calls, and calls `handlers`: coroutine functions of (connection, **params)."""
+
+    def __init__(self, handlers: Mapping[str, Callable[..., Awaitable[Any]]]) -> None:
+        self.handlers = handlers
+        self.connections: set[Connection] = set()
+        self.notifications_lost = 0
+        self.refused = 0
+        self.on_empty: Callable[[], None] | None = None
+        """Called when the last client has left."""
+        self._group: int | None = None
+        self._path = ""
+        self._identity = (0, 0)
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def listen(self, path: str, group: str = "") -> None:
+        """Open the socket at `path`, 0660, for `group` where it exists; OtusError if somebody has it."""
+        try:
+            self._group = grp.getgrnam(group).gr_gid if group else None
+        except KeyError:
+            self._group = None
+        listener = bind_socket(path, self._group)
+        state = os.stat(path)
+        self._path, self._identity = path, (state.st_dev, state.st_ino)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_LINE)
+
+    async def adopt(self, connected: socket.socket) -> None:
+        """Serve a client over a socket that is already connected."""
+        connected.setblocking(False)
+        reader, writer = await asyncio.open_unix_connection(sock=connected, limit=MAX_LINE)
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def call(self, connection: Connection, method: str, params: dict[str, Any]) -> Any:
+        """Call a method by name; RpcError for a method or a parameter that there is not."""
+        handler = self.handlers.get(method)
+        if handler is None or method not in METHODS:
+            raise RpcError(METHOD, f"no method {method!r}", f"known: {', '.join(self.handlers)}")
+        try:
+            inspect.signature(handler).bind(connection, **params)
+        except TypeError as error:
+            raise RpcError(PARAMS, f"{method}: {error}", f"params: {METHODS[method].params}") from error
+        return await handler(connection, **params)
+
+    async def close(self) -> None:
+        """Hang up on everybody and remove the socket, if it is still ours."""
+        if self._server is not None:
+            self._server.close()
+            try:
+                state = os.stat(self._path)
+                if (state.st_dev, state.st_ino) == self._identity:
+                    os.unlink(self._path)
+            except OSError:
+                pass
+        for connection in list(self.connections):
+            connection.close()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(list(self._tasks), timeout=1.0)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        peer = writer.get_extra_info("socket")
+        reason = self._refusal(peer)
+        if reason is not None:
+            self.refused += 1
+            log.warning("control", reason.message)
+            writer.write(orjson.dumps(_error(None, _code(reason), reason.message, reason.hint)) + b"\n")
+            writer.close()
+            return
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        await self._serve(reader, writer)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(self, reader, writer)
+        self.connections.add(connection)
+        try:
+            await connection.run()
+        except (OSError, asyncio.CancelledError):
+            pass
+        finally:
+            connection.close()
+            self.connections.discard(connection)
+            if not self.connections and self.on_empty is not None:
+                self.on_empty()
+
+    def _refusal(self, peer: socket.socket) -> OtusError | None:
+        if len(self.connections) >= MAX_CONNECTIONS:
+            return RpcError(ERROR_REFUSED, f"{MAX_CONNECTIONS} clients are connected", "close one of them")
+        pid, uid, gid = _CREDENTIALS.unpack(
+            peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        )
+        if uid in (0, os.geteuid()):
+            return None
+        if self._group is not None and (gid == self._group or self._group in _peer_groups(peer, uid, gid)):
+            return None
+        return NotPermittedError(
+            f"user {uid} (pid {pid}) may not control this engine",
+            "use sudo, or be a member of the socket's group",
+        )
+
+
+def _peer_groups(peer: socket.socket, uid: int, gid: int) -> list[int]:
+    """Supplementary groups of the process behind a socket, as the kernel kept them at connect()."""
+    try:
+        packed = peer.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 1024)
+        return [number[0] for number in struct.iter_unpack("I", packed)]
+    except OSError:  # more than 256 groups, or a kernel before 4.13
+        try:
+            return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
+        except (KeyError, OSError):
+            return []
+
+
+def _code(error: OtusError) -> int:
+    if isinstance(error, RpcError):
+        return error.rpc_code
+    if isinstance(error, UsageError):
+        return ERROR_INVALID
+    return ERROR_NOT_PERMITTED if isinstance(error, NotPermittedError) else ERROR_REFUSED
+
+
+def _error(number: Any, code: int, message: str, hint: str = "") -> dict[str, Any]:
+    error = {"code": code, "message": message, "data": {"hint": hint}}
+    return {"jsonrpc": "2.0", "id": number, "error": error}
+
+
+def bind_socket(path: str, group: int | None) -> socket.socket:
+    """A listening socket at `path`, mode 0660; a stale socket file is replaced, a live one refused.
+
+    OtusError: somebody listens, the file is no socket, or another user's.
+    """
+    if len(os.fsencode(path)) > 107:
+        raise UsageError(
+            f"the socket's path is longer than 107 octets: {path}", "name a shorter one: --socket PATH"
+        )
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # Two engines that start at once must not take each other's socket for a stale one.
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        _remove_stale(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            listener.bind(path)
+            if group is not None:
+                _give_to_group(path, group)
+            os.chmod(path, 0o660)
+            listener.listen(16)
+        except OSError as error:
+            listener.close()
+            raise _taken(path, error) from error
+        finally:
+            os.umask(before)
+        return listener
+    finally:
+        os.close(folder)
+
+
+def _give_to_group(path: str, group: int) -> None:
+    try:
+        os.chown(path, -1, group)
+    except PermissionError:
+        log.warning("control", f"{path} cannot be given to group {group}: only this user and root may use it")
+
+
+def _remove_stale(path: str) -> None:
+    try:
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            raise UsageError(f"{path} is there and is no socket", "name another place: --socket PATH")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _taken(path, error) from error
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(2.0)
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            pass
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise _taken(path, error) from error
+        else:
+            pid = _CREDENTIALS.unpack(
+                probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            )[0]
+            raise OtusError(
+                f"an engine already runs at {path} (pid {pid})",
+                "use it: otus-tui attach; or start another one: --socket PATH",
+            )
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise _taken(path, error) from error
+
+
+def _taken(path: str, error: OSError) -> OtusError:
+    if isinstance(error, PermissionError):
+        try:
+            owner = pwd.getpwuid(os.stat(path).st_uid).pw_name
+        except (OSError, KeyError):
+            owner = "another user"
+        return NotPermittedError(
+            f"the socket {path} is taken by {owner}", "name another place: --socket PATH, or OTUS_SOCKET=PATH"
+        )
+    return OtusError(
+        f"cannot listen at {path}: {error.strerror or error}", "name another place: --socket PATH"
+    )

@@ -1,0 +1,206 @@
+"""OutputPackets from the records of a send ring (requirement 5.5): envelope, labels, payload."""
+
+from __future__ import annotations
+
+import importlib
+import struct
+from typing import TYPE_CHECKING, Any
+
+from engine.packet import DictPayload, OutputPacket
+from engine.shm import records
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from engine.shm.records import PacketHeader, SipRecord
+
+RTCP_TYPES = {200: "SR", 201: "RR", 202: "SDES", 203: "BYE", 204: "APP", 205: "RTPFB", 206: "PSFB", 207: "XR"}
+_RTCP = struct.Struct("!BBHI")
+_SIP_FIELDS = {
+    "call_id": "call_id",
+    "from": "from",
+    "to": "to",
+    "via": "via",
+    "via_branch": "via_branch",
+    "contact": "contact",
+    "content_type": "content_type",
+    "user_agent": "user_agent",
+    "expires": "expires",
+    "event": "event",
+    "subscription_state": "subscription_state",
+    "x_call_id": "x_call_id",
+    "reason_header": "reason",
+}
+
+
+class OutputMaker:
+    """Makes packets of one task; `labels` are the static ones of the label processor."""
+
+    def __init__(self, task: str, labels: Mapping[str, str], flows: int | None = None) -> None:
+        self.task = task
+        self.static = dict(labels)
+        self._flow_labels: Callable[[int, int, int], Any] | None = None
+        if flows is not None:
+            self._flow_labels = importlib.import_module("engine.shm.flows").FlowTable.open(flows).labels
+
+    def make(self, kind: int, timestamp: int, body: bytes) -> OutputPacket | None:
+        """The packet in a record; None if it is none."""
+        try:
+            if kind == records.SIP:
+                return self._sip(timestamp, body)
+            if kind == records.RTP:
+                return self._rtp(timestamp, body)
+            if kind == records.RTCP:
+                return self._rtcp(timestamp, body)
+            return self._raw(kind, timestamp, body)
+        except (ValueError, struct.error, IndexError):
+            return None
+
+    def _packet(self, header: PacketHeader, timestamp: int, protocol: str) -> OutputPacket:
+        return OutputPacket(
+            timestamp, protocol, header.flow_id(), header.network(), self.task, dict(self.static)
+        )
+
+    def _flow(self, header: PacketHeader, payload_type: int) -> dict[str, str]:
+        """`call-id` and `codec` of the flow, where signalling named them."""
+        if self._flow_labels is None or header.flow_slot == records.NO_SLOT:
+            return {}
+        found = self._flow_labels(header.flow_slot, header.flow_generation, payload_type)
+        return dict(found) if found else {}
+
+    def _sip(self, timestamp: int, body: bytes) -> OutputPacket:
+        record = records.sip_record(body)
+        packet = self._packet(record.header, timestamp, "sip")
+        packet.labels.update(sip_labels(record))
+        packet.payload = DictPayload("sip", sip_payload(record), record.message)
+        return packet
+
+    def _rtp(self, timestamp: int, body: bytes) -> OutputPacket:
+        record = records.rtp_record(body)
+        packet = self._packet(record.header, timestamp, "rtp")
+        labels = packet.labels
+        labels["rtp.ssrc"] = str(record.ssrc)
+        labels["rtp.pt"] = str(record.payload_type)
+        labels.update(self._flow(record.header, record.payload_type))
+        fields = {
+            "ssrc": record.ssrc,
+            "sequence": record.sequence,
+            "timestamp": record.timestamp,
+            "payload_type": record.payload_type,
+            "marker": bool(record.marker),
+            "payload_octets": record.payload_length,
+            "found_by": records.FOUND_BY[record.found_by] if record.found_by < len(records.FOUND_BY) else "",
+        }
+        packet.payload = DictPayload("rtp", fields, record.frame)
+        if record.frame:
+            packet.raw_bytes = record.frame
+        return packet
+
+    def _rtcp(self, timestamp: int, body: bytes) -> OutputPacket:
+        header = records.packet_header(body)
+        packet = self._packet(header, timestamp, "rtcp")
+        compound = body[records.PACKET_SIZE :]
+        packets = rtcp_packets(compound)
+        if packets:
+            packet.labels["rtcp.type"] = packets[0]["type"]
+        labels = self._flow(header, 0xFF)
+        if "call-id" in labels:
+            packet.labels["call-id"] = labels["call-id"]
+        packet.payload = DictPayload("rtcp", {"packets": packets}, compound)
+        return packet
+
+    def _raw(self, kind: int, timestamp: int, body: bytes) -> OutputPacket:
+        header = records.packet_header(body)
+        packet = self._packet(header, timestamp, records.KINDS.get(kind, "raw"))
+        packet.raw_bytes = body[records.PACKET_SIZE :]
+        return packet
+
+
+def sip_labels(record: SipRecord) -> dict[str, str]:
+    """The labels of a message (requirement 5.5.6), and the status code of a response."""
+    labels = {
+        "sip.method": record.method_name(),
+        "sip.call-id": record.text("call_id"),
+        "sip.from": record.text("from_uri") or record.text("from"),
+        "sip.to": record.text("to_uri") or record.text("to"),
+    }
+    if record.status:
+        labels["sip.status-code"] = str(record.status)
+    return labels
+
+
+def sip_payload(record: SipRecord) -> dict[str, Any]:
+    """A message as plain values: what its first line and headers say, the media offered, the text itself."""
+    fields: dict[str, Any] = {
+        "method": record.method_name(),
+        "request_uri": record.text("uri") or None,
+        "status": record.status or None,
+        "reason_phrase": record.text("reason_phrase") if record.status else None,
+        "cseq": {"number": record.cseq, "method": record.text("cseq_method") or record.method_name()},
+        "from_tag": record.text("from_tag") or None,
+        "to_tag": record.text("to_tag") or None,
+    }
+    for key, slot in _SIP_FIELDS.items():
+        value = record.slot(slot)
+        fields[key] = None if value is None else " ".join(value.decode("utf-8", "replace").split())
+    body = record.slot("body")
+    fields["media"] = sdp_media(body) if body and record.flags & records.S_SDP else []
+    fields["truncated"] = bool(record.flags & records.S_TRUNCATED)
+    fields["error"] = record.error or None
+    fields["message"] = record.message.decode("utf-8", "replace")
+    return fields
+
+
+def sdp_media(body: bytes) -> list[dict[str, Any]]:
+    """The m= lines of a session description (RFC 8866): type, address, port, formats, codecs, direction."""
+    session = {"address": None, "direction": "sendrecv"}
+    media: list[dict[str, Any]] = []
+    for line in body.decode("utf-8", "replace").splitlines()[:500]:
+        key, _, value = line.partition("=")
+        current: dict[str, Any] = media[-1] if media else session
+        if key == "m":
+            words = value.split()
+            if len(words) >= 3 and len(media) < 32:
+                port = words[1].partition("/")[0]
+                media.append(
+                    {
+                        "type": words[0],
+                        "address": session["address"],
+                        "port": int(port) if port.isdecimal() and len(port) < 6 else None,
+                        "profile": words[2],
+                        "formats": words[3:],
+                        "codecs": {},
+                        "direction": session["direction"],
+                    }
+                )
+        elif key == "c":
+            words = value.split()
+            current["address"] = words[2].partition("/")[0] if len(words) > 2 else None
+        elif key == "a" and value in ("sendrecv", "sendonly", "recvonly", "inactive"):
+            current["direction"] = value
+        elif key == "a" and value.startswith("rtpmap:") and media:
+            number, _, codec = value[7:].partition(" ")
+            if len(media[-1]["codecs"]) < 64:
+                media[-1]["codecs"][number] = codec.strip()
+    return media
+
+
+def rtcp_packets(compound: bytes) -> list[dict[str, Any]]:
+    """The packets of a compound one (RFC 3550 section 6.1): type, SSRC, report count, octets."""
+    packets: list[dict[str, Any]] = []
+    position = 0
+    while position + 8 <= len(compound) and len(packets) < 32:
+        first, number, words, ssrc = _RTCP.unpack_from(compound, position)
+        if first >> 6 != 2:
+            break
+        length = 4 * (words + 1)
+        packets.append(
+            {
+                "type": RTCP_TYPES.get(number, str(number)),
+                "ssrc": ssrc,
+                "count": first & 31,
+                "octets": min(length, len(compound) - position),
+            }
+        )
+        position += length
+    return packets

@@ -1,0 +1,158 @@
+"""One reporter at work: a bounded queue that drops its head, a thread, time limits and retries.
+
+A reporter that is slow or broken loses its own packets and delays nobody (requirement 5.4).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.packet import OutputPacket
+    from engine.plugin import Reporter
+    from engine.reporters.figures import SenderFigures
+
+BATCH = 512
+
+
+class Item:
+    """A packet on its way through all queues of a task; settled when the last reporter is done with it."""
+
+    __slots__ = ("accepted", "packet", "waiting")
+
+    def __init__(self, packet: OutputPacket, waiting: int) -> None:
+        self.packet = packet
+        self.waiting = waiting
+        self.accepted = False
+
+
+class ReporterQueue:
+    """The queue of one reporter. `put` and `finish` are called by the sender's main thread."""
+
+    def __init__(
+        self,
+        number: int,
+        reporter: Reporter,
+        figures: SenderFigures,
+        lock: threading.Lock,
+        capacity: int,
+        timeout: float,
+        retries: int,
+    ) -> None:
+        self.number = number
+        self.reporter = reporter
+        self.figures = figures
+        self.capacity = capacity
+        self.timeout = timeout
+        self.retries = retries
+        self.problem = ""
+        """Why it does not work now; empty while well."""
+        self._items: deque[Item] = deque()
+        self._lock = lock
+        self._wake = threading.Condition(lock)
+        self._finishing = False
+        self._deadline = float("inf")
+        self._thread = threading.Thread(target=self._run, name=f"reporter-{number}", daemon=True)
+        self.on_problem: Callable[[str], None] | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, items: list[Item]) -> None:
+        """Queue packets; the oldest make room."""
+        with self._lock:
+            self._items.extend(items)
+            excess = len(self._items) - self.capacity
+            if excess > 0:
+                self._settle([self._items.popleft() for _ in range(excess)], "queue_full")
+            self.figures.add_reporter(self.number, "queued", len(self._items))
+            self._wake.notify()
+
+    def finish(self, deadline: float) -> None:
+        """Send what waits, until `deadline` (monotonic); the rest is counted as timed out."""
+        with self._lock:
+            self._finishing = True
+            self._deadline = deadline
+            self._wake.notify()
+
+    def join(self) -> None:
+        """Wait for the end of finish(); packets of a reporter that hangs are counted as timed out."""
+        self._thread.join(max(0.0, self._deadline - time.monotonic()) + 0.1)
+        with self._lock:
+            rest = list(self._items)
+            self._items.clear()
+            self._settle(rest, "report_timeout")
+            self.figures.add_reporter(self.number, "queued", 0)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                while not self._items and not self._finishing:
+                    self._wake.wait()
+                if not self._items or time.monotonic() > self._deadline:
+                    break
+                batch = [self._items.popleft() for _ in range(min(BATCH, len(self._items)))]
+            self._send(batch)
+            with self._lock:
+                self.figures.add_reporter(self.number, "queued", len(self._items))
+        self.reporter.stop()
+
+    def _send(self, batch: list[Item]) -> None:
+        """Try until all is out, the time is over or the retries are used."""
+        begun = time.monotonic()
+        rest = batch
+        reason, attempts = "report_error", 0
+        while rest:
+            accepted, problem = 0, ""
+            try:
+                accepted = max(0, min(len(rest), self.reporter.report([item.packet for item in rest])))
+            except TimeoutError as error:
+                reason, problem = "report_timeout", str(error)
+            except OSError as error:
+                reason, problem = "report_error", error.strerror or str(error)
+            except Exception as error:
+                reason, problem = "report_error", f"{type(error).__name__}: {error}"
+            with self._lock:
+                self.figures.add_reporter(self.number, "batches", 1)
+                self._settle(rest[:accepted], "")
+            rest = rest[accepted:]
+            self._note(problem if rest or problem else "")
+            if not rest:
+                return
+            attempts += 1
+            with self._lock:
+                self.figures.add_reporter(self.number, "failures", 1)
+            if time.monotonic() - begun > self.timeout:
+                reason = "report_timeout"
+                break
+            if attempts > self.retries:
+                break
+        with self._lock:
+            self._settle(rest, reason)
+
+    def _note(self, problem: str) -> None:
+        if problem != self.problem:
+            self.problem = problem
+            if self.on_problem is not None:
+                self.on_problem(problem)
+
+    def _settle(self, items: list[Item], drop: str) -> None:
+        """Count packets that this reporter took (`drop` empty) or lost; with the lock held."""
+        if not items:
+            return
+        self.figures.add_reporter(self.number, drop or "accepted", len(items))
+        done: dict[str, int] = {}
+        for item in items:
+            item.waiting -= 1
+            item.accepted = item.accepted or not drop
+            if not item.waiting:
+                end = "reported" if item.accepted else drop
+                done[end] = done.get(end, 0) + 1
+        for name, amount in done.items():
+            self.figures.add(name, amount)

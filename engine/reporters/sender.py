@@ -1,0 +1,148 @@
+"""The sender process of a task: records of the send rings -> OutputPackets -> a queue per reporter.
+
+Started as `python -m engine.reporters.sender FD`. Configuration (first line on the control socket):
+{"task", "parent", "rings": [fd], "figures": fd, "flows": fd | null, "reporters": [{"type", "config"}],
+"labels": {static}, "send_timeout", "max_retries"}. Told {"drain": true} it reports what is left, for at
+most a second, and ends; so it does when its supervisor is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from engine import child
+from engine.log import log
+from engine.reporters.console import ConsoleReporter
+from engine.reporters.figures import CPU_TIME, HEARTBEAT, PID, STATE, SenderFigures
+from engine.reporters.file import FileReporter
+from engine.reporters.output import OutputMaker
+from engine.reporters.queue import Item, ReporterQueue
+from engine.shm.ring import READ, RingReader, open_ring
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from engine.plugin import Reporter
+
+REPORTERS: dict[str, type[Reporter]] = {"console": ConsoleReporter, "file": FileReporter}
+TAKE = 256
+IDLE = 0.02
+DRAIN = 1.0
+"""Seconds for the rest of the rings at the end, and as many for the queues."""
+
+
+class Sender:
+    """The work of the process."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.figures = SenderFigures.open(config["figures"])
+        self.readers = [RingReader(open_ring(fd)) for fd in config["rings"]]
+        self.maker = OutputMaker(config["task"], config["labels"], config.get("flows"))
+        self.lock = threading.Lock()
+        self.queues: list[ReporterQueue] = []
+        for number, spec in enumerate(config["reporters"]):
+            options = {**spec["config"], "send_timeout": config["send_timeout"]}
+            reporter = REPORTERS[spec["type"]]()
+            reporter.init(options)
+            reporter.start()
+            queue = ReporterQueue(
+                number,
+                reporter,
+                self.figures,
+                self.lock,
+                int(options.get("queue", 8192)),
+                config["send_timeout"],
+                config["max_retries"],
+            )
+            queue.on_problem = lambda problem, kind=spec["type"]: _tell(kind, problem)
+            self.queues.append(queue)
+
+    def start(self) -> None:
+        """Book what a killed predecessor had taken, and begin."""
+        words = self.figures.words
+        words[PID] = os.getpid()
+        taken = sum(int(reader.words[READ]) for reader in self.readers)
+        self.figures.add("lost_with_sender", max(0, taken - self.figures.settled()))
+        for queue in self.queues:
+            self.figures.add_reporter(queue.number, "queued", 0)
+            queue.start()
+        words[STATE] = 1
+
+    def take(self) -> int:
+        """Move what is in the rings now into the queues; how many records."""
+        taken = 0
+        for reader in self.readers:
+            records = reader.read(TAKE)
+            taken += len(records)
+            items, unreadable = [], 0
+            for kind, _flags, timestamp, body in records:
+                packet = self.maker.make(kind, timestamp, body)
+                if packet is None:
+                    unreadable += 1
+                else:
+                    items.append(Item(packet, len(self.queues)))
+            if unreadable:
+                with self.lock:
+                    self.figures.add("unreadable", unreadable)
+            if items:
+                for queue in self.queues:
+                    queue.put(items)
+        return taken
+
+    def beat(self) -> None:
+        """Sign of life."""
+        self.figures.words[HEARTBEAT] = time.monotonic_ns()
+        self.figures.words[CPU_TIME] = time.process_time_ns()
+
+    def finish(self) -> None:
+        """Report what is left."""
+        end = time.monotonic() + DRAIN
+        while time.monotonic() < end and self.take():
+            self.beat()
+        for queue in self.queues:
+            queue.finish(time.monotonic() + DRAIN)
+        for queue in self.queues:
+            queue.join()
+        self.beat()
+        self.figures.words[STATE] = 3
+
+
+def _tell(kind: str, problem: str) -> None:
+    if problem:
+        log.error("sender", f"reporter {kind}: {problem}")
+    else:
+        log.info("sender", f"reporter {kind} works again")
+
+
+def main() -> None:
+    """Run until told to end."""
+    channel, config, stop = child.begin(int(sys.argv[1]), signal.SIGTERM)
+    log.fields = {"task": config["task"]}
+    sender = Sender(config)
+    sender.start()
+    channel.send({"state": "running"})
+    beaten = reported = 0.0
+    while not stop and not channel.ended:
+        taken = sender.take()
+        now = time.monotonic()
+        if now - beaten > 0.1:
+            sender.beat()
+            beaten = now
+        if now - reported > 0.5:
+            channel.send({"problems": [queue.problem for queue in sender.queues]})
+            reported = now
+        if taken < TAKE:
+            channel.wait(0.001 if taken else IDLE)
+        if any("drain" in message for message in channel.receive()):
+            break
+    sender.finish()
+    channel.send({"state": "stopped"})
+
+
+if __name__ == "__main__":
+    main()
