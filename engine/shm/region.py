@@ -54,7 +54,7 @@ class Region:
     @property
     def task(self) -> str:
         """The task's id, in every region of it."""
-        return bytes(self.memory[64:128]).rstrip(b"\0").decode("utf-8", "replace")
+        return bytes(self.memory[64:128]).rstrip(b"\0").decode("utf-8", "ignore")
 
     @property
     def writer(self) -> int:
@@ -72,7 +72,7 @@ class Region:
         return self.generation
 
     def close(self) -> None:
-        """Unmap; the descriptor stays open for its owner."""
+        """Unmap, when no writer or reader of it is left; the descriptor stays open for its owner."""
         self.words.release()
         self.memory.release()
         self.map.close()

@@ -13,7 +13,7 @@ cdef Py_ssize_t LOST
 cdef Py_ssize_t NEXT_SEQUENCE
 cdef Py_ssize_t REFUSED
 cdef unsigned long long DATA
-cdef Py_ssize_t RECORD_HEADER
+cdef unsigned long long RECORD_HEADER
 cdef unsigned int PADDING
 cdef unsigned long long MASK32
 
@@ -49,6 +49,8 @@ cdef class RingReader:
     cdef unsigned char[::1] scratch
     cdef unsigned long long[::1] words
     cdef unsigned long long capacity
+    cdef unsigned long long end
+    cdef unsigned long long longest
     cdef readonly unsigned long long position
     cdef readonly unsigned long long expected
     cdef readonly unsigned int kind
@@ -62,5 +64,7 @@ cdef class RingReader:
         total=cython.ulonglong, kind=cython.uint, sequence=cython.ulonglong, timestamp=cython.ulonglong,
         length=cython.ulonglong)
     cpdef bint next(self) except -1
+    @cython.locals(written=cython.ulonglong)
+    cdef bint settle(self) except -1
     cdef int copy(self, Py_ssize_t place, Py_ssize_t length) except -1
     cpdef list read(self, Py_ssize_t most)

@@ -72,6 +72,8 @@ class RingWriter:
             first = self.words[word]
             if (first >> 32) & 0xFFFF:
                 self.written = self.words[word + 1] + 1
+            if not first & MASK32:
+                raise ValueError("a record ring is broken: a record without a length")
             position += first & MASK32
         atomics.store(self.words, WRITTEN, self.written)
 
@@ -116,7 +118,7 @@ class RingWriter:
         return 0
 
     def commit(self, kind: int, flags: int, timestamp: int) -> int:
-        """Publish what was reserved and filled."""
+        """Publish what was reserved and filled: `kind` 1 to 65535, `timestamp` in ns."""
         word = self.start >> 3
         self.words[word] = self.length | (kind << 32) | (flags << 48)
         self.words[word + 1] = self.written
@@ -149,7 +151,9 @@ class RingReader:
         self.capacity = region.words[CAPACITY]
         self.position = region.words[READ_POSITION]
         self.expected = region.words[NEXT_SEQUENCE]
-        self.record = bytearray(self.capacity >> 2)
+        self.end = len(region.memory)
+        self.longest = self.capacity >> 2
+        self.record = bytearray(self.longest)
         self.scratch = memoryview(self.record)
         self.kind = 0
         self.flags = 0
@@ -165,18 +169,20 @@ class RingReader:
             if self.position < tail:
                 self.position = tail
             if self.position >= head:
-                return False
+                return self.settle()
             place = DATA + self.position % self.capacity
             word = place >> 3
             first = self.words[word]
             total = first & MASK32
             kind = (first >> 32) & 0xFFFF
-            if kind == PADDING:
+            if kind == PADDING and total > 0:
+                atomics.fence()
                 if atomics.load(self.words, TAIL) <= self.position:
                     self.position += total
                 continue
-            if total < RECORD_HEADER or place + total > len(self.memory) or total > len(self.record) + 64:
+            if total < RECORD_HEADER or place + total > self.end or total > self.longest:
                 # Overwritten while we looked, else the ring is broken: then nothing in it can be trusted.
+                atomics.fence()
                 if atomics.load(self.words, TAIL) <= self.position:
                     self.position = head
                 continue
@@ -202,6 +208,16 @@ class RingReader:
             atomics.store(self.words, READ_POSITION, self.position)
             atomics.store(self.words, NEXT_SEQUENCE, self.expected)
             return True
+
+    def settle(self) -> bool:
+        """Nothing to read: book records that were given up with no newer one behind them; returns False."""
+        written = atomics.load(self.words, WRITTEN)
+        if written > self.expected and self.position >= atomics.load(self.words, HEAD):
+            # `head` moves before `written`: all of them stood before the head, and none is there any more.
+            self.words[LOST] += written - self.expected
+            self.expected = written
+            atomics.store(self.words, NEXT_SEQUENCE, written)
+        return False
 
     def copy(self, place: int, length: int) -> int:
         """Copy a body out of the ring."""
