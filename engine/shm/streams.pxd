@@ -1,0 +1,124 @@
+cimport cython
+
+from engine.shm cimport atomics
+
+cdef Py_ssize_t SLOTS
+cdef Py_ssize_t TTL
+cdef Py_ssize_t SEED
+cdef Py_ssize_t USED
+cdef Py_ssize_t ADDED
+cdef Py_ssize_t EXPIRED
+cdef Py_ssize_t BUSY
+cdef Py_ssize_t VERSION_WORD
+cdef Py_ssize_t TAGS
+cdef Py_ssize_t PROBES
+cdef Py_ssize_t SPINS
+cdef unsigned long long EMPTY
+cdef unsigned long long REMOVED
+cdef unsigned long long CLAIMED
+cdef unsigned long long TOP
+cdef unsigned long long MASK64
+cdef unsigned long long MASK32
+cdef unsigned long long SPREAD
+cdef unsigned long long ONE
+cdef Py_ssize_t LOCK
+cdef Py_ssize_t FACTS
+cdef Py_ssize_t PORTS
+cdef Py_ssize_t KEY
+cdef Py_ssize_t DOMAIN
+cdef Py_ssize_t PACKETS
+cdef Py_ssize_t OCTETS
+cdef Py_ssize_t FIRST
+cdef Py_ssize_t LATEST
+cdef Py_ssize_t START_SEQUENCE
+cdef Py_ssize_t STOP_SEQUENCE
+cdef Py_ssize_t HIGHEST
+cdef Py_ssize_t WINDOW
+cdef Py_ssize_t CYCLES
+cdef Py_ssize_t FIRST_TIMESTAMP
+cdef Py_ssize_t IN_ORDER_TIME
+cdef Py_ssize_t NOMINAL
+cdef Py_ssize_t JITTER
+cdef Py_ssize_t MEAN_JITTER
+cdef Py_ssize_t MAX_JITTER
+cdef Py_ssize_t MIN_JITTER
+cdef Py_ssize_t DELTA
+cdef Py_ssize_t MAX_DELTA
+cdef Py_ssize_t MIN_DELTA
+cdef Py_ssize_t MEAN_DELTA
+cdef Py_ssize_t CODEC
+cdef Py_ssize_t CODEC_OF
+cdef Py_ssize_t STAMP
+cdef Py_ssize_t OUT_OF_ORDER
+cdef Py_ssize_t DUPLICATES
+cdef Py_ssize_t RESETS
+cdef Py_ssize_t MARKERS
+cdef Py_ssize_t EVENTS
+cdef Py_ssize_t SEEN
+cdef Py_ssize_t FLOW
+cdef Py_ssize_t NAME
+cdef Py_ssize_t TYPE_CHANGES
+cdef Py_ssize_t CALL
+cdef unsigned long long NORMAL
+cdef unsigned long long COMFORT_NOISE
+cdef unsigned long long EVENT
+cdef unsigned int LARGEST_MISORDER
+
+cdef class StreamTable:
+    cdef public object region
+    cdef unsigned long long[::1] words
+    cdef double[::1] reals
+    cdef readonly Py_ssize_t slots
+    cdef readonly unsigned long long writer
+    cdef unsigned long long mask
+    cdef unsigned long long seed
+    cdef Py_ssize_t first
+    cdef Py_ssize_t cursor
+    cdef readonly unsigned long long generation
+
+    @cython.locals(word=Py_ssize_t)
+    cpdef bint is_stream(
+        self, Py_ssize_t slot, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
+        unsigned long long dst1, unsigned long long ports, unsigned long long domain) except -1
+    @cython.locals(tag=cython.ulonglong, slot=Py_ssize_t)
+    cpdef Py_ssize_t find(
+        self, unsigned long long flow_tag, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
+        unsigned long long dst1, unsigned long long ports, unsigned long long domain) except -2
+    @cython.locals(tag=cython.ulonglong, slot=Py_ssize_t)
+    cpdef Py_ssize_t add(
+        self, unsigned long long flow_tag, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
+        unsigned long long dst1, unsigned long long ports, unsigned long long domain, unsigned long long now) except -2
+    cdef unsigned long long tag_of(self, unsigned long long flow_tag, unsigned long long ssrc) except? 0x5a5a5a5a5a5a5a5a
+    @cython.locals(index=Py_ssize_t, step=Py_ssize_t, found=cython.ulonglong)
+    cdef Py_ssize_t probe(
+        self, unsigned long long tag, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
+        unsigned long long dst1, unsigned long long ports, unsigned long long domain) except -2
+    @cython.locals(index=Py_ssize_t, step=Py_ssize_t, found=cython.ulonglong, turn=Py_ssize_t)
+    cdef Py_ssize_t claim(self, unsigned long long tag, unsigned long long now) except -2
+    @cython.locals(latest=cython.ulonglong, ttl=cython.ulonglong)
+    cdef bint expired(self, Py_ssize_t slot, unsigned long long now) except -1
+    @cython.locals(word=Py_ssize_t, tries=Py_ssize_t, state=cython.ulonglong)
+    cdef bint lock(self, Py_ssize_t slot) except -1
+    cdef int unlock(self, Py_ssize_t slot) except -1
+    @cython.locals(word=Py_ssize_t)
+    cdef bint remove(self, Py_ssize_t slot) except -1
+    @cython.locals(word=Py_ssize_t, index=Py_ssize_t)
+    cpdef int label(
+        self, Py_ssize_t slot, unsigned long long found_by, unsigned long long flow, unsigned long long codec_of,
+        unsigned long long payload_type, unsigned long long clock, unsigned long long kind, unsigned long long name0,
+        unsigned long long name1, const unsigned long long[::1] words, Py_ssize_t call) except -1
+    @cython.locals(
+        word=Py_ssize_t, codec=cython.ulonglong, clock=cython.uint, kind=cython.ulonglong, before=cython.ulonglong,
+        in_order=cython.bint, elapsed=double, nominal=double, jitter=double, delta=double, count=double,
+        latest=cython.ulonglong)
+    cpdef int count(
+        self, Py_ssize_t slot, unsigned long long now, unsigned int sequence, unsigned int timestamp,
+        unsigned int payload_type, unsigned int marker, unsigned long long octets) except -1
+    @cython.locals(cycles=cython.ulonglong, start=cython.uint)
+    cdef int cycle(self, Py_ssize_t word, unsigned int sequence) except -1
+    @cython.locals(highest=cython.ulonglong, ahead=cython.uint, back=cython.uint)
+    cdef int order(self, Py_ssize_t word, unsigned int sequence) except -1
+    @cython.locals(step=Py_ssize_t, slot=Py_ssize_t, gone=int)
+    cpdef int sweep(self, unsigned long long now, Py_ssize_t budget) except -1
+    @cython.locals(slot=Py_ssize_t)
+    cpdef list slots_since(self, unsigned long long version)
