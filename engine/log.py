@@ -43,6 +43,14 @@ class Log:
         with contextlib.suppress(OSError, ValueError):
             os.write(sys.stderr.fileno(), line.encode("utf-8", "replace") + b"\n")
 
+    def pass_on(self, line: str, component: str) -> None:
+        """A line that a child wrote: as it is when it is one of ours, else as an error of that child."""
+        if line.startswith("{") or self.text:
+            with contextlib.suppress(OSError, ValueError):
+                os.write(sys.stderr.fileno(), line.encode("utf-8", "replace") + b"\n")
+        else:
+            self.error(component, line)
+
     def debug(self, component: str, message: str, **fields: Any) -> None:
         """For those who look for a fault in the engine."""
         self.write("debug", component, message, **fields)

@@ -210,7 +210,7 @@ def engine_error(connection: socket.socket | int) -> OtusError | None:
 
 def _spawn(args: Sequence[str], log: IO[bytes], pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, "-m", "engine.daemon", *args],
+        [sys.executable, "-P", "-m", "engine.daemon", *args],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,

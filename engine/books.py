@@ -1,0 +1,113 @@
+"""The ledger of a task: from the counters of its workers, rings, sender and sockets to `Books`.
+
+    captured = received + lost in the ring
+    received = output + handled + dropped by a worker
+    output   = reported + in flight + lost in the buffer + dropped by the reporters
+
+Counters are read while they rise, downstream first, so nothing seems to come out that did not go
+in. A worker's words are copied at once and held against `received` before and after the copy: what
+does not fit between those two is a real difference.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING
+
+from engine.shm import counters as layout
+from engine.shm import ring as ring_layout
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from engine.reporters.figures import SenderFigures
+    from engine.shm.counters import Counters
+    from engine.shm.region import Region
+    from engine.snapshot import Books
+
+_LEDGER = struct.Struct(f"={1 + len(layout.OUTCOMES)}Q")
+_FIRST_OCTET = 8 * layout.FIRST_COUNTER
+DROPS = tuple(name for name in layout.OUTCOMES if name not in ("output", "handled"))
+REPORT_DROPS = ("queue_full", "report_error", "report_timeout", "unreadable", "lost_with_sender")
+"""Names of layer `report`; those of layer `worker` are DROPS."""
+
+
+class WorkerPage:
+    """One worker's ledger, read at one moment; `difference` is 0 when it adds up."""
+
+    def __init__(self, counters: Counters) -> None:
+        before = int(counters.words[layout.RECEIVED])
+        values = _LEDGER.unpack_from(counters.region.memory, _FIRST_OCTET)
+        after = int(counters.words[layout.RECEIVED])
+        self.outcomes = dict(zip(layout.OUTCOMES, values[1:], strict=True))
+        ended = sum(values[1:])
+        # One packet may be in work: it is received and has not ended yet.
+        self.difference = 0 if before - 1 <= ended <= after else before - ended
+        self.received = max(before, ended) if not self.difference else before
+        self.in_work = 0 if self.difference else self.received - ended
+
+
+def ring_page(region: Region) -> tuple[int, int, int]:
+    """(taken by the reader, lost before it was read, unread) of a send ring; sums to what was written."""
+    words = region.words
+    lost, next_sequence = int(words[ring_layout.LOST]), int(words[ring_layout.NEXT_SEQUENCE])
+    written = int(words[ring_layout.WRITTEN])
+    return next_sequence - lost, lost, max(0, written - next_sequence)
+
+
+def make_books(
+    workers: Sequence[Counters],
+    send_rings: Sequence[Region],
+    sender: SenderFigures | None,
+    ring_drops: Mapping[str, int] | None,
+    ended: bool = False,
+) -> Books:
+    """The books of one task. `ring_drops`: packets that the kernel's rings lost, by name; None in files.
+
+    `ended`: nobody writes any more, so what was not sent will not be, and everything must agree exactly.
+    """
+    report = sender.as_dict() if sender is not None else {}
+    pages = [ring_page(region) for region in send_rings]
+    ledgers = [WorkerPage(counters) for counters in workers]
+    received = sum(page.received for page in ledgers)
+    output = sum(page.outcomes["output"] for page in ledgers)
+    reported = report.get("reported", 0)
+    dropped: dict[str, dict[str, int]] = {
+        "ring": dict(ring_drops or {}),
+        "worker": {name: sum(page.outcomes[name] for page in ledgers) for name in DROPS},
+        "buffer": {
+            "send_ring": sum(lost for _, lost, _ in pages),
+            "unsent": sum(unread for _, _, unread in pages) if ended else 0,
+        },
+        "report": {name: report.get(name, 0) for name in REPORT_DROPS},
+    }
+    in_work = sum(page.in_work for page in ledgers)
+    waiting = output - reported - sum(dropped["buffer"].values()) - sum(dropped["report"].values())
+    # What waits must be in a ring or in a queue: taken and not settled, or written and unread.
+    seen = sum(taken + (0 if ended else unread) for taken, _, unread in pages) - sum(report.values())
+    difference = sum(page.difference for page in ledgers)
+    if waiting < seen - len(ledgers) or seen < 0 or (ended and waiting != seen):
+        difference += waiting - seen
+    return {
+        "received": received,
+        "captured": None if ring_drops is None else received + sum(ring_drops.values()),
+        "output": output,
+        "reported": reported,
+        "handled": sum(page.outcomes["handled"] for page in ledgers),
+        "in_flight": max(0, waiting) + in_work,
+        "dropped": dropped,
+        "even": difference == 0,
+        "difference": difference,
+    }
+
+
+def dropped_total(books: Books) -> int:
+    """All drops of all layers."""
+    return sum(sum(layer.values()) for layer in books["dropped"].values())
+
+
+def balance(books: Books) -> int:
+    """Received minus everything that it became: 0 when the books are even."""
+    ring = sum(books["dropped"]["ring"].values())
+    ends = books["reported"] + books["handled"] + books["in_flight"] + dropped_total(books) - ring
+    return books["received"] - ends

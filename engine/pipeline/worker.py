@@ -1,0 +1,258 @@
+"""One worker process: a ring or a capture file -> the packet road -> send ring and evidence ring.
+
+Started as `python -m engine.pipeline.worker FD`. Configuration (first line on the control socket):
+
+    {"task", "parent", "index", "counters": fd, "flows": fd, "streams": fd, "send": fd | null,
+     "evidence": fd, "source": {"kind": "ring", "fd", "block_size", "block_count", "max_waiting", "new"}
+                            or {"kind": "file", "path", "fd" | null},
+     "processors": [{"plugin", "priority", "config"}], "node": {labels}, "tunnels": bits,
+     "reassembly": {"timeout_ns", "max_datagrams", "max_bytes"}, "options": {... of the Pipeline}}
+
+It tells {"state": "running"}, of a file also {"progress": {...}} and, at its end, {"state": "finished"};
+then it stays until it is told to go, so that its heartbeat goes on and its tables stay warm.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from engine import child
+from engine.capture.sink import PacketSink
+from engine.decode.classifier import Decoder
+from engine.decode.fragments import Reassembly
+from engine.errors import OtusError
+from engine.log import log
+from engine.pipeline.loop import Pipeline
+from engine.processors.chain import Chain, build_chain
+from engine.shm import counters as layout
+from engine.shm import ring
+from engine.shm.counters import Counters
+from engine.shm.flows import FlowTable
+from engine.shm.streams import StreamTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from engine.capture.pcap_file import PcapFile
+
+POLL_MS = 100
+BLOCKS = 8
+"""Ring blocks between two looks at the clock and the control socket."""
+PACKETS = 2000
+"""Packets of a file between two looks; so few also because a reading of a file waits only in between."""
+PROGRESS = 0.2
+LAST_WALK = 0.5
+"""Seconds for what the ring still holds when the task is stopped."""
+STARTING, RUNNING, STOPPING, STOPPED = range(4)
+
+
+class Worker:
+    """What both kinds of source share."""
+
+    def __init__(self, config: Mapping[str, Any], channel: child.Channel, stop: child.Stop) -> None:
+        self.channel = channel
+        self.stop = stop
+        self.counters = Counters.open(config["counters"])
+        self.words = self.counters.words
+        self.words[layout.PID] = os.getpid()
+        self.words[layout.STATE] = STARTING
+        index = int(config["index"])
+        self.evidence = ring.open_ring(config["evidence"])
+        self.evidence.next_generation()
+        send = None if config["send"] is None else ring.open_ring(config["send"])
+        flows = FlowTable.open(config["flows"], index)
+        streams = StreamTable.open(config["streams"], index)
+        writer = None if send is None else ring.RingWriter(send)
+        self._take_over(send, flows, streams, index)
+        self.chain = build_chain(config["processors"], config["node"]) if config["processors"] else Chain()
+        reassembly = config["reassembly"]
+        self.pipeline = Pipeline(
+            self.counters,
+            flows,
+            streams,
+            writer,
+            ring.RingWriter(self.evidence),
+            Reassembly(
+                self.words, reassembly["timeout_ns"], reassembly["max_datagrams"], reassembly["max_bytes"]
+            ),
+            Decoder(self.words, int(config["tunnels"])),
+            {**config["options"], "chain": self.chain if self.chain.filters else None},
+        )
+        self._plugin_errors = 0
+
+    def _take_over(self, send: Any, flows: FlowTable, streams: StreamTable, index: int) -> None:
+        """Book what a killed predecessor had in work, and free what it held."""
+        if send is not None:
+            send.next_generation()
+            # Its last record may be out although it did not come to count it: that packet is not lost.
+            ahead = int(send.words[ring.WRITTEN]) - self.counters.get("output")
+            if ahead > 0 and self.counters.balance() > 0:
+                self.counters.add("output", 1)
+        self.counters.recover()
+        flows.break_locks(index)
+        streams.break_locks(index)
+
+    def beat(self) -> bool:
+        """Sign of life; False when it is time to leave."""
+        self.words[layout.HEARTBEAT] = time.monotonic_ns()
+        self.words[layout.CPU_TIME] = time.process_time_ns()
+        if self.chain.errors != self._plugin_errors:
+            self.counters.add("plugin_errors", self.chain.errors - self._plugin_errors)
+            self._plugin_errors = self.chain.errors
+        self.channel.receive()
+        return not self.stop and not self.channel.ended
+
+    def running(self) -> None:
+        """Tell the supervisor that the start is over."""
+        self.words[layout.HEARTBEAT] = time.monotonic_ns()
+        self.words[layout.STATE] = RUNNING
+        self.channel.send({"state": "running", "generation": self.evidence.generation})
+
+    def end(self) -> None:
+        """The last act."""
+        self.beat()
+        self.words[layout.STATE] = STOPPED
+
+
+class RingWorker(Worker):
+    """Reads a live ring."""
+
+    def run(self, source: Mapping[str, Any]) -> None:
+        """Walk until told to stop."""
+        from engine.capture import ring_walk
+
+        if source.get("new"):
+            ring_walk.forget_progress(self.counters)
+        ring_map = ring_walk.map_ring(source["fd"], source["block_size"], source["block_count"])
+        walk = ring_walk.RingWalk(
+            ring_map,
+            source["block_size"],
+            source["block_count"],
+            self.counters,
+            self.pipeline,
+            source["max_waiting"],
+        )
+        poll = ring_walk.RingPoll(source["fd"])
+        self.running()
+        idle_at = 0.0
+        while self.beat():
+            walked = walk.run(BLOCKS)
+            now = time.monotonic()
+            if now - idle_at > 0.1:
+                self.pipeline.idle(time.time_ns())
+                idle_at = now
+            if not walked:
+                poll.wait(POLL_MS)
+        self.words[layout.STATE] = STOPPING
+        if not self.channel.ended:
+            deadline = time.monotonic() + LAST_WALK
+            while time.monotonic() < deadline and (walk.run(BLOCKS) or poll.wait(20)):
+                self.beat()
+
+
+class FileWorker(Worker):
+    """Reads a capture file, once."""
+
+    def run(self, source: Mapping[str, Any]) -> None:
+        """Read to the end, then stay until told to stop."""
+        from engine.capture.pcap_file import PcapFile
+
+        done_before = self.counters.get("received")
+        sink: PacketSink = Resume(self.pipeline, done_before) if done_before else self.pipeline
+        path = source["path"] if source.get("fd") is None else source["fd"]
+        file = PcapFile(path, sink)
+        self.running()
+        warning, shown = "", 0.0
+        while self.beat():
+            self._wait_for_reader()
+            if not file.ready(0.1):
+                continue
+            try:
+                if not file.run(PACKETS):
+                    break
+            except OtusError as error:
+                warning = error.message
+                break
+            if time.monotonic() - shown > PROGRESS:
+                shown = time.monotonic()
+                self._progress(file, False, "")
+        if not self.stop and not self.channel.ended:
+            self.pipeline.idle(file.last_ns)
+            self._progress(file, True, warning or file.truncated)
+            self.channel.send({"state": "finished"})
+        file.close()
+        while self.beat():
+            self.channel.wait(POLL_MS / 1000)
+
+    def _wait_for_reader(self) -> None:
+        """Pause while more than half of the evidence ring is unread.
+
+        Only here: a file can wait for the calls process, a live ring never waits for anybody.
+        """
+        while ring.figures(self.evidence)["octets"] * 2 > ring.figures(self.evidence)["capacity"]:
+            if not self.beat():
+                return
+            self.channel.wait(0.002)
+
+    def _progress(self, file: PcapFile, done: bool, warning: str) -> None:
+        progress = {
+            "octets": file.octets_read,
+            "size": file.size,
+            "packets": self.counters.get("received"),
+            "first_ns": file.first_ns or None,
+            "last_ns": file.last_ns or None,
+            "format": file.format,
+            "done": done,
+            "warning": warning,
+        }
+        self.channel.send({"progress": progress})
+
+
+class Resume(PacketSink):
+    """Leaves out the packets of a file that a killed predecessor has read."""
+
+    def __init__(self, sink: PacketSink, skip: int) -> None:
+        self.sink = sink
+        self.skip = skip
+
+    def attach(self, buf: Any) -> None:
+        """Hand the buffer on."""
+        self.sink.attach(buf)
+
+    def packet(
+        self,
+        start: int,
+        end: int,
+        wire_length: int,
+        timestamp: int,
+        interface: int,
+        link_type: int,
+        vlan: int,
+        packet_type: int,
+    ) -> int:
+        """Hand a packet on that was not seen yet."""
+        if self.skip:
+            self.skip -= 1
+            return 0
+        return self.sink.packet(start, end, wire_length, timestamp, interface, link_type, vlan, packet_type)
+
+
+def main() -> None:
+    """Run until told to end."""
+    channel, config, stop = child.begin(int(sys.argv[1]))
+    log.fields = {"task": config["task"]}
+    source = config["source"]
+    try:
+        worker = (RingWorker if source["kind"] == "ring" else FileWorker)(config, channel, stop)
+        worker.run(source)
+    except OtusError as error:
+        sys.stderr.write(f"otus: {error.message}\n{error.hint}\n")
+        raise SystemExit(error.code) from error
+    worker.end()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,365 @@
+"""Starting children, watching them, replacing what dies.
+
+A child is a Python module started with `subprocess` (never forked: this process has threads) and
+inherited descriptors. It is dead when its pid says so (pidfd), and taken for dead when it gives no
+heartbeat for HANG seconds; then it is killed. Whatever it shared lives on in the controller's
+descriptors, so that its successor goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from engine.child import Channel
+from engine.errors import OtusError
+from engine.log import log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+HANG = 2.0
+"""Seconds without a heartbeat after which a running child is killed."""
+WATCH = 0.25
+BOOT = 15.0
+"""Seconds that a child may take to say that it runs."""
+BACK_OFF = (0.0, 0.1, 0.3, 1.0)
+"""Seconds before a restart, by the number of deaths in a row; the last one from then on."""
+HEALTHY = 10.0
+"""A child that has run so long starts again without delay."""
+REQUEST_TIMEOUT = 5.0
+_LINE = 4096
+
+
+class Child:
+    """One supervised process.
+
+    `state`: starting, running, restarting, stopping, stopped, finished (left by itself, exit code 0),
+    failed (could not start twice in a row). `configure()` is called for each start and returns the
+    configuration for the child and the descriptors that it inherits. `heartbeat()` returns
+    CLOCK_MONOTONIC ns, 0 before the first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: str,
+        configure: Callable[[], tuple[dict[str, Any], Sequence[int]]],
+        heartbeat: Callable[[], int] | None = None,
+    ) -> None:
+        self.name = name
+        self.module = module
+        self.configure = configure
+        self.heartbeat = heartbeat
+        self.state = "stopped"
+        self.pid: int | None = None
+        self.restarts = 0
+        self.last_error = ""
+        """The last line that it wrote to standard error before it died."""
+        self.on_message: Callable[[dict[str, Any]], None] | None = None
+        self.on_state: Callable[[str], None] | None = None
+        """Called with each new state."""
+        self.on_restart: Callable[[], None] | None = None
+        """Called when it has died, before its successor starts."""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel | None = None
+        self._pidfd = -1
+        self._stderr = -1
+        self._partial = b""
+        self._lines: deque[str] = deque(maxlen=20)
+        self._started = 0.0
+        self._deaths = 0
+        self._boot_failures = 0
+        self._gone = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._requests: dict[int, asyncio.Future[Any]] = {}
+        self._number = 0
+
+    def start(self) -> None:
+        """Start the process; it runs when `state` says so."""
+        loop = asyncio.get_running_loop()
+        configuration, descriptors = self.configure()
+        ours, theirs = socket.socketpair()
+        read_end, write_end = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", self.module, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stderr=write_end,
+                pass_fds=(theirs.fileno(), *descriptors),
+            )
+        except OSError:
+            ours.close()
+            os.close(read_end)
+            raise
+        finally:
+            theirs.close()
+            os.close(write_end)
+        self.pid = self._process.pid
+        self._started = time.monotonic()
+        self._gone.clear()
+        self._settled.clear()
+        self._lines.clear()
+        self._partial = b""
+        ours.setblocking(False)
+        os.set_blocking(read_end, False)
+        self._channel = Channel(ours)
+        self._stderr = read_end
+        self._pidfd = os.pidfd_open(self.pid)
+        self._set_state("starting")
+        self._send({**configuration, "parent": os.getpid()})
+        loop.add_reader(self._pidfd, self._exited)
+        loop.add_reader(self._stderr, self._read_stderr)
+        loop.add_reader(ours.fileno(), self._read_channel)
+
+    async def ready(self) -> None:
+        """Wait until it runs; OtusError with its last error line if it cannot."""
+        await self._settled.wait()
+        if self.state == "failed":
+            raise OtusError(f"{self.name} cannot start: {self.last_error or 'it ended at once'}")
+
+    async def stop(self, seconds: float) -> None:
+        """Ask it to finish; kill it after `seconds`. Returns when it is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._process is None:
+            if self.state not in ("finished", "failed"):
+                self._set_state("stopped")
+            return
+        if self.state not in ("finished", "failed"):
+            self._set_state("stopping")
+        self.signal(signal.SIGTERM)
+        self.signal(signal.SIGCONT)
+        try:
+            await asyncio.wait_for(self._gone.wait(), seconds)
+        except TimeoutError:
+            log.warning(
+                "supervisor", f"{self.name} did not end within {seconds} s and was killed", pid=self.pid
+            )
+            self.signal(signal.SIGKILL)
+            await self._gone.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, if it still runs."""
+        if self._pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def send(self, message: dict[str, Any]) -> bool:
+        """Send a message over its control socket; False if it does not take any."""
+        return self._send(message)
+
+    async def request(self, method: str, params: dict[str, Any]) -> Any:
+        """The child's answer to {"id", "method", "params"}; OtusError if it has none in time."""
+        if self._channel is None or self.state not in ("starting", "running", "finished"):
+            raise OtusError(f"{self.name} does not run just now", "it is being restarted: try again")
+        self._number += 1
+        number = self._number
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._requests[number] = future
+        try:
+            if not self._send({"id": number, "method": method, "params": params}):
+                raise OtusError(f"{self.name} is too busy to answer", "try again")
+            return await asyncio.wait_for(future, REQUEST_TIMEOUT)
+        except TimeoutError as error:
+            raise OtusError(
+                f"{self.name} gave no answer within {REQUEST_TIMEOUT:.0f} s", "try again"
+            ) from error
+        finally:
+            self._requests.pop(number, None)
+
+    def check_heartbeat(self) -> None:
+        """Kill it if it hangs; called by the supervisor's watch."""
+        if self.state == "starting" and time.monotonic() - self._started > BOOT:
+            self.last_error = f"did not start within {BOOT:.0f} s"
+            self.signal(signal.SIGKILL)
+        if self.state != "running" or self.heartbeat is None:
+            return
+        last = max(self.heartbeat() / 1e9, self._started)
+        if time.monotonic() - last > HANG:
+            log.error("supervisor", f"{self.name} gives no heartbeat and is killed", pid=self.pid)
+            self.signal(signal.SIGKILL)
+
+    def _send(self, message: dict[str, Any]) -> bool:
+        channel = self._channel
+        if channel is None or not channel.send(message):
+            return False
+        if not channel.flush():
+            asyncio.get_running_loop().add_writer(channel.fileno(), self._write_channel)
+        return True
+
+    def _write_channel(self) -> None:
+        if self._channel is not None and self._channel.flush():
+            asyncio.get_running_loop().remove_writer(self._channel.fileno())
+
+    def _read_channel(self) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        for message in channel.receive():
+            if message.get("state") in ("running", "finished") and self.state in ("starting", "running"):
+                self._boot_failures = 0
+                self._set_state(message["state"])
+                self._settled.set()
+            future = self._requests.get(message.get("id", 0))
+            if future is not None and not future.done():
+                _resolve(future, message)
+            elif self.on_message is not None:
+                self.on_message(message)
+        if channel.ended:
+            asyncio.get_running_loop().remove_reader(channel.fileno())
+
+    def _read_stderr(self) -> None:
+        try:
+            chunk = os.read(self._stderr, 65536)
+        except BlockingIOError:
+            return
+        if not chunk:
+            asyncio.get_running_loop().remove_reader(self._stderr)
+            return
+        *lines, rest = (self._partial + chunk).split(b"\n")
+        self._partial = rest[-_LINE:]
+        for line in lines:
+            text = line[:_LINE].decode("utf-8", "replace").rstrip()
+            if text:
+                self._lines.append(text)
+                log.pass_on(text, self.name)
+
+    def _exited(self) -> None:
+        """The process is gone: take leave, then start a successor unless it was meant to go."""
+        process, channel = self._process, self._channel
+        if process is None or channel is None:
+            return
+        code = process.wait()
+        loop = asyncio.get_running_loop()
+        self._read_channel()
+        self._read_stderr()
+        for descriptor in (self._pidfd, self._stderr, channel.fileno()):
+            loop.remove_reader(descriptor)
+        loop.remove_writer(channel.fileno())
+        channel.close()
+        os.close(self._pidfd)
+        os.close(self._stderr)
+        self._pidfd = self._stderr = -1
+        self._process = self._channel = None
+        self.pid = None
+        for future in self._requests.values():
+            if not future.done():
+                future.set_exception(OtusError(f"{self.name} ended while it answered", "try again"))
+        self._gone.set()
+        if self.state == "stopping":
+            self._set_state("stopped")
+        elif self.state == "starting":
+            self._boot_failed(code)
+        elif self.state != "finished":
+            self._died(code)
+        if self.state in ("failed", "stopped", "finished"):
+            self._settled.set()
+
+    def _boot_failed(self, code: int) -> None:
+        self._boot_failures += 1
+        self.last_error = _error_line(self._lines) or self.last_error or f"exit code {code}"
+        if self._boot_failures >= 2:
+            self._set_state("failed")
+        else:
+            self._restart(code)
+
+    def _died(self, code: int) -> None:
+        self.last_error = _error_line(self._lines) or self.last_error
+        self._restart(code)
+
+    def _restart(self, code: int) -> None:
+        if time.monotonic() - self._started > HEALTHY:
+            self._deaths = 0
+        delay = BACK_OFF[min(self._deaths, len(BACK_OFF) - 1)]
+        self._deaths += 1
+        self.restarts += 1
+        what = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        log.error("supervisor", f"{self.name} ended ({what}) and is restarted", delay_s=delay)
+        self._set_state("restarting")
+        if self.on_restart is not None:
+            self.on_restart()
+        self._timer = asyncio.get_running_loop().call_later(delay, self._start_again)
+
+    def _start_again(self) -> None:
+        self._timer = None
+        try:
+            self.start()
+        except OSError as error:
+            log.error("supervisor", f"{self.name} cannot be started: {error}")
+            self._timer = asyncio.get_running_loop().call_later(BACK_OFF[-1], self._start_again)
+
+    def _set_state(self, state: str) -> None:
+        if state != self.state:
+            self.state = state
+            if self.on_state is not None:
+                self.on_state(state)
+
+
+def _resolve(future: asyncio.Future[Any], message: dict[str, Any]) -> None:
+    error = message.get("error")
+    if error is None:
+        future.set_result(message.get("result"))
+        return
+    if not isinstance(error, dict):
+        error = {"message": str(error)}
+    data = error.get("data") or {}
+    trouble = OtusError(str(error.get("message", "failed")), str(error.get("hint") or data.get("hint", "")))
+    trouble.rpc_code = error.get("code")  # type: ignore[attr-defined]
+    future.set_exception(trouble)
+
+
+def _error_line(lines: Sequence[str]) -> str:
+    """What a dead child said last: its error for people, else the last line of a traceback."""
+    for line in lines:
+        if line.startswith("otus: "):
+            return line.removeprefix("otus: ")
+    return lines[-1] if lines else ""
+
+
+class Supervisor:
+    """Watches the heartbeats of all children of one controller."""
+
+    def __init__(self) -> None:
+        self.children: list[Child] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, child: Child) -> Child:
+        """Watch a child from now on."""
+        self.children.append(child)
+        if self._task is None:
+            self._task = asyncio.create_task(self._watch())
+        return child
+
+    def remove(self, child: Child) -> None:
+        """Watch it no longer."""
+        if child in self.children:
+            self.children.remove(child)
+
+    async def close(self) -> None:
+        """End the watch."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _watch(self) -> None:
+        last = time.monotonic()
+        while True:
+            await asyncio.sleep(WATCH)
+            now = time.monotonic()
+            # If this process was stopped itself, so were its children, perhaps: let them breathe first.
+            if now - last < HANG / 2:
+                for child in list(self.children):
+                    child.check_heartbeat()
+            last = now
