@@ -125,7 +125,8 @@ def build_program(
 ) -> Program:
     """The program of a task's `filter:` section (plain dict of engine.config.Filter).
 
-    An empty section lets everything pass. Takes 50 ms, and up to the time limit for a long expression: not for an event loop.
+    An empty section lets everything pass. Takes 50 ms, and up to the time limit for a long
+    expression: not for an event loop.
     """
     if bpf := rules.get("bpf"):
         return compile_filter(str(bpf), link_type, widen=widen, snaplen=snaplen)
