@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
 MASK64 = 0xFFFFFFFFFFFFFFFF
 BILLION = 1_000_000_000
-CHUNK = 1 << 20
+BUFFER = 1 << 20
+CHUNK = 128 << 10
+"""Octets of one read(): small enough to be still in the cache when they are parsed."""
 LARGEST_RECORD = 262_144
 """Octets of the longest packet that libpcap and Wireshark write (MAXIMUM_SNAPLEN)."""
 LARGEST_BLOCK = LARGEST_RECORD + (256 << 10)
 """A pcapng block of a packet, an interface or a section with its options."""
 MOST_INTERFACES = 65_536
+INCOMPLETE = "the file is incomplete or damaged: fetch or make it again"
 INTERFACE_WORDS = 6
 MULTIPLY, DIVIDE, BINARY = 0, 1, 2
 SECTION, INTERFACE, OBSOLETE_PACKET, SIMPLE_PACKET, ENHANCED_PACKET = 0x0A0D0D0A, 1, 2, 3, 6
@@ -47,11 +50,11 @@ _PCAP = {0xA1B2C3D4: (1000, 16), 0xA1B23C4D: (1, 16), 0xA1B2CD34: (1000, 24)}
 class PcapFile:
     """A capture file and the sink for its packets.
 
-    After opening: `format` (pcap or pcapng, with " gzip" where it is compressed), `size` and `octets_read` for a
-    progress bar (octets on disk; `size` None for a pipe). After run(): `packets` handed over,
-    `first_ns` and `last_ns` the earliest and latest time (0 without packets), `link_types`, `interface_names`
-    (pcapng, by the interface index that the sink gets, which counts on over sections), and `truncated`: empty, or
-    what is cut or damaged and where.
+    After opening: `format` (pcap or pcapng, with " gzip" where it is compressed), `size` and `octets_read`
+    for a progress bar (octets on disk; `size` None for a pipe). After run(): `packets` handed over;
+    `first_ns`, `last_ns` the earliest and latest time (0 without packets); `link_types`; `interface_names`
+    (pcapng, by the interface index that the sink gets, which counts on over sections); `truncated`: empty,
+    or what is cut or damaged and where.
     """
 
     def __init__(self, path_or_fd: str | os.PathLike[str] | int, sink: PacketSink) -> None:
@@ -61,7 +64,7 @@ class PcapFile:
         """
         self.source = PcapSource(path_or_fd)
         self.sink = sink
-        self.memory = bytearray(CHUNK)
+        self.memory = bytearray(BUFFER)
         self.view = memoryview(self.memory)
         self.buf = self.view
         self.position = self.limit = 0
@@ -141,23 +144,19 @@ class PcapFile:
     def open_pcap(self, first: bytes) -> None:
         """Read a pcap file's header, 24 octets."""
         name = self.source.name
-        for order, sign in (("big", ">"), ("little", "<")):
-            magic = int.from_bytes(first[:4], "little" if order == "little" else "big")
-            if magic in _PCAP:
-                break
-        else:
+        sign = ">" if int.from_bytes(first[:4], "big") in _PCAP else "<"
+        magic = struct.unpack_from(sign + "I", first)[0] if len(first) >= 4 else 0
+        if magic not in _PCAP:
             if self.source.damage:
-                raise UsageError(f"{name}: {self.source.damage}", "the file is damaged: fetch or make it again")
+                raise UsageError(f"{name}: {self.source.damage}", INCOMPLETE)
             raise not_a_capture(name, first)
         if len(first) < 24:
-            raise UsageError(
-                f"{name}: is cut in its header, after {len(first)} of 24 octets", "the file is incomplete: fetch it again"
-            )
+            raise UsageError(f"{name}: is cut in its header, after {len(first)} of 24 octets", INCOMPLETE)
         major, minor = struct.unpack_from(sign + "HH", first, 4)
         if major != 2:
             raise UsageError(f"{name}: is a pcap file of version {major}.{minor}", "only version 2 is known")
         self.format = "pcap"
-        self.big = order == "big"
+        self.big = sign == ">"
         self.fraction, self.record_header = _PCAP[magic]
         self.swapped_lengths = minor < 3
         self.link_type = struct.unpack_from(sign + "I", first, 20)[0] & 0xFFFF
@@ -172,12 +171,12 @@ class PcapFile:
             self.base += self.position
             self.position = 0
             self.limit = rest
-        count = self.source.readinto(self.view[rest:])
+        count = self.source.readinto(self.view[rest : rest + CHUNK])
         self.limit += count
         return count > 0
 
     def more(self, count: int) -> int:
-        """Read on, unless that means to wait with `count` packets handed over already; whether there is more."""
+        """Read on, unless that means to wait with `count` packets handed over; whether there is more."""
         if count and not self.source.ready(0):
             return 0
         if self.fill():
@@ -217,8 +216,8 @@ class PcapFile:
         """End here: a packet that claims more than any has."""
         self.finished = True
         self.truncated = (
-            f"damaged in packet {self.packets + 1} at octet {self.base + self.position}: it claims {length} octets, "
-            f"the longest packet has {LARGEST_RECORD}"
+            f"damaged in packet {self.packets + 1} at octet {self.base + self.position}: "
+            f"it claims {length} octets, the longest packet has {LARGEST_RECORD}"
         )
         return 0
 
@@ -270,7 +269,7 @@ class PcapFile:
             if length < 12 or length & 3:
                 self.damaged(f"a block of {length} octets")
                 break
-            if kind != B_ENHANCED and kind != B_SIMPLE and kind != B_OBSOLETE and kind != B_SECTION and kind != B_INTERFACE:  # noqa: E501, PLR1714
+            if kind not in (B_ENHANCED, B_SIMPLE, B_OBSOLETE, B_SECTION, B_INTERFACE):
                 self.skip = length
                 continue
             if length > C_LARGEST_BLOCK:
@@ -297,9 +296,7 @@ class PcapFile:
 
     def pass_over(self) -> int:
         """Leave out what is there of a block that is not wanted."""
-        rest = self.limit - self.position
-        if self.skip < rest:
-            rest = self.skip
+        rest = min(self.limit - self.position, self.skip)
         self.position += rest
         self.skip -= rest
         return 0
@@ -320,9 +317,8 @@ class PcapFile:
             return self.damaged(f"a packet of interface {number}, which was not described before")
         number += self.section_base
         if kind == B_SIMPLE:
-            wire = captured = self.u32(place + 8)
-            if captured > length - 16:
-                captured = length - 16
+            wire = self.u32(place + 8)
+            captured = min(wire, length - 16)
             timestamp = self.interfaces[number * INTERFACE_WORDS + 4]
             if timestamp and captured > timestamp:
                 captured = timestamp
@@ -385,15 +381,13 @@ class PcapFile:
         head = bytes(self.view[place : min(place + 28, self.limit)])
         name = self.source.name
         if len(head) < 28:
-            raise UsageError(
-                f"{name}: is cut in its header, after {len(head)} of 28 octets", "the file is incomplete: fetch it again"
-            )
+            raise UsageError(f"{name}: is cut in its header, after {len(head)} of 28 octets", INCOMPLETE)
         self.order(place)
         sign = ">" if self.big else "<"
         magic, major, minor = struct.unpack_from(sign + "IHH", head, 8)
         length = struct.unpack_from(sign + "I", head, 4)[0]
         if magic != 0x1A2B3C4D:
-            return self.damaged(f"a section with byte order {head[8:12].hex(' ')}; 1a 2b 3c 4d or 4d 3c 2b 1a is right")
+            return self.damaged(f"a section with byte order {head[8:12].hex(' ')}, not 1a 2b 3c 4d or back")
         if length < 28 or length & 3:
             return self.damaged(f"a section header of {length} octets")
         if major != 1:
@@ -444,8 +438,8 @@ class PcapFile:
 def describe_interface(block: bytes, sign: str) -> tuple[tuple[int, ...], str]:
     """The words of an Interface Description Block, and the interface's name.
 
-    Words: link type, how units become ns (MULTIPLY, DIVIDE, BINARY), the factor or the power of two, ns to add,
-    snap length (0: none), mask of the fraction (BINARY).
+    Words: link type, how units become ns (MULTIPLY, DIVIDE, BINARY), the factor or the power of two, ns
+    to add, snap length (0: none), mask of the fraction (BINARY).
     """
     link_type, snap_length = struct.unpack_from(sign + "H2xI", block, 8)
     resolution, offset, name = 6, 0, ""

@@ -161,7 +161,9 @@ def _open(path: str) -> int:
     except FileNotFoundError as error:
         raise UsageError(f"{path}: no such file", _nearest(path)) from error
     except PermissionError as error:
-        raise NotPermittedError(f"{path}: permission denied", f"make it readable: sudo chmod o+r {path}") from error
+        raise NotPermittedError(
+            f"{path}: permission denied", f"make it readable: sudo chmod o+r {path}"
+        ) from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {getattr(error, 'strerror', error)}", HINT) from error
 

@@ -103,7 +103,7 @@ cdef class Decoder:
     cdef int pppoe(self, Py_ssize_t position, Py_ssize_t end) except -1
     @cython.locals(kind=cython.uint)
     cdef int ppp(self, Py_ssize_t position, Py_ssize_t end) except -1
-    @cython.locals(labels=Py_ssize_t)
+    @cython.locals(_=Py_ssize_t)
     cdef int mpls(self, Py_ssize_t position, Py_ssize_t end) except -1
     @cython.locals(first=cython.uint, header=Py_ssize_t, length=Py_ssize_t, available=Py_ssize_t, field=cython.uint,
         word=cython.ulonglong)

@@ -15,14 +15,8 @@ MALFORMED, UDP, TCP, ICMP, OTHER, NON_IP, FRAGMENT, UNKNOWN_LINK = range(8)
 VERDICTS = ("malformed", "udp", "tcp", "icmp", "other", "non_ip", "fragment", "unknown_link")
 
 # The same, as compiled constants: those are not visible from Python.
-V_MALFORMED = MALFORMED
-V_UDP = UDP
-V_TCP = TCP
-V_ICMP = ICMP
-V_OTHER = OTHER
-V_NON_IP = NON_IP
-V_FRAGMENT = FRAGMENT
-V_UNKNOWN_LINK = UNKNOWN_LINK
+V_MALFORMED, V_UDP, V_TCP, V_ICMP = MALFORMED, UDP, TCP, ICMP
+V_OTHER, V_NON_IP, V_FRAGMENT, V_UNKNOWN_LINK = OTHER, NON_IP, FRAGMENT, UNKNOWN_LINK
 
 SNAPPED = records.P_SNAPPED
 ETHERNET = records.P_ETHERNET
@@ -62,16 +56,16 @@ class Decoder:
     without Ethernet padding. `flags` are records.P_*. `vlan_count` tags: `outer_vlan` the first,
     `inner_vlan` the last of several. MAC addresses stand at `frame` where P_ETHERNET is set.
 
-    `domain` keeps tenants with the same addresses apart (part of the flow key): bits 0-11 VLAN id of the inner tag,
-    12-23 of the outer tag (of one tag: 12-23), 28-31 tunnel type, 32-63 VNI or key. A priority tag (id 0) is
-    domain 0, as if untagged.
+    `domain` keeps tenants with the same addresses apart (part of the flow key): bits 0-11 VLAN id of
+    the inner tag, 12-23 of the outer or only one, 28-31 tunnel type, 32-63 VNI or key. A priority tag
+    (id 0) is domain 0, as if untagged.
 
     Valid after FRAGMENT: `fragment_id`, `fragment_offset` (octets), `fragment_more`,
     `fragment_start`..`fragment_end` (the octets it carries); ports and payload are not.
     """
 
     def __init__(self, counters_words: memoryview, tunnels: int = 0) -> None:
-        """`counters_words`: engine.shm.counters.Counters.words; `tunnels`: bit per tunnel type to take off."""
+        """`counters_words`: Counters.words; `tunnels`: a bit for each tunnel type to take off."""
         self.counters = counters_words
         self.tunnels = tunnels
         self.buf: memoryview | bytes = b""
@@ -173,7 +167,7 @@ class Decoder:
     def other_link(self, start: int, end: int) -> int:
         """Where the network layer begins, with `ether_type` set; or -2 - verdict."""
         kind = self.link_type
-        if kind == 101 or kind == 12 or kind == 14 or kind == 228 or kind == 229:  # noqa: PLR1714 -- compiled
+        if kind in (101, 12, 14, 228, 229):
             if end == start:
                 return -2 - self.too_short(C_MALFORMED_LINK)
             if kind == 228:
@@ -185,7 +179,7 @@ class Decoder:
             else:
                 return -2 - self.malformed(C_MALFORMED_LINK)
             return start
-        if kind == 113 or kind == 276:  # noqa: PLR1714
+        if kind in (113, 276):
             position = start + (16 if kind == 113 else 20)
             if position > end:
                 return -2 - self.too_short(C_MALFORMED_LINK)
@@ -193,7 +187,7 @@ class Decoder:
                 start += 14
             self.ether_type = self.buf[start] << 8 | self.buf[start + 1]
             return position
-        if kind == 0 or kind == 108:  # noqa: PLR1714
+        if kind in (0, 108):
             if end - start < 4:
                 return -2 - self.too_short(C_MALFORMED_LINK)
             self.null_family(start)
@@ -215,7 +209,7 @@ class Decoder:
             family = self.buf[start]
         if family == 2:
             self.ether_type = 0x0800
-        elif family == 24 or family == 28 or family == 30 or family == 10:  # noqa: PLR1714
+        elif family in (10, 24, 28, 30):
             self.ether_type = 0x86DD
         return 0
 
@@ -250,7 +244,7 @@ class Decoder:
     def other_ether_type(self, position: int, end: int) -> int:
         """VLAN tags (802.1Q, 802.1ad and the older 0x9100), PPPoE sessions, MPLS; then IP or not."""
         kind = self.ether_type
-        while kind == 0x8100 or kind == 0x88A8 or kind == 0x9100:  # noqa: PLR1714
+        while kind in (0x8100, 0x88A8, 0x9100):
             if end - position < 4:
                 return self.too_short(C_MALFORMED_LINK)
             if self.vlan_count >= MOST_TAGS:
@@ -265,7 +259,7 @@ class Decoder:
             return self.ipv6(position, end)
         if kind == 0x8864:
             return self.pppoe(position, end)
-        if kind == 0x8847 or kind == 0x8848:  # noqa: PLR1714
+        if kind in (0x8847, 0x8848):
             return self.mpls(position, end)
         return self.not_ip()
 
@@ -285,7 +279,7 @@ class Decoder:
         return self.ppp(position, end)
 
     def ppp(self, position: int, end: int) -> int:
-        """PPP: HDLC framing where it is there, protocol field also compressed (RFC 1661 section 2, RFC 1662)."""
+        """PPP, with or without HDLC framing; protocol field also compressed (RFC 1661 section 2)."""
         if end - position >= 2 and self.buf[position] == 0xFF and self.buf[position + 1] == 3:
             position += 2
         if end - position < 2:
@@ -305,7 +299,7 @@ class Decoder:
 
     def mpls(self, position: int, end: int) -> int:
         """Skip the label stack (RFC 3032); what follows says by its nibble whether it is IP (RFC 4928)."""
-        for labels in range(MOST_TAGS):  # noqa: B007 -- typed in the .pxd
+        for _ in range(MOST_TAGS):
             if end - position < 4:
                 return self.too_short(C_MALFORMED_LINK)
             position += 4
@@ -370,7 +364,7 @@ class Decoder:
         return self.transport_layer(self.protocol, position + header, position + length)
 
     def ipv6(self, position: int, end: int) -> int:
-        """RFC 8200, with a bounded number of extension headers; jumbograms end with the capture (RFC 2675)."""
+        """RFC 8200, extension headers bounded in number; jumbograms end with the capture (RFC 2675)."""
         available = end - position - 40
         if available < 0:
             return self.too_short(C_MALFORMED_IPV6)
@@ -415,10 +409,7 @@ class Decoder:
                 continue
             if following == 51:
                 size = 4
-            elif (
-                following == 0 or following == 43 or following == 60 or following == 135 or following == 139  # noqa: PLR1714
-                or following == 140
-            ):  # fmt: skip
+            elif following in (0, 43, 60, 135, 139, 140):
                 size = 8
             else:
                 self.protocol = following
@@ -495,7 +486,7 @@ class Decoder:
         self.payload_end = end
         if protocol == 6:
             return self.tcp(position, end)
-        if protocol == 1 or protocol == 58:  # noqa: PLR1714
+        if protocol in (1, 58):
             self.counters[C_ICMP] += 1
             return V_ICMP
         self.counters[C_OTHER_TRANSPORT] += 1
@@ -523,7 +514,7 @@ class Decoder:
         return V_MALFORMED
 
     def too_short(self, counter: int) -> int:
-        """A header that is not there: cut by the snap length, which is no fault of the packet, or malformed."""
+        """A header that is not there: cut by the snap length, no fault of the packet; or malformed."""
         if self.clipped:
             return V_OTHER
         return self.malformed(counter)

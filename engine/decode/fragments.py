@@ -55,7 +55,7 @@ class Datagram:
         self.cost = DATAGRAM_COST
 
     def insert(self, start: int, octets: bytes) -> tuple[int, bool]:
-        """Fill what is missing of `octets` at `start`: (octets kept, whether some were there already, differing)."""
+        """Fill what is missing at `start`: (octets kept, whether one that was there differs)."""
         end = start + len(octets)
         pieces: list[tuple[int, bytes]] = []
         missing: list[tuple[int, bytes]] = []
@@ -82,11 +82,11 @@ class Datagram:
 class Reassembly:
     """Puts the fragments of one worker together; time is the task's clock in ns.
 
-    Counted under FACTS: per datagram `reassembled`, `fragments_timed_out`, `fragments_evicted` (the oldest goes
-    when the table or its octets are full) and `fragments_over_limit` (the oldest of one source that holds
-    more than its share, or a datagram of more than `max_fragments`); per fragment `fragments_duplicate`,
-    `fragments_overlapping`, `fragments_oversize` (beyond 65,535 octets) and `fragments_snapped` (cut by the
-    snap length, so of no use).
+    Counted under FACTS, per datagram: `reassembled`, `fragments_timed_out`, `fragments_evicted` (the
+    oldest goes when the table or its octets are full), `fragments_over_limit` (the oldest of one source
+    that holds more than its share, or a datagram of more than `max_fragments`). Per fragment:
+    `fragments_duplicate`, `fragments_overlapping`, `fragments_oversize` (beyond 65,535 octets) and
+    `fragments_snapped` (cut by the snap length, so of no use).
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Reassembly:
         return link + packet
 
     def expire(self, now_ns: int) -> int:
-        """Give up what is older than the timeout, also after a jump of the clock; returns how many datagrams."""
+        """Give up what is older than the timeout, also after a jump of the clock; returns how many."""
         given_up = 0
         while self.datagrams:
             key = next(iter(self.datagrams))
@@ -213,7 +213,7 @@ class Reassembly:
 
 
 def _key(decoder: Decoder, header: bytes) -> tuple[bytes, bytes]:
-    """The datagram's key and its source's; octets, because Python's hash of those is keyed and of integers is not.
+    """The datagram's key and its source's, as octets: Python's hash of those is keyed, of integers not.
 
     IPv6 fragments of one packet may name different next headers (RFC 8200 section 4.5), so the protocol is
     no part of their key.
@@ -252,6 +252,6 @@ def _rebuild(datagram: Datagram) -> bytes | None:
 
 def checksum(header: bytes | bytearray) -> int:
     """The Internet checksum of an even number of octets (RFC 1071)."""
-    total = sum(struct.unpack(f">{len(header) // 2}H", header))
+    total: int = sum(struct.unpack(f">{len(header) // 2}H", header))
     total = (total & 0xFFFF) + (total >> 16)
     return ~(total + (total >> 16)) & 0xFFFF
