@@ -68,7 +68,6 @@ from engine.parsers.sip_grammar import (
     LENGTHS,
     LOWER,
     LWS,
-    MAX_FORWARDS,
     METHOD,
     METHOD_BUCKETS,
     METHOD_LENGTHS,
@@ -168,12 +167,12 @@ class SipParser:
         while place < stop and KIND[self.buf[place]] & TOKEN:
             place += 1
         self.word_end = place
-        if place == self.line or place == stop:
+        if place in (self.line, stop):
             return 0
         octet = self.buf[place]
         if octet == SLASH and place - self.line == 3:
             return self.is_response(end)
-        if octet != SP and octet != HT:
+        if octet not in (SP, HT):
             return 0
         while place < end and self.buf[place] != LF:
             place += 1
@@ -185,7 +184,7 @@ class SipParser:
             return 0
         self.version = place
         octet = self.buf[place - 1]
-        return 1 if octet == SP or octet == HT else 0
+        return 1 if octet in (SP, HT) else 0
 
     def is_response(self, end: int) -> int:
         """The first line begins with `SIP/`: 2 when a version and a number follow."""
@@ -295,7 +294,7 @@ class SipParser:
                 query = True
             elif octet == AT:
                 query = False
-            elif octet == SP or octet == HT:
+            elif octet in (SP, HT):
                 self.fail(E_URI_SPACES)
         if not colon:
             self.fail(E_URI_SCHEME)
@@ -352,7 +351,7 @@ class SipParser:
                     break
             self.headers += 1
             if name_end > place and colon < end and self.buf[colon] == COLON:
-                self.header(self.identify(place, name_end), colon + 1, stop if stop < end else end)
+                self.header(self.identify(place, name_end), colon + 1, min(end, stop))
             else:
                 self.fail(E_NAME)
             place = stop
@@ -457,14 +456,14 @@ class SipParser:
         method_end = method
         while method_end < stop and KIND[self.buf[method_end]] & TOKEN:
             method_end += 1
-        if digits == begin or method == digits or method_end == method or method_end != stop:
+        if digits in (begin, method) or method_end == method or method_end != stop:
             self.fail(E_CSEQ_FORM)
         self.put(CSEQ_METHOD, method, method_end)
         value = self.number(begin, digits)
         if value >= MAX_CSEQ:
             self.fail(E_CSEQ_NUMBER)
             value = value if value < 2 * MAX_CSEQ else 0
-        self.cseq = value if value > 0 else 0
+        self.cseq = max(0, value)
         if self.status:
             self.method = self.method_number(method, method_end)
         elif not self.same(self.line, self.word_end, method, method_end):
@@ -475,7 +474,7 @@ class SipParser:
         """Whether two places hold the same octets."""
         if stop - begin != other_stop - other:
             return False
-        for index in range(stop - begin):  # noqa: SIM110 -- a generator is no C loop
+        for index in range(stop - begin):
             if self.buf[begin + index] != self.buf[other + index]:
                 return False
         return True
@@ -504,7 +503,7 @@ class SipParser:
         """Whether [begin, stop) begins with the word, which is given in lower case."""
         if stop - begin < len(word):
             return False
-        for index in range(len(word)):  # noqa: SIM110 -- a generator is no C loop
+        for index in range(len(word)):
             if LOWER[self.buf[begin + index]] != word[index]:
                 return False
         return True
@@ -565,7 +564,7 @@ class SipParser:
                 return place
             if octet == COLON:
                 colon = True
-            elif colon and (octet == SEMICOLON or octet == COMMA):
+            elif colon and (octet in (SEMICOLON, COMMA)):
                 return -1
             place += 1
         return -1
@@ -596,12 +595,12 @@ class SipParser:
             octet = self.buf[place]
             if octet == COMMA and slot == CONTACT:
                 break
-            if octet == QUESTION or octet == COMMA:
+            if octet in (QUESTION, COMMA):
                 self.fail(group + K_BRACKETS)
             place += 1
         return self.uri(begin, place, place, stop, group, slot)
 
-    def uri(self, begin: int, finish: int, place: int, stop: int, group: int, slot: int) -> int:  # noqa: PLR0913
+    def uri(self, begin: int, finish: int, place: int, stop: int, group: int, slot: int) -> int:
         """Note the URI in [begin, finish) without its white space, then the parameters from place on."""
         begin = self.skip(begin, finish)
         while finish > begin and KIND[self.buf[finish - 1]] & LWS:
@@ -742,7 +741,7 @@ class SipParser:
         if sdp >= 0:
             self.flags |= S_SDP
             self.sdp_start = sdp - self.start
-            self.sdp_end = (place if place < end else end) - self.start
+            self.sdp_end = (min(end, place)) - self.start
         return 0
 
     def names_sdp(self, place: int, stop: int) -> bool:
