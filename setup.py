@@ -23,56 +23,48 @@ HOT = sorted(
 
 
 def note(text: str) -> None:
+    """Tell the person who builds; pip shows it with -v, `otus-tui doctor` says the same later."""
     print(f"otus-tui build: {text}", file=sys.stderr, flush=True)
 
 
-def bpf_compiler() -> list[str] | None:
-    """The command that compiles C to BPF: clang, else the `ziglang` wheel."""
-    if os.environ.get("OTUS_BPF_CC"):
-        return os.environ["OTUS_BPF_CC"].split()
-    if clang := shutil.which("clang"):
-        return [clang, "-target", "bpf"]
-    try:
-        import ziglang  # noqa: F401
-    except ImportError:
-        return None
-    return [sys.executable, "-m", "ziglang", "cc", "-target", "bpfel-freestanding"]
+def bpf_headers() -> str | None:
+    """The folder that holds libbpf's `bpf/bpf_helpers.h`: OTUS_BPF_INCLUDE, else the system's."""
+    folders = (os.environ.get("OTUS_BPF_INCLUDE"), "/usr/include", "/usr/local/include")
+    return next((f for f in folders if f and Path(f, "bpf", "bpf_helpers.h").exists()), None)
 
 
 def build_bpf() -> None:
-    """Compile bpf/*.bpf.c beside their sources; leave them out, and say so, without a compiler."""
+    """Compile bpf/*.bpf.c beside their sources; leave them out, and say so, where the means are missing."""
     arch = {"x86_64": "x86", "aarch64": "arm64"}.get(platform.machine(), "x86")
+    clang, headers = shutil.which(os.environ.get("OTUS_CLANG", "clang")), bpf_headers()
     for source in sorted((ROOT / "bpf").glob("*.bpf.c")):
         target = source.with_suffix(".o")
-        inputs = [source, *source.parent.glob("**/*.h")]
-        if target.exists() and target.stat().st_mtime >= max(p.stat().st_mtime for p in inputs):
+        newest = max(p.stat().st_mtime for p in (source, *source.parent.glob("*.h")))
+        if target.exists() and target.stat().st_mtime >= newest:
             continue
-        compiler = bpf_compiler()
-        if compiler is None:
-            note(f"no clang: {source.name} is left out, TCP metrics come from netlink (apt install clang)")
+        if clang is None or headers is None:
+            lacks = "no clang" if clang is None else "no libbpf headers"
+            note(f"{lacks}: {target.name} is left out; it needs: sudo apt-get install clang libbpf-dev")
             continue
-        command = [
-            *compiler,
-            "-g",
-            "-O2",
-            "-Wall",
-            "-Werror",
-            "-nostdinc",
-            "-mcpu=v3",
-            "-fno-asynchronous-unwind-tables",
-            "-fno-unwind-tables",
+        # -nostdinc: nothing of this machine's kernel gets in. The prefix map keeps its paths out, too.
+        command = [clang, "-target", "bpf", "-mcpu=v3", "-g", "-O2", "-Wall", "-Werror", "-nostdinc"]
+        command += [
             f"-D__TARGET_ARCH_{arch}",
-            "-Ivendor",
+            "-idirafter",
+            headers,
             f"-ffile-prefix-map={source.parent}=bpf",
-            "-c",
-            source.name,
-            "-o",
-            target.name,
         ]
-        subprocess.run(command, cwd=source.parent, check=True)
+        made = subprocess.run(
+            [*command, "-c", source.name, "-o", target.name], cwd=source.parent, check=False
+        )
+        if made.returncode:
+            note(f"clang failed: {target.name} is left out")
+            target.unlink(missing_ok=True)
 
 
 class BuildPy(build_py):
+    """The eBPF objects are package data: they have to be there before it is collected."""
+
     def run(self) -> None:
         build_bpf()
         super().run()
@@ -81,23 +73,43 @@ class BuildPy(build_py):
 class BuildExt(build_ext):
     """A missing C compiler costs speed, not the install."""
 
+    extensions: list[Extension]
+
     def run(self) -> None:
         try:
             super().run()
-        except Exception as error:  # no compiler at all
-            note(f"hot path stays uncompiled: {error}")
+        except Exception as error:
+            note(f"no module is compiled, everything runs much slower: {error}")
 
     def build_extension(self, ext: Extension) -> None:
         try:
             super().build_extension(ext)
         except Exception as error:
-            note(f"{ext.name} stays uncompiled: {error}")
+            note(f"{ext.name} is not compiled and runs much slower: {error}")
+
+    def copy_extensions_to_source(self) -> None:
+        """Copy what was built: an editable install must not fail over what was not."""
+        whole = self.extensions
+        self.extensions = [ext for ext in whole if Path(self.get_ext_fullpath_built(ext)).exists()]
+        try:
+            super().copy_extensions_to_source()
+        finally:
+            self.extensions = whole
+
+    def get_ext_fullpath_built(self, ext: Extension) -> str:
+        """Where the build put the module, before it is copied beside its source."""
+        return os.path.join(self.build_lib, self.get_ext_filename(self.get_ext_fullname(ext.name)))
 
 
 def extensions() -> list[Extension]:
-    if os.environ.get("OTUS_PURE"):
+    """One extension a hot module; none with OTUS_PURE=1 or without Cython."""
+    if os.environ.get("OTUS_PURE", "") not in ("", "0"):
         return []
-    from Cython.Build import cythonize
+    try:
+        from Cython.Build import cythonize
+    except ImportError:
+        note("no Cython: no module is compiled, everything runs much slower")
+        return []
 
     def extension(module: str, source: str) -> Extension:
         return Extension(

@@ -7,7 +7,8 @@ Every body begins with the packet header, 128 octets, little-endian, addresses i
      38 u8 VLAN tags             39 u8 tunnel type (TUNNELS) 40 u16 outer VLAN   42 u16 inner VLAN
      44 u32 VNI or key           48 source MAC, 6            54 destination MAC, 6
      60 u32 interface index      64 u32 octets captured      68 u32 octets on the wire
-     72 u8 TOS octet             73 u8 TTL                   74 u16 link type    76 u32 copies on other interfaces
+     72 u8 TOS octet             73 u8 TTL                   74 u16 link type
+     76 u32 copies on other interfaces
      80 outer source, 16         96 outer destination, 16   112 u64 frame number (from 1; 0 live)
     120 u32 flow slot           124 u32 flow generation (NO_SLOT, 0: no flow)
 
@@ -16,7 +17,8 @@ SIP: u16 status (0: request), u16 error (engine.parsers.sip.ERRORS), u16 headers
 and end relative to the message, -1 where absent; the message.
 
 RTP: u32 SSRC, u32 timestamp, u16 sequence, u8 payload type, u8 marker, u32 payload octets, u32
-stream slot, u32 stream generation, u8 found by (FOUND_BY), 7 octets zero; the frame, where the task asks for it.
+stream slot, u32 stream generation, u8 found by (FOUND_BY), 7 octets zero; the frame, where the task
+asks for it.
 
 RTCP: the compound packet. RAW: the frame. ICMP: the ICMP message as captured.
 """
@@ -34,7 +36,7 @@ KINDS = {SIP: "sip", RTP: "rtp", RTCP: "rtcp", RAW: "raw", ICMP: "icmp"}
 PACKET = struct.Struct("<16s16sHHBBBBHHI6s6sIIIBBHI16s16sQII")
 PACKET_SIZE = 128
 P_REASSEMBLED, P_SNAPPED, P_ETHERNET, P_DUPLICATE = 1, 2, 4, 8
-"""Put together from fragments; cut by the snap length; MAC addresses are valid; seen on several interfaces."""
+"""Put together from fragments; cut by the snap length; with MAC addresses; seen on several interfaces."""
 TUNNELS = ("", "vxlan", "gre", "erspan", "geneve", "ipip", "gtp-u")
 NO_SLOT = 0xFFFFFFFF
 
@@ -54,8 +56,9 @@ METHODS = (
 SLOTS = (
     "method", "uri", "status", "reason_phrase", "call_id", "from", "from_uri", "from_tag",
     "to", "to_uri", "to_tag", "cseq_method", "via", "via_branch", "contact", "content_type",
-    "content_length", "user_agent", "reason", "expires", "event", "subscription_state", "x_call_id", "replaces",
-    "session_id", "p_charging_vector", "warning", "retry_after", "diversion", "rack", "body", "content_encoding",
+    "content_length", "user_agent", "reason", "expires", "event", "subscription_state", "x_call_id",
+    "replaces", "session_id", "p_charging_vector", "warning", "retry_after", "diversion", "rack", "body",
+    "content_encoding",
 )  # fmt: skip
 """Names of the 32 slots; the value without surrounding white space. `from` and `to` are the whole header
 value, `via` the topmost one, `user_agent` User-Agent or Server, `x_call_id` X-Call-ID or X-CID, `body` all

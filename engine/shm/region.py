@@ -46,9 +46,8 @@ class Region:
         fd = os.memfd_create(f"otus-{kind}", os.MFD_CLOEXEC)
         os.ftruncate(fd, size)
         name = task.encode()[:64]
-        os.pwrite(
-            fd, _WORDS.pack(MAGIC, KINDS[kind], version, size, writer, 0, os.getpid(), time.time_ns(), name), 0
-        )
+        now = time.time_ns()
+        os.pwrite(fd, _WORDS.pack(MAGIC, KINDS[kind], version, size, writer, 0, os.getpid(), now, name), 0)
         return cls(fd, kind, version)
 
     @property

@@ -10,7 +10,7 @@ Words behind the region header (index of the 64-bit word):
     16 octets of the data area     17 most unread records (0: no limit)
     24 head: octets ever written   25 written: records ever written
     32 tail: where the oldest whole record begins
-    40 reader's position           41 records read    42 records lost before they were read    43 next sequence
+    40 reader's position   41 records read   42 records lost before they were read   43 next sequence
     48 refused: records longer than the ring takes
 
 A record starts on a multiple of 8: u32 octets with this header, u16 kind, u16 flags; u64 sequence;
@@ -233,7 +233,7 @@ class RingReader:
 
 
 def figures(region: Region) -> dict[str, int]:
-    """Cumulative counters of a ring and its fill: written, read, lost, refused, unread, octets, limit, capacity."""
+    """A ring's counters (written, read, lost, refused) and fill (unread, octets) with limit and capacity."""
     words = region.words
     read, lost, written = int(words[READ]), int(words[LOST]), int(words[WRITTEN])
     return {
