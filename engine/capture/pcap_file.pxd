@@ -38,7 +38,7 @@ cdef class PcapFile:
     cdef public unsigned long long last_ns
     # pcap
     cdef Py_ssize_t record_header
-    cdef unsigned int fraction
+    cdef unsigned long long fraction
     cdef unsigned int link_type
     cdef bint swapped_lengths
     # pcapng, INTERFACE_WORDS for each interface: describe_interface()

@@ -462,6 +462,6 @@ def describe_interface(block: bytes, sign: str) -> tuple[tuple[int, ...], str]:
     elif power <= 9:
         units = (MULTIPLY, 10 ** (9 - power))
     else:
-        units = (DIVIDE, 10 ** (power - 9) if power < 28 else 0)
+        units = (DIVIDE, 10 ** (power - 9) if power <= 28 else 0)
     mask = (1 << power) - 1 if power < 64 else (1 << 64) - 1
     return (link_type, *units, offset * 1_000_000_000 & ((1 << 64) - 1), snap_length, mask), name
