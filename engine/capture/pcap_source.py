@@ -127,16 +127,17 @@ class PcapSource:
                 count = self._read(memoryview(chunk))
                 self.ended = count == 0
                 octets = bytes(chunk[:count])
+            before = self.inflate.copy()
             try:
                 plain = self.inflate.decompress(octets, len(room))
             except zlib.error as error:
                 self.damage = f"the gzip stream is damaged near octet {self.octets_read}: {error}"
                 self.inflate = None
-                break
+                plain = salvage(before, octets, len(room))
             if plain:
                 room[: len(plain)] = plain
                 return len(plain)
-            if self.ended and not self.inflate.eof and not octets:
+            if self.inflate and self.ended and not self.inflate.eof and not octets:
                 self.damage = f"the gzip stream is cut at octet {self.octets_read}"
                 self.inflate = None
         return 0
@@ -152,6 +153,19 @@ class PcapSource:
         self.inflate = zlib.decompressobj(wbits=31) if octets.startswith(GZIP_MAGIC) else None
         if self.inflate is None:
             self.ended = True
+
+
+def salvage(inflate: zlib._Decompress, octets: bytes, most: int) -> bytes:
+    """What `octets` give before the place where they are damaged, up to `most`."""
+    plain = bytearray()
+    for position in range(0, len(octets), 16):
+        try:
+            plain += inflate.decompress(octets[position : position + 16], most - len(plain))
+        except zlib.error:
+            break
+        if len(plain) >= most:
+            break
+    return bytes(plain)
 
 
 def _open(path: str) -> int:
