@@ -11,7 +11,9 @@ START = 1_763_764_801 * SECOND
 """2025-11-21T22:40:01Z, the first message of most tests."""
 
 
-def packet_header(src: str, dst: str, flags: int = 0, frame: int = 0, length: int = 0, protocol: int = 17) -> bytes:
+def packet_header(
+    src: str, dst: str, flags: int = 0, frame: int = 0, length: int = 0, protocol: int = 17
+) -> bytes:
     """The packet header of a record; `src` and `dst` are address:port."""
     (source, sport), (target, dport) = (end.rsplit(":", 1) for end in (src, dst))
     return PACKET.pack(
@@ -33,7 +35,13 @@ def record(text: str | bytes, src: str, dst: str, flags: int = 0, frame: int = 0
     return (
         packet_header(src, dst, flags, frame, len(message))
         + SIP_FIXED.pack(
-            parser.status, parser.error, parser.headers, parser.method, parser.flags & 0xFF, parser.cseq, len(message)
+            parser.status,
+            parser.error,
+            parser.headers,
+            parser.method,
+            parser.flags & 0xFF,
+            parser.cseq,
+            len(message),
         )
         + b"".join(slots[place].to_bytes(4, "little", signed=True) for place in range(2 * SIP_SLOTS))
         + message
@@ -51,7 +59,7 @@ a=rtpmap:0 PCMU/8000
 """
 
 
-def sip(  # noqa: PLR0913 -- every part of a message that a flow may want to change
+def sip(
     first: str, cseq: str, call_id: str = "c1@test", branch: str = "z9hG4bKa", from_tag: str = "f1", to_tag: str = "",
     extra: str = "", body: str = "",
 ) -> str:  # fmt: skip

@@ -157,3 +157,8 @@ cdef class DialogTable:
     cpdef list cells_of(self, Dialog dialog, Py_ssize_t start, Py_ssize_t count)
     @cython.locals(start=Py_ssize_t)
     cpdef octets_of(self, words)
+    @cython.locals(dialog=Dialog)
+    cpdef find(self, unsigned long long number)
+    @cython.locals(dialog=Dialog, count=Py_ssize_t)
+    cpdef Py_ssize_t active(self, unsigned int kind) except -1
+    cpdef list state_counts(self)

@@ -68,6 +68,9 @@ NOTIFY = 9
 CELL = 11
 C_RETRANSMISSION = 1
 C_COPIED = 2
+FLAG_RETRANSMISSION = 1
+FLAG_COPIED = 2
+"""C_*, for readers of a cell's flags."""
 MOST_TEXT = 512
 """Octets kept of a Call-ID, a URI or a reason."""
 MOST_METHODS = 64
@@ -127,7 +130,12 @@ class DialogTable:
     """Dialogs by Call-ID. Feed it with `drain()` or `add()`; read it through `dialogs` and the methods below."""
 
     def __init__(
-        self, calls: int, messages_per_call: int, message_bytes: int, store_messages: bool = True, buckets: int = 0
+        self,
+        calls: int,
+        messages_per_call: int,
+        message_bytes: int,
+        store_messages: bool = True,
+        buckets: int = 0,
     ) -> None:
         """At most `calls` Call-IDs, of each `messages_per_call` messages, of all `message_bytes` octets."""
         self.limit = max(1, calls)
@@ -142,7 +150,9 @@ class DialogTable:
         self.arena = pool(self.capacity if store_messages else 8192).cast("Q")
         self.head = 0
         self.placed = 0
-        self.most_cells = min(self.limit * min(messages_per_call, 50), 16_000_000) + 64 if store_messages else 1
+        self.most_cells = (
+            min(self.limit * min(messages_per_call, 50), 16_000_000) + 64 if store_messages else 1
+        )
         self.cells = pool(8 * CELL * (self.most_cells + 1)).cast("Q")
         self.used_cells = 0
         self.free_cell = 0
@@ -296,7 +306,9 @@ class DialogTable:
             self.cells[dialog.last_cell * CELL + 9] |= C_COPIED << 8
         return 0
 
-    def count(self, dialog: Dialog, timestamp: int, method: int, status: int, error: int, repeated: bool) -> int:
+    def count(
+        self, dialog: Dialog, timestamp: int, method: int, status: int, error: int, repeated: bool
+    ) -> int:
         """Figures of the Call-ID and of the whole table."""
         self.version += 1
         self.messages += 1
@@ -420,11 +432,15 @@ class DialogTable:
         self.cells[base + 7] = self.ints[8] | (wide << 32)
         wide = self.ints[34]
         self.cells[base + 8] = status | (error << 16) | (wide << 32)
-        self.cells[base + 9] = method | ((C_RETRANSMISSION if repeated else 0) << 8) | ((self.ints[9] & 0xFF) << 16)
+        self.cells[base + 9] = (
+            method | ((C_RETRANSMISSION if repeated else 0) << 8) | ((self.ints[9] & 0xFF) << 16)
+        )
         self.cells[base + 10] = self.words[14]
         if dialog.last_cell:
             wide = cell
-            self.cells[dialog.last_cell * CELL + 9] = self.cells[dialog.last_cell * CELL + 9] & MASK32 | (wide << 32)
+            self.cells[dialog.last_cell * CELL + 9] = self.cells[dialog.last_cell * CELL + 9] & MASK32 | (
+                wide << 32
+            )
         else:
             dialog.first_cell = cell
         dialog.last_cell = cell
@@ -513,7 +529,10 @@ class DialogTable:
         if self.last - self.first <= MOST_TEXT:
             return bytes(self.record[MESSAGE + self.first : MESSAGE + self.last])
         whole = self.digest()
-        return bytes(self.record[MESSAGE + self.first : MESSAGE + self.first + MOST_TEXT - 20]) + b"...%016x" % whole
+        return (
+            bytes(self.record[MESSAGE + self.first : MESSAGE + self.first + MOST_TEXT - 20])
+            + b"...%016x" % whole
+        )
 
     def digest(self) -> int:
         """Hash of the octets of the span."""
@@ -579,9 +598,7 @@ class DialogTable:
             dialog.reason = None
         elif action == 1:
             dialog.reason = None
-            if self.span(SLOT_REASON) or (self.facts.status and self.span(SLOT_REASON_PHRASE)):
-                dialog.reason = self.cut()
-            elif self.facts.substate and self.span(SLOT_SUBSCRIPTION_STATE):
+            if self.span(SLOT_REASON) or (self.facts.status and self.span(SLOT_REASON_PHRASE)) or (self.facts.substate and self.span(SLOT_SUBSCRIPTION_STATE)):
                 dialog.reason = self.cut()
         return 0
 
@@ -631,9 +648,13 @@ class DialogTable:
 
     def all_counts(self) -> tuple[dict[str, int], dict[str, int]]:
         """The same over all messages, of removed Call-IDs too."""
-        methods = {self.method_name(key): int(self.totals[key]) for key in range(1, FIRST_CODE) if self.totals[key]}
+        methods = {
+            self.method_name(key): int(self.totals[key]) for key in range(1, FIRST_CODE) if self.totals[key]
+        }
         codes = {
-            f"{key - FIRST_CODE:03}": int(self.totals[key]) for key in range(FIRST_CODE, 2048) if self.totals[key]
+            f"{key - FIRST_CODE:03}": int(self.totals[key])
+            for key in range(FIRST_CODE, 2048)
+            if self.totals[key]
         }
         return methods, codes
 
@@ -663,3 +684,22 @@ class DialogTable:
     def held_octets(self) -> int:
         """Octets of messages in the arena."""
         return int(min(self.head, self.capacity))
+
+    def find(self, number: int) -> Dialog | None:
+        """The entry with this number."""
+        for dialog in self.dialogs.values():
+            if dialog.number == number:
+                return dialog
+        return None
+
+    def active(self, kind: int) -> int:
+        """How many of a class (states.CLASSES) have not ended."""
+        count = 0
+        for dialog in self.dialogs.values():
+            if dialog.kind == kind and not dialog.ended:
+                count += 1
+        return count
+
+    def state_counts(self) -> list[int]:
+        """Entries by state (states.STATES)."""
+        return [int(self.by_state[state]) for state in range(len(STATES))]

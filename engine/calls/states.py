@@ -214,7 +214,13 @@ class Dialog:
         elif self.state == 0:
             # The capture began in the middle of the call.
             self.state = RINGING if method == PRACK else IN_CALL
-        elif method == ACK and not self.ended and self.answer_ns == 0 and self.final == 0 and m.cseq == self.cseq:
+        elif (
+            method == ACK
+            and not self.ended
+            and self.answer_ns == 0
+            and self.final == 0
+            and m.cseq == self.cseq
+        ):
             # The answer was not captured: nobody acknowledges what did not come.
             self.answer(m)
         return KEEP

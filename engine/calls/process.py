@@ -1,0 +1,183 @@
+"""The calls process: drains the evidence rings, keeps the stores, answers requests on its control socket.
+
+    python -m engine.calls.process FD
+
+The first line on the control socket is the configuration: task, evidence_fds, streams_fd (or null), limits
+(engine.config.Stores), clock (live or packet) and, where it shall give a sign of life, heartbeat_fd: shared
+memory of 8 octets, CLOCK_MONOTONIC ns. Requests are {"id", "method", "params"}, answers {"id", "result"} or {"id",
+"error": {code, message, data}}. It ends at SIGTERM and when the control socket ends.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import select
+import struct
+import sys
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from engine.calls.store import Calls
+from engine.child import Channel, Stop, begin
+from engine.control.methods import ERROR_INVALID, ERROR_REFUSED, MAX_LINE
+from engine.errors import OtusError, UsageError
+from engine.shm import ring
+from engine.shm.streams import StreamTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BATCH = 4096
+"""Records between two looks at the control socket."""
+SHORTEST_S, LONGEST_S = 0.002, 0.05
+"""Sleep between two looks at the rings: short while there is traffic, long while there is none."""
+HOLD_BACK_NS = 50_000_000
+"""How long a record waits for older ones of other workers."""
+MOST_HELD = 65_536
+INTERNAL = -32603
+
+
+class Merge:
+    """Records of several rings in time order.
+
+    A record is passed on when each ring has shown a younger one, or after HOLD_BACK_NS.
+    """
+
+    def __init__(self, readers: list[ring.RingReader], calls: Calls, live: bool) -> None:
+        self.readers = readers
+        self.calls = calls
+        self.live = live
+        self.held: list[deque[tuple[int, int, bytes]]] = [deque() for _ in readers]
+        self.seen = [0.0 for _ in readers]
+
+    def step(self, most: int) -> int:
+        """Read up to `most` records of each ring and pass on what is due; returns how many were read."""
+        if len(self.readers) == 1:
+            return self.calls.drain(self.readers[0], most)
+        count = 0
+        for place, reader in enumerate(self.readers):
+            if len(self.held[place]) < MOST_HELD:
+                batch = reader.read(most)
+                count += len(batch)
+                self.held[place].extend((timestamp, kind, body) for kind, _, timestamp, body in batch)
+        self.pass_on(self.due(count))
+        return count
+
+    def due(self, count: int) -> int:
+        """Up to which time records may be passed on."""
+        if any(len(held) >= MOST_HELD for held in self.held):
+            return 1 << 63
+        if not self.live:
+            # Packet time does not pass by itself: when nothing more comes, nothing more will.
+            return min((held[-1][0] for held in self.held if held), default=0) if count else 1 << 63
+        return time.time_ns() - HOLD_BACK_NS
+
+    def pass_on(self, until: int) -> None:
+        """Everything up to a time, oldest first."""
+        due = []
+        for held in self.held:
+            while held and held[0][0] <= until:
+                due.append(held.popleft())
+        due.sort(key=lambda record: record[0])
+        for timestamp, kind, body in due:
+            self.calls.add(kind, timestamp, body)
+
+    def lost(self) -> int:
+        """Records that were overwritten before they were read."""
+        return sum(ring.figures(reader.region)["lost"] for reader in self.readers)
+
+
+class Process:
+    """The loop."""
+
+    def __init__(self, channel: Channel, configuration: dict[str, Any], stop: Stop) -> None:
+        self.channel = channel
+        self.stop = stop
+        live = configuration.get("clock", "live") == "live"
+        streams = configuration.get("streams_fd")
+        self.calls = Calls(
+            configuration.get("limits") or {},
+            "live" if live else "packet",
+            None if streams is None else StreamTable.open(streams),
+        )
+        readers = [ring.RingReader(ring.open_ring(fd)) for fd in configuration["evidence_fds"]]
+        self.calls.readers = readers
+        self.merge = Merge(readers, self.calls, live)
+        self.answers: deque[dict[str, Any]] = deque()
+        self.beat = _heartbeat(configuration.get("heartbeat_fd"))
+
+    def run(self) -> None:
+        """Until the end of the control socket or SIGTERM."""
+        sleep = SHORTEST_S
+        self.channel.send({"state": "running"})
+        while not self.stop and not self.channel.ended:
+            self.beat()
+            count = self.merge.step(BATCH)
+            for request in self.channel.receive():
+                self.serve(request)
+            waiting = not self.flush()
+            sleep = SHORTEST_S if count else min(LONGEST_S, sleep * 2)
+            if count < BATCH:
+                select.select([self.channel], [self.channel] if waiting else [], [], sleep)
+
+    def serve(self, request: dict[str, Any]) -> None:
+        """Answer one request; whatever goes wrong is an answer too."""
+        if "method" not in request:
+            return
+        answer: dict[str, Any] = {"id": request.get("id")}
+        try:
+            answer["result"] = self.calls.answer(str(request["method"]), request.get("params") or {})
+            fit(answer)
+        except OtusError as error:
+            answer = {"id": request.get("id"), "error": error_of(error)}
+        except Exception as error:
+            trouble = {"code": INTERNAL, "message": f"{type(error).__name__}: {error}", "data": {"hint": ""}}
+            answer = {"id": request.get("id"), "error": trouble}
+        self.answers.append(answer)
+
+    def flush(self) -> bool:
+        """Send what the control socket takes; whether that was all."""
+        while self.answers and self.channel.send(self.answers[0]):
+            self.answers.popleft()
+        return self.channel.flush() and not self.answers
+
+
+def error_of(error: OtusError) -> dict[str, Any]:
+    """The error object of JSON-RPC for an error of ours; a filter's `position` is told."""
+    data: dict[str, Any] = {"hint": error.hint}
+    position = getattr(error, "position", None)
+    if position is not None:
+        data["position"] = position
+    code = ERROR_INVALID if isinstance(error, UsageError) else ERROR_REFUSED
+    return {"code": code, "message": error.message, "data": data}
+
+
+def fit(answer: dict[str, Any]) -> None:
+    """Halve the lists and texts of an answer until its line is no longer than MAX_LINE."""
+    result = answer["result"]
+    while len(json.dumps(answer, separators=(",", ":"))) > MAX_LINE - 256:
+        for name in ("rows", "messages", "streams", "media", "hosts", "raw"):
+            if result.get(name):
+                result[name] = result[name][: len(result[name]) // 2]
+        if "more" in result:
+            result["more"] = True
+
+
+def _heartbeat(fd: int | None) -> Callable[[], None]:
+    if fd is None:
+        return lambda: None
+    memory = mmap.mmap(fd, os.fstat(fd).st_size)
+    return lambda: struct.pack_into("<Q", memory, 0, time.monotonic_ns())
+
+
+def main() -> None:
+    """Entry point of the process."""
+    channel, configuration, stop = begin(int(sys.argv[1]))
+    Process(channel, configuration, stop).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""Windows of a store: filter, sort, offset, count; what was found is kept while nothing changes."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from engine.calls.filter import Column, compile_filter
+from engine.errors import OtusError, UsageError
+
+MOST_ROWS = 1000
+"""Rows of one answer."""
+KEPT = 8
+"""Answers whose order is kept."""
+PATIENCE = 5
+"""An order may be shown this many times as long as making it took, although rows have changed meanwhile."""
+
+
+class Query(NamedTuple):
+    """What is asked of a store (engine.control.methods, `query`)."""
+
+    filter: str
+    sort: str
+    descending: bool
+    anchor: Any
+    offset: int
+    most: int
+
+
+def parse_query(params: dict[str, Any], names: dict[str, Column], sort: str) -> Query:
+    """Check the parameters of `query`; UsageError names the wrong one. `sort` is the default."""
+    column = params.get("sort") or sort
+    if column not in names:
+        raise UsageError(f"sort: no column {column!r}", f"columns: {', '.join(names)}")
+    text = params.get("filter") or ""
+    offset, count = params.get("offset") or 0, params.get("count", 100)
+    if not isinstance(text, str):
+        raise UsageError("filter: not a text")
+    for name, value in (("offset", offset), ("count", count)):
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise UsageError(f"{name}: {value!r} is no whole number")
+    if count < 0:
+        raise UsageError(f"count: {count} is below 0")
+    return Query(
+        text, column, bool(params.get("descending")), params.get("anchor"), offset, min(count, MOST_ROWS)
+    )
+
+
+def order(objects: Sequence[Any], column: Column, descending: bool) -> list[Any]:
+    """Sorted stably; text without regard to case; what is unknown stands last in either direction."""
+    get = column.get
+    if column.kind == "number":
+        keys = [get(o) for o in objects]
+    else:
+        keys = [None if (value := get(o)) is None else str(value).lower() for o in objects]
+    known = [place for place, key in enumerate(keys) if key is not None]
+    known.sort(key=keys.__getitem__, reverse=descending)
+    found = [objects[place] for place in known]
+    if len(known) < len(keys):
+        found += [objects[place] for place, key in enumerate(keys) if key is None]
+    return found
+
+
+class _Found(NamedTuple):
+    version: int
+    made: float
+    cost: float
+    total: int
+    rows: list[Any]
+
+
+class Windows:
+    """Answers queries over one store. The rows of the store come in the order of `natural`."""
+
+    def __init__(
+        self, names: dict[str, Column], search: Callable[[Any], str], natural: str, patience: float = PATIENCE
+    ) -> None:
+        self.names = names
+        self.search = search
+        self.natural = natural
+        self.patience = patience
+        self.kept: OrderedDict[tuple[str, str, bool], _Found] = OrderedDict()
+
+    def forget(self) -> None:
+        """Rows were taken out: nothing that was found is valid."""
+        self.kept.clear()
+
+    def find(self, query: Query, version: int, rows: Callable[[], list[Any]]) -> _Found:
+        """Everything that matches, in order."""
+        key = query[:3]
+        found = self.kept.get(key)
+        now = time.monotonic()
+        if found is not None:
+            fresh = found.version == version and now < found.made + 1
+            if fresh or now < found.made + self.patience * found.cost:
+                self.kept.move_to_end(key)
+                return found
+        test = compile_filter(query.filter, self.names, self.search)
+        every = rows()
+        matched = every if test is None else [row for row in every if test(row)]
+        if query.sort != self.natural:
+            matched = order(matched, self.names[query.sort], query.descending)
+        elif query.descending:
+            matched = matched[::-1]
+        end = time.monotonic()
+        found = _Found(version, end, end - now, len(every), matched)
+        self.kept[key] = found
+        while len(self.kept) > KEPT:
+            self.kept.popitem(last=False)
+        return found
+
+    def window(
+        self, query: Query, version: int, rows: Callable[[], list[Any]], identity: Callable[[Any], Any]
+    ) -> tuple[_Found, int, list[Any]]:
+        """(everything found, where the window begins, the rows in it); OtusError if the anchor is gone."""
+        found = self.find(query, version, rows)
+        start = query.offset
+        if query.anchor is not None:
+            place = next((i for i, row in enumerate(found.rows) if identity(row) == query.anchor), None)
+            if place is None:
+                raise OtusError("the row is gone or does not match the filter any more", "ask by offset")
+            start += place
+        start = max(0, min(start, len(found.rows)))
+        return found, start, found.rows[start : start + query.most]

@@ -1,0 +1,275 @@
+"""The stores of calls and of media streams, and the methods that read them.
+
+One object for the calls process and for `report`: evidence goes in with `drain()` or `add()`, answers
+come out of `answer()` and `section()`. Which time it is says the task's clock: of this host when live,
+of the newest packet in a file.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from engine.calls.dialogs import DialogTable
+from engine.calls.messages import message_answer, message_rows
+from engine.calls.query import Windows, parse_query
+from engine.calls.rows import CallRows, stream_columns, stream_search
+from engine.calls.states import CLASSES, STATES, Dialog
+from engine.calls.streams import StreamStore
+from engine.control.methods import STREAM_ROW
+from engine.errors import OtusError, UsageError
+from engine.packet import format_timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from engine.shm.ring import RingReader
+    from engine.shm.streams import StreamTable
+
+DEFAULTS = {
+    "calls": 20_000,
+    "messages_per_call": 500,
+    "message_bytes": 128 * 1024**2,
+    "streams": 32_768,
+}
+LOST = 42
+"""Word of a ring: records lost before they were read."""
+SWEEP_S = 1.0
+_CALL = CLASSES.index("call")
+
+
+class Calls:
+    """Dialogs, messages and streams of one task, bounded by `limits` (engine.config.Stores)."""
+
+    def __init__(
+        self,
+        limits: dict[str, int],
+        clock: str = "live",
+        streams: StreamTable | None = None,
+        flows: object = None,
+        patience: float = 5,
+    ) -> None:
+        """`clock`: live or packet. `message_bytes` 0 keeps no messages at all, only figures."""
+        self.limits = {**DEFAULTS, **limits}
+        self.live = clock == "live"
+        self.table = DialogTable(
+            self.limits["calls"],
+            self.limits["messages_per_call"],
+            self.limits["message_bytes"],
+            self.limits["message_bytes"] > 0,
+        )
+        # Ids of an earlier process of this engine are not taken for those of this one.
+        self.rows = CallRows(self.table, (int(time.time()) & 0xFFFFF) << 32)
+        self.streams = StreamStore(streams, self.limits["streams"])
+        self.call_windows = Windows(self.rows.names, self.rows.search, "number", patience)
+        self.stream_windows = Windows(stream_columns(), stream_search, "", patience)
+        self.readers: list[RingReader] = []
+        self.packet_ns = 0
+        self._next_sweep = 0.0
+        self._methods: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
+            "query": self.query,
+            "call": self.call,
+            "message": self.message,
+            "clear": self.clear,
+            "section": lambda _: self.section(),
+        }
+
+    # ------------------------------------------------------------------ in
+
+    def drain(self, reader: RingReader, most: int) -> int:
+        """Take up to `most` records out of an evidence ring; returns how many."""
+        if reader not in self.readers:
+            self.readers.append(reader)
+        return self.table.drain(reader, most)
+
+    def add(self, kind: int, timestamp: int, body: bytes) -> None:
+        """Take one record."""
+        self.table.add(kind, timestamp, body)
+
+    def advance(self, now: int) -> None:
+        """A file: packets were read up to `now`, SIP or not."""
+        self.packet_ns = max(self.packet_ns, now)
+
+    def now(self) -> int:
+        """The task's clock, ns since 1970."""
+        if self.live:
+            return time.time_ns()
+        return max(self.packet_ns, int(self.table.newest), self.streams.newest)
+
+    def refresh(self, exact: bool = False) -> None:
+        """Read the streams anew and take the steps that time alone brings, where it is due; always if `exact`."""
+        self.streams.refresh(exact)
+        self.rows.media = self.streams.media()
+        self.rows.now = now = self.now()
+        clock = time.monotonic()
+        if exact or clock >= self._next_sweep:
+            self._next_sweep = clock + SWEEP_S
+            self.table.sweep(now)
+
+    # ------------------------------------------------------------------ out
+
+    def answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The result of `query`, `call`, `message`, `clear` or `section`; OtusError says why not."""
+        handler = self._methods.get(method)
+        if handler is None:
+            raise UsageError(f"no method {method!r} here", f"methods: {', '.join(self._methods)}")
+        return handler(params)
+
+    def query(self, params: dict[str, Any]) -> dict[str, Any]:
+        """A window of `calls` or `streams`."""
+        self.refresh()
+        if _store(params) == "streams":
+            return self._query_streams(params)
+        query = parse_query(params, self.rows.names, "number")
+        version = self.table.version + self.streams.version
+        found, start, dialogs = self.call_windows.window(
+            query, version, lambda: [*self.table.dialogs.values()], self.rows.id
+        )
+        return {
+            "total": len(self.table.dialogs),
+            "matched": len(found.rows),
+            "offset": start,
+            "version": version,
+            "rows": [self.rows.row(dialog) for dialog in dialogs],
+        }
+
+    def _query_streams(self, params: dict[str, Any]) -> dict[str, Any]:
+        query = parse_query(params, self.stream_windows.names, "start_ns")
+        version = self.streams.version
+        now = self.now()
+        found, start, rows = self.stream_windows.window(
+            query, version, lambda: self.streams.ordered(now), lambda row: row["id"]
+        )
+        return {
+            "total": found.total,
+            "matched": len(found.rows),
+            "offset": start,
+            "version": version,
+            "rows": [_stream_row(row) for row in rows],
+        }
+
+    def dialog(self, params: dict[str, Any]) -> Dialog:
+        """The call that `id` names."""
+        number = params.get("id")
+        if not isinstance(number, int):
+            raise UsageError(f"id: {number!r} is no id of a call", "ids stand in the rows of `query`")
+        found = self.table.find(number - self.rows.base) if number > self.rows.base else None
+        if found is None:
+            raise OtusError("no such call", "it had to make room, or was cleared")
+        return found
+
+    def call(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The ladder of one call."""
+        self.refresh()
+        dialog = self.dialog(params)
+        start, count = _whole(params, "from", 0), min(_whole(params, "count", 500), 1000)
+        messages, hosts, media = message_rows(self.table, dialog, start, count)
+        now = self.now()
+        return {
+            "call": self.rows.row(dialog),
+            "hosts": hosts,
+            "messages": messages,
+            "more": start + len(messages) < dialog.kept,
+            "streams": [_stream_row(row) for row in self.streams.of_call(dialog.call_id, now)],
+            "media": media,
+        }
+
+    def message(self, params: dict[str, Any]) -> dict[str, Any]:
+        """One message as it was on the wire."""
+        return message_answer(self.table, self.dialog(params), _whole(params, "index", 0))
+
+    def clear(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Forget the rows of a store, except those of `keep` and those that match `keep_filter`."""
+        keep = set(params.get("keep") or ())
+        matching = params.get("keep_filter") or ""
+        self.refresh()
+        if _store(params) == "streams":
+            kept = self._matching(self.stream_windows, matching, lambda: self.streams.ordered(self.now()))
+            removed = self.streams.clear(keep | {row["id"] for row in kept})
+            self.stream_windows.forget()
+            return {"removed": removed}
+        dialogs = [*self.table.dialogs.values()]
+        kept = self._matching(self.call_windows, matching, lambda: dialogs)
+        keep |= {self.rows.id(dialog) for dialog in kept}
+        gone = [dialog for dialog in dialogs if self.rows.id(dialog) not in keep]
+        for dialog in gone:
+            self.table.remove(dialog)
+        self.call_windows.forget()
+        return {"removed": len(gone)}
+
+    def _matching(self, windows: Windows, text: str, rows: Callable[[], list[Any]]) -> list[Any]:
+        if not text:
+            return []
+        query = parse_query({"filter": text, "sort": windows.natural or "start_ns"}, windows.names, "")
+        windows.forget()
+        return windows.find(query, 0, rows).rows
+
+    def section(self) -> dict[str, Any]:
+        """The `sip` and `media` sections of a Snapshot (engine.snapshot)."""
+        self.refresh(exact=not self.live)
+        table = self.table
+        requests, responses = table.all_counts()
+        counts = table.state_counts()
+        sip = {
+            "calls": len(table.dialogs),
+            "active": table.active(_CALL),
+            "by_state": {name: counts[number] for number, name in enumerate(STATES) if counts[number]},
+            "messages": table.messages,
+            "retransmissions": table.retransmissions,
+            "malformed": table.malformed,
+            "requests": requests,
+            "responses": responses,
+            "removed": table.removed,
+            "lost": sum(int(reader.region.words[LOST]) for reader in self.readers),
+            "held_bytes": table.held_octets(),
+            "restarts": 0,
+            "lost_calls": None,
+            "version": table.version,
+        }
+        return {"sip": sip, "media": self.streams.section(self.now())}
+
+    def dialogs_report(self) -> list[dict[str, Any]]:
+        """One entry for each Call-ID in the form of `report --json`."""
+        self.refresh(exact=True)
+        return [self._report(dialog) for dialog in self.table.dialogs.values()]
+
+    def _report(self, dialog: Dialog) -> dict[str, Any]:
+        rows = self.rows
+        methods, codes = self.table.counts(dialog)
+        return {
+            "call_id": rows.call_id(dialog),
+            "methods": methods,
+            "codes": codes,
+            "from": rows.sender(dialog),
+            "to": rows.receiver(dialog),
+            "src": rows.src(dialog),
+            "dst": rows.dst(dialog),
+            "state": STATES[dialog.state],
+            "messages": dialog.messages,
+            "start": format_timestamp(dialog.first_ns),
+            "setup_s": _rounded(rows.setup_s(dialog)),
+            "duration_s": _rounded(rows.duration_s(dialog)),
+            "reason": rows.reason(dialog),
+        }
+
+
+def _stream_row(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row.get(name) for name in STREAM_ROW}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _store(params: dict[str, Any]) -> str:
+    store = params.get("store", "calls")
+    if store not in ("calls", "streams"):
+        raise UsageError(f"store: no store {store!r}", "stores: calls, streams")
+    return str(store)
+
+
+def _whole(params: dict[str, Any], name: str, default: int) -> int:
+    value = params.get(name, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise UsageError(f"{name}: {value!r} is no whole number from 0")
+    return value

@@ -1,0 +1,128 @@
+"""Media streams as the calls process knows them: the shared table, read now and then, and what has left it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from engine.calls.rows import ACTIVE_NS, Media, media_key
+
+if TYPE_CHECKING:
+    from engine.shm.streams import StreamTable
+
+INTERVAL_S = 0.2
+"""The table is read at most so often."""
+PATIENCE = 5
+"""And at most every so many times as long as a reading took."""
+
+
+class StreamStore:
+    """At most `limit` streams; the one that was silent longest makes room."""
+
+    def __init__(self, table: StreamTable | None, limit: int) -> None:
+        self.table = table
+        self.limit = max(1, limit)
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.version = 0
+        self.newest = 0
+        self.removed = 0
+        self._calls: dict[str, set[str]] = {}
+        self._media: dict[str, Media] = {}
+        self._hidden: dict[str, int] = {}
+        self._since = 0
+        self._next = 0.0
+
+    def refresh(self, exact: bool = False) -> None:
+        """Read what has changed since the last time; nothing while that was a moment ago, unless `exact`."""
+        begun = time.monotonic()
+        if self.table is None or (begun < self._next and not exact):
+            return
+        self._since, slots = self.table.changed(self._since)
+        for slot in slots:
+            row = self.table.read(slot)
+            if row is not None:
+                self._take(row)
+        if len(self.rows) > self.limit:
+            self._evict()
+        cost = time.monotonic() - begun
+        self._next = begun + max(INTERVAL_S, PATIENCE * cost)
+
+    def _take(self, row: dict[str, Any]) -> None:
+        name = row["id"]
+        before = self.rows.get(name)
+        if before is not None and before["packets"] == row["packets"] and before["call_id"] == row["call_id"]:
+            return
+        if self._hidden.get(name) == row["packets"]:
+            return
+        self.version += 1
+        self.rows[name] = row
+        self.newest = max(self.newest, row["last_ns"])
+        if before is not None and before["call_id"] != row["call_id"]:
+            self._leave(before)
+        if row["call_id"]:
+            self._calls.setdefault(row["call_id"], set()).add(name)
+            self._media.pop(row["call_id"], None)
+
+    def _leave(self, row: dict[str, Any]) -> None:
+        names = self._calls.get(row["call_id"])
+        if names is not None:
+            names.discard(row["id"])
+            self._media.pop(row["call_id"], None)
+            if not names:
+                del self._calls[row["call_id"]]
+
+    def _evict(self) -> None:
+        """Down to nine tenths, so that it is not done at each reading."""
+        oldest = sorted(self.rows.values(), key=lambda row: row["last_ns"])
+        for row in oldest[: len(oldest) - self.limit * 9 // 10]:
+            self._drop(row)
+            self.removed += 1
+
+    def _drop(self, row: dict[str, Any]) -> None:
+        del self.rows[row["id"]]
+        self._leave(row)
+        self.version += 1
+
+    def clear(self, keep: set[Any]) -> int:
+        """Forget all but `keep`; a stream that goes on comes back with its next packet."""
+        gone = [row for name, row in self.rows.items() if name not in keep]
+        self._hidden = {name: count for name, count in self._hidden.items() if len(self._hidden) < self.limit}
+        for row in gone:
+            self._hidden[row["id"]] = row["packets"]
+            self._drop(row)
+        return len(gone)
+
+    def media(self) -> dict[str, Media]:
+        """What the streams of each Call-ID come to."""
+        for call_id, names in self._calls.items():
+            if call_id not in self._media:
+                losses = [loss for name in names if (loss := self.rows[name]["lost_pct"]) is not None]
+                self._media[call_id] = Media(len(names), max(losses) if losses else None)
+        return self._media
+
+    def ordered(self, now: int) -> list[dict[str, Any]]:
+        """All streams, in the order of their first packets; `active` is set."""
+        rows = sorted(self.rows.values(), key=lambda row: row["start_ns"])
+        for row in rows:
+            row["active"] = now - row["last_ns"] <= ACTIVE_NS
+        return rows
+
+    def of_call(self, call_id: bytes, now: int) -> list[dict[str, Any]]:
+        """The streams of a call, in the order of their first packets."""
+        names = self._calls.get(media_key(call_id), ())
+        rows = sorted((self.rows[name] for name in names), key=lambda row: row["start_ns"])
+        for row in rows:
+            row["active"] = now - row["last_ns"] <= ACTIVE_NS
+        return rows
+
+    def section(self, now: int) -> dict[str, Any]:
+        """The `media` section of a Snapshot."""
+        rows = self.rows.values()
+        return {
+            "streams": len(rows),
+            "active": sum(now - row["last_ns"] <= ACTIVE_NS for row in rows),
+            "packets": sum(row["packets"] for row in rows),
+            "lost": sum(max(0, row["lost"]) for row in rows),
+            "one_way": None,
+            "version": self.version,
+        }
