@@ -61,11 +61,11 @@ class RingPoll:
     """
 
     def __init__(self, fd: int) -> None:
-        """`fd` stays with its owner."""
-        self.socket = socket.socket(fileno=fd)
+        """`fd` stays with its owner; this keeps a duplicate until close()."""
+        self.socket = socket.fromfd(fd, socket.AF_PACKET, socket.SOCK_RAW)
         self.errors = 0
         self._poll = select.poll()
-        self._poll.register(fd, select.POLLIN)
+        self._poll.register(self.socket, select.POLLIN)
 
     def wait(self, timeout_ms: int) -> bool:
         """True when a block may be ready; False after `timeout_ms` or when only an error was pending."""
@@ -77,8 +77,8 @@ class RingPoll:
         return False
 
     def close(self) -> None:
-        """Forget the socket without closing the descriptor."""
-        self.socket.detach()
+        """Close the duplicate."""
+        self.socket.close()
 
 
 class RingWalk:
