@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
-from setuptools import Extension, setup
+from setuptools import Command, Extension, setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
@@ -62,6 +63,22 @@ def build_bpf() -> None:
             target.unlink(missing_ok=True)
 
 
+class BuildBpf(Command):
+    """Only the eBPF objects."""
+
+    user_options: ClassVar[list[tuple[str, str | None, str]]] = []
+
+    def initialize_options(self) -> None:
+        """Nothing to set."""
+
+    def finalize_options(self) -> None:
+        """Nothing to set."""
+
+    def run(self) -> None:
+        """Build what is stale."""
+        build_bpf()
+
+
 class BuildPy(build_py):
     """The eBPF objects are package data: they have to be there before it is collected."""
 
@@ -86,19 +103,23 @@ class BuildExt(build_ext):
             super().build_extension(ext)
         except Exception as error:
             note(f"{ext.name} is not compiled and runs much slower: {error}")
+            # What an earlier source was compiled to would win over this one.
+            self.built(ext).unlink(missing_ok=True)
+            if self.inplace:
+                (ROOT / self.get_ext_filename(ext.name)).unlink(missing_ok=True)
 
     def copy_extensions_to_source(self) -> None:
         """Copy what was built: an editable install must not fail over what was not."""
         whole = self.extensions
-        self.extensions = [ext for ext in whole if Path(self.get_ext_fullpath_built(ext)).exists()]
+        self.extensions = [ext for ext in whole if self.built(ext).exists()]
         try:
             super().copy_extensions_to_source()
         finally:
             self.extensions = whole
 
-    def get_ext_fullpath_built(self, ext: Extension) -> str:
+    def built(self, ext: Extension) -> Path:
         """Where the build put the module, before it is copied beside its source."""
-        return os.path.join(self.build_lib, self.get_ext_filename(self.get_ext_fullname(ext.name)))
+        return Path(self.build_lib, self.get_ext_filename(ext.name))
 
 
 def extensions() -> list[Extension]:
@@ -141,4 +162,4 @@ def extensions() -> list[Extension]:
     )
 
 
-setup(ext_modules=extensions(), cmdclass={"build_py": BuildPy, "build_ext": BuildExt})
+setup(ext_modules=extensions(), cmdclass={"build_bpf": BuildBpf, "build_py": BuildPy, "build_ext": BuildExt})
