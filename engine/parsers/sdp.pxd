@@ -70,41 +70,41 @@ cdef Py_ssize_t MAX_CODECS
 cdef long long MAX_NUMBER
 cdef int SESSION
 cdef int BEYOND
-cdef int NO_TYPE
+cdef unsigned int NO_TYPE
 
 cdef class SdpParser:
-    cdef const unsigned char[::1] buf
+    cdef readonly const unsigned char[::1] buf
     cdef public unsigned int count
     cdef public unsigned int over_limit
     cdef public unsigned int codecs_over_limit
     cdef public unsigned int error
     cdef public unsigned int session_version
     # Little-endian words of the 16-octet address; both 0 where M_NO_ADDRESS
-    cdef unsigned long long[::1] address0
-    cdef unsigned long long[::1] address1
+    cdef readonly unsigned long long[::1] address0
+    cdef readonly unsigned long long[::1] address1
     # Where RTCP goes: that of a=rtcp, else the media's
-    cdef unsigned long long[::1] rtcp_address0
-    cdef unsigned long long[::1] rtcp_address1
-    cdef unsigned int[::1] port
-    cdef unsigned int[::1] port_count
-    cdef unsigned int[::1] rtcp_port
-    cdef unsigned int[::1] flags
-    cdef unsigned int[::1] ptime
-    cdef unsigned int[::1] codecs
-    cdef unsigned int[::1] codec_type
-    cdef unsigned int[::1] codec_clock
+    cdef readonly unsigned long long[::1] rtcp_address0
+    cdef readonly unsigned long long[::1] rtcp_address1
+    cdef readonly unsigned int[::1] port
+    cdef readonly unsigned int[::1] port_count
+    cdef readonly unsigned int[::1] rtcp_port
+    cdef readonly unsigned int[::1] flags
+    cdef readonly unsigned int[::1] ptime
+    cdef readonly unsigned int[::1] codecs
+    cdef readonly unsigned int[::1] codec_type
+    cdef readonly unsigned int[::1] codec_clock
     # Encoding name, upper case, zero padded, as two little-endian words: 16 octets
-    cdef unsigned long long[::1] codec_name0
-    cdef unsigned long long[::1] codec_name1
+    cdef readonly unsigned long long[::1] codec_name0
+    cdef readonly unsigned long long[::1] codec_name1
     # By payload type, 128 each
-    cdef unsigned long long[::1] static_name0
-    cdef unsigned long long[::1] static_name1
-    cdef unsigned int[::1] static_clock
+    cdef readonly unsigned long long[::1] static_name0
+    cdef readonly unsigned long long[::1] static_name1
+    cdef readonly unsigned int[::1] static_clock
     # Absolute offsets of the words for type and transport
-    cdef int[::1] type_start
-    cdef int[::1] type_end
-    cdef int[::1] transport_start
-    cdef int[::1] transport_end
+    cdef readonly int[::1] type_start
+    cdef readonly int[::1] type_end
+    cdef readonly int[::1] transport_start
+    cdef readonly int[::1] transport_end
     cdef AddressReader reader
     cdef int current
     cdef bint began

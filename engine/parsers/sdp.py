@@ -9,9 +9,8 @@ from __future__ import annotations
 from array import array
 from typing import Any
 
-from engine.parsers.address import AddressReader, address_text
+from engine.parsers.address import AddressReader
 from engine.parsers.sdp_grammar import (
-    DIRECTIONS,
     E_ADDRESS,
     E_FORMAT,
     E_LIMIT,
@@ -44,10 +43,10 @@ from engine.parsers.sdp_grammar import (
     MAX_MEDIA,
     NO_TYPE,
     STATIC_CODECS,
-    name_text,
     name_words,
     static_codec,
 )
+from engine.parsers.sdp_text import media_dicts, media_summary
 
 __all__ = ["ERRORS", "SdpParser", "static_codec", "summarise"]
 
@@ -58,8 +57,6 @@ MAX_NUMBER = 1 << 31
 MASK32 = 0xFFFFFFFF
 ADDRESS_CLEAR = MASK32 ^ (M_MULTICAST | M_NO_ADDRESS | M_UNSPECIFIED)
 DIRECTION_CLEAR = MASK32 ^ (M_SEND | M_RECV)
-MAX_NAMES = 6
-"""Codecs that a summary names."""
 AUDIO, VIDEO, IMAGE, APPLICATION, TEXT = b"audio", b"video", b"image", b"application", b"text"
 RTP, TCP, TLS, AVPF, SAVP, SAVPF, DTLS, UDPTL = (
     b"rtp",
@@ -181,7 +178,7 @@ class SdpParser:
         return begin
 
     def number(self, begin: int, stop: int) -> int:
-        """The digits from begin on as a number, at most MAX_NUMBER, `place` behind them; -1 where no digit is."""
+        """The digits from begin on as a number, at most MAX_NUMBER, `place` behind them; -1 without any."""
         value = 0
         place = begin
         while place < stop and 48 <= self.buf[place] <= 57:
@@ -473,53 +470,11 @@ class SdpParser:
 
     def as_dicts(self) -> list[dict[str, Any]]:
         """The kept media descriptions as dictionaries of plain values; unknown is None."""
-        return [self._as_dict(media) for media in range(self.count)]
-
-    def _as_dict(self, media: int) -> dict[str, Any]:
-        flags = self.flags[media]
-        first = media * MAX_CODECS
-        return {
-            "type": self.bytes_between(self.type_start[media], self.type_end[media]),
-            "port": self.port[media],
-            "port_count": self.port_count[media],
-            "rtcp_port": self.rtcp_port[media] or None,
-            "address": address_text(self.address0[media], self.address1[media]),
-            "rtcp_address": address_text(self.rtcp_address0[media], self.rtcp_address1[media]),
-            "transport": self.bytes_between(self.transport_start[media], self.transport_end[media]),
-            "direction": DIRECTIONS[flags & (M_SEND | M_RECV)],
-            "rejected": bool(flags & M_REJECTED),
-            "held": bool(flags & M_HELD),
-            "secure": bool(flags & M_SECURE),
-            "rtcp_mux": bool(flags & M_RTCP_MUX),
-            "ptime": self.ptime[media] or None,
-            "codecs": [
-                {
-                    "type": None if self.codec_type[codec] == NO_TYPE else self.codec_type[codec],
-                    "name": name_text(self.codec_name0[codec], self.codec_name1[codec]),
-                    "clock": self.codec_clock[codec] or None,
-                }
-                for codec in range(first, first + self.codecs[media])
-            ],
-        }
-
-    def bytes_between(self, begin: int, stop: int) -> str:
-        """A piece of the attached buffer as text."""
-        return bytes(self.buf[begin:stop]).decode("utf-8", "replace")
+        return media_dicts(self)
 
     def summary(self) -> str:
         """One line for an arrow: `audio 40012 PCMA PCMU sendrecv`; media are parted by `, `."""
-        parts = []
-        for media in self.as_dicts():
-            names = [codec["name"] or str(codec["type"]) for codec in media["codecs"]]
-            more = [f"+{len(names) - MAX_NAMES}"] if len(names) > MAX_NAMES else []
-            state = "rejected" if media["rejected"] else media["direction"]
-            held = ["held"] if media["address"] is None and media["held"] else []
-            parts.append(
-                " ".join([media["type"], str(media["port"]), *names[:MAX_NAMES], *more, state, *held])
-            )
-        if self.over_limit:
-            parts.append(f"and {self.over_limit} more")
-        return ", ".join(parts)
+        return media_summary(media_dicts(self), self.over_limit)
 
     @property
     def error_text(self) -> str:

@@ -60,7 +60,7 @@ STATIC_CODECS: dict[int, tuple[str, int]] = {
     33: ("MP2T", 90000),
     34: ("H263", 90000),
 }
-"""Name and clock rate, Hz, of the static payload types (RFC 3551 section 6; 2 and 19 are older and still met)."""
+"""Name and clock rate, Hz, of the static payload types (RFC 3551 section 6; 2 and 19 are older)."""
 
 
 def name_words(name: str) -> tuple[int, int]:

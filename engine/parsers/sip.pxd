@@ -1,5 +1,8 @@
 cimport cython
 
+from engine.parsers cimport octets
+from engine.parsers.sip_values cimport SipValues
+
 # The contract of the SIP scanner; its Python side is sip.py, its tables are those of sip_grammar.py.
 
 cdef const unsigned char[::1] BUCKETS
@@ -7,53 +10,40 @@ cdef const unsigned char[::1] COMPACT
 cdef const unsigned char[::1] KIND
 cdef const unsigned char[::1] LENGTHS
 cdef const unsigned char[::1] LOWER
-cdef const unsigned char[::1] METHOD_BUCKETS
-cdef const unsigned char[::1] METHOD_LENGTHS
-cdef const unsigned char[::1] METHOD_NEXT
-cdef const unsigned char[::1] METHOD_SPELLINGS
 cdef const unsigned char[::1] NEXT
 cdef const unsigned char[::1] SPELLINGS
 cdef const unsigned char[::1] TARGETS
-cdef const unsigned char[::1] GMT
-cdef const unsigned char[::1] PROTOCOL
-cdef const unsigned char[::1] COOKIE
-cdef const unsigned char[::1] BRANCH
-cdef const unsigned char[::1] TAG
 cdef const unsigned char[::1] MULTIPART
 cdef const unsigned char[::1] SDP_TYPE
 cdef const unsigned char[::1] SDP_BEGIN
+cdef const unsigned char[::1] JAK
 
-cdef Py_ssize_t METHOD
-cdef Py_ssize_t URI
-cdef Py_ssize_t STATUS
-cdef Py_ssize_t REASON_PHRASE
-cdef Py_ssize_t CALL_ID
-cdef Py_ssize_t FROM
-cdef Py_ssize_t TO
-cdef Py_ssize_t CSEQ_METHOD
-cdef Py_ssize_t VIA
-cdef Py_ssize_t VIA_BRANCH
-cdef Py_ssize_t CONTACT
-cdef Py_ssize_t CONTENT_TYPE
-cdef Py_ssize_t CONTENT_LENGTH
 cdef Py_ssize_t BODY
+cdef Py_ssize_t CALL_ID
+cdef Py_ssize_t CONTACT
+cdef Py_ssize_t CONTENT_LENGTH
+cdef Py_ssize_t CONTENT_TYPE
+cdef Py_ssize_t CSEQ_METHOD
 cdef Py_ssize_t DATE
-cdef Py_ssize_t MAX_FORWARDS
+cdef Py_ssize_t FROM
+cdef Py_ssize_t METHOD
 cdef Py_ssize_t NO_SLOT
+cdef Py_ssize_t REASON_PHRASE
+cdef Py_ssize_t STATUS
 cdef Py_ssize_t STRIDE
+cdef Py_ssize_t TO
+cdef Py_ssize_t URI
+cdef Py_ssize_t VIA
 
 cdef unsigned int DIGIT
-cdef unsigned int E_BRANCH
 cdef unsigned int E_CSEQ_FORM
 cdef unsigned int E_CSEQ_METHOD
 cdef unsigned int E_CSEQ_NUMBER
-cdef unsigned int E_DATE
 cdef unsigned int E_LENGTH_FORM
 cdef unsigned int E_LENGTH_LARGE
 cdef unsigned int E_LENGTH_NEGATIVE
 cdef unsigned int E_LINE_END
 cdef unsigned int E_LINE_SPACES
-cdef unsigned int E_MAX_FORWARDS
 cdef unsigned int E_NAME
 cdef unsigned int E_NO_CALL_ID
 cdef unsigned int E_NO_CSEQ
@@ -73,22 +63,11 @@ cdef unsigned int E_URI_HEADERS
 cdef unsigned int E_URI_SCHEME
 cdef unsigned int E_URI_SPACES
 cdef unsigned int E_VERSION
-cdef unsigned int E_VIA_FORM
 cdef unsigned int IN_CONTACT
 cdef unsigned int IN_FROM
 cdef unsigned int IN_TO
-cdef unsigned int IN_VIA
-cdef unsigned int K_BRACKETS
-cdef unsigned int K_CLOSE
-cdef unsigned int K_EMPTY
-cdef unsigned int K_NAME
-cdef unsigned int K_QUOTE
-cdef unsigned int K_SPACE
-cdef unsigned int K_TEXT
-cdef unsigned int K_URI
 cdef unsigned int LWS
 cdef unsigned int TOKEN
-
 cdef unsigned int S_COMPACT
 cdef unsigned int S_SDP
 cdef unsigned int S_TRUNCATED
@@ -98,40 +77,30 @@ cdef unsigned int HT
 cdef unsigned int LF
 cdef unsigned int CR
 cdef unsigned int SP
-cdef unsigned int QUOTE
-cdef unsigned int COMMA
 cdef unsigned int MINUS
 cdef unsigned int SLASH
 cdef unsigned int COLON
 cdef unsigned int SEMICOLON
 cdef unsigned int LT
-cdef unsigned int EQUALS
-cdef unsigned int GT
 cdef unsigned int QUESTION
 cdef unsigned int AT
-cdef unsigned int BACKSLASH
 cdef Py_ssize_t MAX_MESSAGE
 cdef Py_ssize_t MAX_METHOD
 cdef Py_ssize_t MAX_KEEPALIVE
-cdef long long MAX_NUMBER
 cdef long long MAX_CSEQ
 
-cdef class SipParser:
-    cdef const unsigned char[::1] buf
+@cython.final
+cdef class SipParser(SipValues):
     cdef public unsigned int status
     cdef public unsigned int method
-    cdef public unsigned int error
     cdef public unsigned int headers
     cdef public unsigned int flags
     cdef public unsigned int cseq
-    # The message: start as given, end behind the body (Content-Length, as far as it is there); absolute
-    cdef public Py_ssize_t start
+    # Behind the body (Content-Length, as far as it is there); absolute, as start is, which is as given
     cdef public Py_ssize_t end
     # The SDP, alone or as one part of a multipart body, relative to start; -1 where there is none
     cdef public Py_ssize_t sdp_start
     cdef public Py_ssize_t sdp_end
-    # 64 offsets relative to start, -1 where absent (engine.shm.records.SLOTS)
-    cdef int[::1] slots
     # First line, absolute: its first octet, its end, the end of its first word, the version of a request
     cdef Py_ssize_t line
     cdef Py_ssize_t line_end
@@ -141,11 +110,10 @@ cdef class SipParser:
     # Content-Length, -1 where absent or no number
     cdef long long length
 
-    cpdef attach(self, const unsigned char[::1] buf)
     @cython.locals(place=Py_ssize_t, octet=cython.uint)
     cpdef bint is_keepalive(self, Py_ssize_t start, Py_ssize_t end) except -1
     cpdef bint looks_like(self, Py_ssize_t start, Py_ssize_t end) except -1
-    @cython.locals(kind=int, body=Py_ssize_t, index=Py_ssize_t)
+    @cython.locals(kind=int, body=Py_ssize_t)
     cpdef int parse(self, Py_ssize_t start, Py_ssize_t end) except -1
 
     @cython.locals(place=Py_ssize_t, stop=Py_ssize_t, octet=cython.uint)
@@ -153,10 +121,6 @@ cdef class SipParser:
     @cython.locals(place=Py_ssize_t)
     cdef int is_response(self, Py_ssize_t end) except -1
     cdef bint is_version(self, Py_ssize_t place) except -1
-    cdef int fail(self, unsigned int error) except -1
-    cdef int put(self, Py_ssize_t slot, Py_ssize_t begin, Py_ssize_t stop) except -1
-    cdef bint has(self, Py_ssize_t slot) except -1
-    cdef Py_ssize_t skip(self, Py_ssize_t place, Py_ssize_t stop) except -1
     @cython.locals(begin=Py_ssize_t, stop=Py_ssize_t)
     cdef int request_line(self) except -1
     @cython.locals(place=Py_ssize_t, colon=cython.bint, query=cython.bint, octet=cython.uint)
@@ -167,40 +131,11 @@ cdef class SipParser:
     cdef Py_ssize_t header_lines(self, Py_ssize_t place, Py_ssize_t end) except -2
     @cython.locals(entry=Py_ssize_t, length=Py_ssize_t, base=Py_ssize_t, index=Py_ssize_t)
     cdef Py_ssize_t identify(self, Py_ssize_t begin, Py_ssize_t stop) except -1
-    @cython.locals(entry=Py_ssize_t, length=Py_ssize_t, base=Py_ssize_t, index=Py_ssize_t)
-    cdef int method_number(self, Py_ssize_t begin, Py_ssize_t stop) except -1
     cdef int header(self, Py_ssize_t slot, Py_ssize_t begin, Py_ssize_t stop) except -1
     cdef int again(self, Py_ssize_t slot) except -1
-    @cython.locals(place=Py_ssize_t, value=cython.longlong)
-    cdef long long number(self, Py_ssize_t begin, Py_ssize_t stop) except -2
     @cython.locals(digits=Py_ssize_t, method=Py_ssize_t, method_end=Py_ssize_t, value=cython.longlong)
     cdef int cseq_value(self, Py_ssize_t begin, Py_ssize_t stop) except -1
-    @cython.locals(index=Py_ssize_t)
-    cdef bint same(self, Py_ssize_t begin, Py_ssize_t stop, Py_ssize_t other, Py_ssize_t other_stop) except -1
     cdef int content_length(self, Py_ssize_t begin, Py_ssize_t stop) except -1
-    @cython.locals(value=cython.longlong)
-    cdef int max_forwards(self, Py_ssize_t begin, Py_ssize_t stop) except -1
-    cdef int date(self, Py_ssize_t begin, Py_ssize_t stop) except -1
-    @cython.locals(index=Py_ssize_t)
-    cdef bint begins(self, Py_ssize_t begin, Py_ssize_t stop, const unsigned char[::1] word) except -1
-    @cython.locals(place=Py_ssize_t, finish=Py_ssize_t)
-    cdef int via(self, Py_ssize_t begin, Py_ssize_t stop) except -1
-    cdef Py_ssize_t quoted(self, Py_ssize_t place, Py_ssize_t stop) except -2
-    @cython.locals(place=Py_ssize_t, left=Py_ssize_t)
-    cdef int address(self, Py_ssize_t begin, Py_ssize_t stop, unsigned int group, Py_ssize_t slot) except -1
-    @cython.locals(colon=cython.bint, octet=cython.uint)
-    cdef Py_ssize_t left_bracket(self, Py_ssize_t place, Py_ssize_t stop) except -2
-    @cython.locals(place=Py_ssize_t, finish=Py_ssize_t)
-    cdef int bracketed(self, Py_ssize_t begin, Py_ssize_t stop, unsigned int group, Py_ssize_t slot) except -1
-    @cython.locals(place=Py_ssize_t, octet=cython.uint)
-    cdef int bare_uri(self, Py_ssize_t begin, Py_ssize_t stop, unsigned int group, Py_ssize_t slot) except -1
-    @cython.locals(colon=Py_ssize_t)
-    cdef int uri(self, Py_ssize_t begin, Py_ssize_t finish, Py_ssize_t place, Py_ssize_t stop, unsigned int group, Py_ssize_t slot) except -1
-    @cython.locals(begin=Py_ssize_t, finish=Py_ssize_t, value=Py_ssize_t, listed=cython.bint)
-    cdef Py_ssize_t parameters(self, Py_ssize_t place, Py_ssize_t stop, unsigned int group, Py_ssize_t wanted) except -1
-    @cython.locals(octet=cython.uint)
-    cdef Py_ssize_t value_end(self, Py_ssize_t place, Py_ssize_t stop, unsigned int group) except -1
-    cdef bint is_wanted(self, Py_ssize_t begin, Py_ssize_t finish, Py_ssize_t wanted) except -1
     cdef int complete(self) except -1
     @cython.locals(begin=Py_ssize_t, stop=Py_ssize_t)
     cdef int content(self, Py_ssize_t body, Py_ssize_t end) except -1

@@ -6,8 +6,7 @@ scanner accepts what it can and names the first defect; it never raises, whateve
 
 from __future__ import annotations
 
-from array import array
-
+from engine.parsers import octets
 from engine.parsers.sip_grammar import (
     BODY,
     BUCKETS,
@@ -19,17 +18,14 @@ from engine.parsers.sip_grammar import (
     CSEQ_METHOD,
     DATE,
     DIGIT,
-    E_BRANCH,
     E_CSEQ_FORM,
     E_CSEQ_METHOD,
     E_CSEQ_NUMBER,
-    E_DATE,
     E_LENGTH_FORM,
     E_LENGTH_LARGE,
     E_LENGTH_NEGATIVE,
     E_LINE_END,
     E_LINE_SPACES,
-    E_MAX_FORWARDS,
     E_NAME,
     E_NO_CALL_ID,
     E_NO_CSEQ,
@@ -49,30 +45,16 @@ from engine.parsers.sip_grammar import (
     E_URI_SCHEME,
     E_URI_SPACES,
     E_VERSION,
-    E_VIA_FORM,
     ERRORS,
     FROM,
     IN_CONTACT,
     IN_FROM,
     IN_TO,
-    IN_VIA,
-    K_BRACKETS,
-    K_CLOSE,
-    K_EMPTY,
-    K_NAME,
-    K_QUOTE,
-    K_SPACE,
-    K_TEXT,
-    K_URI,
     KIND,
     LENGTHS,
     LOWER,
     LWS,
     METHOD,
-    METHOD_BUCKETS,
-    METHOD_LENGTHS,
-    METHOD_NEXT,
-    METHOD_SPELLINGS,
     NEXT,
     NO_SLOT,
     REASON_PHRASE,
@@ -84,8 +66,8 @@ from engine.parsers.sip_grammar import (
     TOKEN,
     URI,
     VIA,
-    VIA_BRANCH,
 )
+from engine.parsers.sip_values import SipValues
 from engine.shm.records import METHODS, S_COMPACT, S_SDP, S_TRUNCATED, SLOTS
 
 __all__ = ["ERRORS", "SipParser"]
@@ -95,54 +77,39 @@ MAX_MESSAGE = 1 << 24
 """Octets; what is longer is no SIP message."""
 MAX_METHOD = 128
 MAX_KEEPALIVE = 64
-MAX_NUMBER = 1 << 40
-"""Where reading a number stops; larger than every limit."""
 MAX_CSEQ = 1 << 31
 """RFC 3261 section 8.1.1.5."""
 UNSTATED = 999
 """Stands for a status code that is not from 1 to 999."""
-GMT, PROTOCOL, COOKIE, BRANCH, TAG = b"gmt", b"sip", b"z9hg4bk", b"branch", b"tag"
-MULTIPART, SDP_TYPE, SDP_BEGIN = b"multipart/", b"application/sdp", b"v=0"
+MULTIPART, SDP_TYPE, SDP_BEGIN, JAK = b"multipart/", b"application/sdp", b"v=0", b"jak"
 """Words to find, in lower case."""
 
-HT, LF, CR, SP, QUOTE, COMMA, MINUS, SLASH, COLON, SEMICOLON, LT, EQUALS, GT, QUESTION, AT, BACKSLASH = (
-    b'\t\n\r ",-/:;<=>?@\\'
-)
+HT, LF, CR, SP, MINUS, SLASH, COLON, SEMICOLON, LT, QUESTION, AT = b"\t\n\r -/:;<?@"
 
 
-class SipParser:
+class SipParser(SipValues):
     """Scans one SIP message of an attached buffer.
 
-    Not SIP leaves `parse()` 0, a request 1, a response 2. Then `status`, `method` (number in
-    engine.shm.records.METHODS), `error` (number in ERRORS), `headers`, `flags` (S_*), `cseq`, `slots` (SLOTS),
-    `start` as given, `end` behind the body as far as it is there, `sdp_start` and `sdp_end`.
+    `parse()` fills `status` (0: request; 999: no code), `method` (number in METHODS), `error` (number in
+    ERRORS), `headers`, `flags` (S_*), `cseq`, `slots` (SLOTS), `start` as given, `end` behind the body as far
+    as it is there, `sdp_start` and `sdp_end` relative to start. METHODS, SLOTS, S_*: engine.shm.records.
     """
 
     def __init__(self) -> None:
-        self.buf: memoryview | bytes = b""
-        self.slots = array("i", [-1] * (2 * len(SLOTS)))
-        self.status = self.method = self.error = self.headers = self.flags = self.cseq = 0
-        self.start = self.end = 0
+        super().__init__()
+        self.status = self.method = self.headers = self.flags = self.cseq = 0
+        self.end = 0
         self.sdp_start = self.sdp_end = -1
         self.line = self.line_end = self.word_end = self.version = self.limit = 0
         self.length = -1
 
-    def attach(self, buf: bytes | bytearray | memoryview) -> None:
-        """Read from `buf` (octets, contiguous) from now on; offsets count from its front."""
-        self.buf = memoryview(buf)
-
     # ------------------------------------------------------------------ what it is
 
     def is_keepalive(self, start: int, end: int) -> bool:
-        """Whether the octets only keep a path open: nothing, CRLFs, zeros (RFC 5626 section 4.4.1) or `jaK`."""
+        """Whether the octets only keep a path open: none, CRLFs (RFC 5626 section 4.4.1), zeros or `jaK`."""
         if end - start > MAX_KEEPALIVE:
             return False
-        if (
-            end - start == 3
-            and self.buf[start] == 106
-            and self.buf[start + 1] == 97
-            and self.buf[start + 2] == 75
-        ):
+        if end - start == 3 and self.begins(start, end, JAK):
             return True
         for place in range(start, end):
             octet = self.buf[place]
@@ -151,7 +118,7 @@ class SipParser:
         return True
 
     def looks_like(self, start: int, end: int) -> bool:
-        """Whether the first line is that of a SIP message, any method, any version, a little broken or not."""
+        """Whether the first line is that of a SIP message: any method, any version, a little broken too."""
         if start >= end or not KIND[self.buf[start]] & (TOKEN | LWS):
             return False
         return self.first_line(start, end) != 0
@@ -174,9 +141,7 @@ class SipParser:
             return self.is_response(end)
         if octet not in (SP, HT):
             return 0
-        while place < end and self.buf[place] != LF:
-            place += 1
-        self.line_end = place
+        self.line_end = place = octets.find(self.buf, place, end, LF)
         while place > self.word_end and KIND[self.buf[place - 1]] & LWS:
             place -= 1
         place -= 7
@@ -196,9 +161,7 @@ class SipParser:
         if place == end or not KIND[self.buf[place]] & DIGIT:
             return 0
         self.word_end = place
-        while place < end and self.buf[place] != LF:
-            place += 1
-        self.line_end = place
+        self.line_end = octets.find(self.buf, place, end, LF)
         return 2
 
     def is_version(self, place: int) -> bool:
@@ -222,8 +185,7 @@ class SipParser:
         self.start = start
         self.end = end
         self.sdp_start = self.sdp_end = self.length = -1
-        for index in range(2 * BODY + 4):
-            self.slots[index] = -1
+        octets.clear(self.slots)
         if end - start > MAX_MESSAGE or start < 0:
             return 0
         kind = self.first_line(start, end)
@@ -240,28 +202,6 @@ class SipParser:
         else:
             self.fail(E_NO_END)
         return kind
-
-    def fail(self, error: int) -> int:
-        """Keep the first defect."""
-        if self.error == 0:
-            self.error = error
-        return 0
-
-    def put(self, slot: int, begin: int, stop: int) -> int:
-        """Fill a slot."""
-        self.slots[2 * slot] = begin - self.start
-        self.slots[2 * slot + 1] = stop - self.start
-        return 0
-
-    def has(self, slot: int) -> bool:
-        """Whether the slot is filled."""
-        return self.slots[2 * slot] >= 0
-
-    def skip(self, place: int, stop: int) -> int:
-        """The first octet from place on that is no white space."""
-        while place < stop and KIND[self.buf[place]] & LWS:
-            place += 1
-        return place
 
     def request_line(self) -> int:
         """Method, Request-URI and version (RFC 3261 section 7.1)."""
@@ -282,7 +222,7 @@ class SipParser:
         return 0
 
     def request_uri(self, begin: int, stop: int) -> int:
-        """What RFC 3261 forbids in a Request-URI: white space, angle brackets, header fields (section 19.1.1)."""
+        """What a Request-URI may not hold: white space, <>, header fields (RFC 3261 section 19.1.1)."""
         colon = query = False
         if begin < stop and self.buf[begin] == LT:
             self.fail(E_URI_BRACKETS)
@@ -344,9 +284,7 @@ class SipParser:
                 colon += 1
             stop = colon
             while stop < end:
-                while stop < end and self.buf[stop] != LF:
-                    stop += 1
-                stop += 1
+                stop = octets.find(self.buf, stop, end, LF) + 1
                 if stop >= end or (self.buf[stop] != SP and self.buf[stop] != HT):
                     break
             self.headers += 1
@@ -378,22 +316,6 @@ class SipParser:
                     return TARGETS[entry]
             entry = NEXT[entry]
         return NO_SLOT
-
-    def method_number(self, begin: int, stop: int) -> int:
-        """The number of a method, case-sensitive (RFC 3261 section 7.1); 0 is any other."""
-        length = stop - begin
-        if length == 0 or length >= STRIDE:
-            return 0
-        entry = METHOD_BUCKETS[length * 32 + (self.buf[begin] & 31)]
-        while entry:
-            base = entry * STRIDE
-            index = 0
-            while index < length and self.buf[begin + index] == METHOD_SPELLINGS[base + index]:
-                index += 1
-            if index == length and METHOD_LENGTHS[entry] == length:
-                return entry
-            entry = METHOD_NEXT[entry]
-        return 0
 
     def header(self, slot: int, begin: int, stop: int) -> int:
         """Take in one header's value; the first of a name fills the slot."""
@@ -435,18 +357,6 @@ class SipParser:
             self.fail(E_TWO_LENGTHS)
         return 0
 
-    def number(self, begin: int, stop: int) -> int:
-        """A decimal number, at most MAX_NUMBER; -1 when anything else stands there."""
-        value = 0
-        if begin == stop:
-            return -1
-        for place in range(begin, stop):
-            if not KIND[self.buf[place]] & DIGIT:
-                return -1
-            if value < MAX_NUMBER:
-                value = value * 10 + self.buf[place] - 48
-        return value
-
     def cseq_value(self, begin: int, stop: int) -> int:
         """CSeq: number and method; a request's method must be the same, a response takes it from here."""
         digits = begin
@@ -470,203 +380,12 @@ class SipParser:
             self.fail(E_CSEQ_METHOD)
         return 0
 
-    def same(self, begin: int, stop: int, other: int, other_stop: int) -> bool:
-        """Whether two places hold the same octets."""
-        if stop - begin != other_stop - other:
-            return False
-        for index in range(stop - begin):
-            if self.buf[begin + index] != self.buf[other + index]:
-                return False
-        return True
-
     def content_length(self, begin: int, stop: int) -> int:
         """Content-Length; what is no number counts as absent."""
         self.length = self.number(begin, stop)
         if self.length < 0:
             self.fail(E_LENGTH_NEGATIVE if begin < stop and self.buf[begin] == MINUS else E_LENGTH_FORM)
         return 0
-
-    def max_forwards(self, begin: int, stop: int) -> int:
-        """RFC 3261 section 20.22."""
-        value = self.number(begin, stop)
-        if value < 0 or value > 255:
-            self.fail(E_MAX_FORWARDS)
-        return 0
-
-    def date(self, begin: int, stop: int) -> int:
-        """RFC 3261 section 20.17: no time zone but GMT."""
-        if stop - begin < 4 or not self.begins(stop - 3, stop, GMT):
-            self.fail(E_DATE)
-        return 0
-
-    def begins(self, begin: int, stop: int, word: bytes) -> bool:
-        """Whether [begin, stop) begins with the word, which is given in lower case."""
-        if stop - begin < len(word):
-            return False
-        for index in range(len(word)):
-            if LOWER[self.buf[begin + index]] != word[index]:
-                return False
-        return True
-
-    def via(self, begin: int, stop: int) -> int:
-        """The topmost Via: its end at the first comma, and its branch (RFC 3261 section 8.1.1.7)."""
-        if not self.begins(begin, stop, PROTOCOL):
-            self.fail(E_VIA_FORM)
-        place = begin
-        while place < stop and self.buf[place] != SEMICOLON and self.buf[place] != COMMA:
-            place += 1
-        finish = self.parameters(place, stop, IN_VIA, VIA_BRANCH)
-        while finish > begin and KIND[self.buf[finish - 1]] & LWS:
-            finish -= 1
-        self.put(VIA, begin, finish)
-        if self.has(VIA_BRANCH):
-            begin = self.start + self.slots[2 * VIA_BRANCH]
-            stop = self.start + self.slots[2 * VIA_BRANCH + 1]
-            if stop - begin == len(COOKIE) and self.begins(begin, stop, COOKIE):
-                self.fail(E_BRANCH)
-        return 0
-
-    # ------------------------------------------------------------------ addresses and parameters
-
-    def quoted(self, place: int, stop: int) -> int:
-        """The place behind the quoted string that begins at place, -1 if it never ends."""
-        place += 1
-        while place < stop and self.buf[place] != QUOTE:
-            if self.buf[place] == BACKSLASH:
-                place += 1
-            place += 1
-        return place + 1 if place < stop else -1
-
-    def address(self, begin: int, stop: int, group: int, slot: int) -> int:
-        """From, To or the first Contact: name-addr or addr-spec, with parameters (RFC 3261 section 20.10)."""
-        place = begin
-        if place < stop and self.buf[place] == QUOTE:
-            place = self.quoted(begin, stop)
-            if place < 0:
-                self.fail(group + K_QUOTE)
-                place = begin + 1
-        left = self.left_bracket(place, stop)
-        if left < 0:
-            return self.bare_uri(begin, stop, group, slot)
-        while place < left:
-            # Octets from 128 on are no tokens either, but UTF-8 names without quotes are too common to be news.
-            if KIND[self.buf[place]] == 0 and self.buf[place] < 128:
-                self.fail(group + K_NAME)
-            place += 1
-        return self.bracketed(left + 1, stop, group, slot)
-
-    def left_bracket(self, place: int, stop: int) -> int:
-        """Where the URI's angle bracket opens, -1 for an addr-spec."""
-        colon = False
-        while place < stop:
-            octet = self.buf[place]
-            if octet == LT:
-                return place
-            if octet == COLON:
-                colon = True
-            elif colon and (octet in (SEMICOLON, COMMA)):
-                return -1
-            place += 1
-        return -1
-
-    def bracketed(self, begin: int, stop: int, group: int, slot: int) -> int:
-        """The URI in angle brackets, and what follows."""
-        place = begin
-        while place < stop and self.buf[place] != GT:
-            place += 1
-        finish = place
-        place += 1
-        if finish == stop:
-            self.fail(group + K_CLOSE)
-            place = begin
-            while place < stop and self.buf[place] != SEMICOLON:
-                place += 1
-            finish = place
-        if begin < finish and (KIND[self.buf[begin]] | KIND[self.buf[finish - 1]]) & LWS:
-            self.fail(group + K_SPACE)
-        return self.uri(begin, finish, place, stop, group, slot)
-
-    def bare_uri(self, begin: int, stop: int, group: int, slot: int) -> int:
-        """A URI without angle brackets: it ends at the first semicolon, of a list at the comma."""
-        if slot == CONTACT and stop - begin == 1 and self.buf[begin] == 42:
-            return 0
-        place = begin
-        while place < stop and self.buf[place] != SEMICOLON:
-            octet = self.buf[place]
-            if octet == COMMA and slot == CONTACT:
-                break
-            if octet in (QUESTION, COMMA):
-                self.fail(group + K_BRACKETS)
-            place += 1
-        return self.uri(begin, place, place, stop, group, slot)
-
-    def uri(self, begin: int, finish: int, place: int, stop: int, group: int, slot: int) -> int:
-        """Note the URI in [begin, finish) without its white space, then the parameters from place on."""
-        begin = self.skip(begin, finish)
-        while finish > begin and KIND[self.buf[finish - 1]] & LWS:
-            finish -= 1
-        colon = begin
-        while colon < finish and self.buf[colon] != COLON:
-            colon += 1
-        if colon == finish:
-            self.fail(group + K_URI)
-        if slot == CONTACT:
-            self.parameters(place, stop, group, NO_SLOT)
-        else:
-            self.put(slot + 1, begin, finish)
-            self.parameters(place, stop, group, slot + 2)
-        return 0
-
-    def parameters(self, place: int, stop: int, group: int, wanted: int) -> int:
-        """Walk `;name=value` from place on, one goes to the slot `wanted`; where the value of the header ends.
-
-        That is at stop, or at the comma of a list.
-        """
-        listed = group >= IN_CONTACT
-        while True:
-            place = self.skip(place, stop)
-            if place == stop or (listed and self.buf[place] == COMMA):
-                return place
-            if self.buf[place] != SEMICOLON:
-                self.fail(group + K_TEXT)
-                while place < stop and self.buf[place] != SEMICOLON:
-                    place += 1
-                continue
-            begin = place = self.skip(place + 1, stop)
-            while place < stop and KIND[self.buf[place]] & TOKEN:
-                place += 1
-            finish = place
-            if begin == finish:
-                self.fail(group + K_EMPTY)
-                continue
-            place = self.skip(place, stop)
-            if place == stop or self.buf[place] != EQUALS:
-                continue
-            value = place = self.skip(place + 1, stop)
-            place = self.value_end(place, stop, group)
-            if wanted != NO_SLOT and self.is_wanted(begin, finish, wanted) and not self.has(wanted):
-                self.put(wanted, value, place)
-
-    def value_end(self, place: int, stop: int, group: int) -> int:
-        """Where the parameter's value that begins at place ends."""
-        if place < stop and self.buf[place] == QUOTE:
-            place = self.quoted(place, stop)
-            if place < 0:
-                self.fail(group + K_QUOTE)
-                return stop
-            return place
-        while place < stop:
-            octet = self.buf[place]
-            if octet == SEMICOLON or KIND[octet] & LWS or (octet == COMMA and group >= IN_CONTACT):
-                return place
-            place += 1
-        return place
-
-    def is_wanted(self, begin: int, finish: int, wanted: int) -> bool:
-        """Whether the parameter's name is the one that fills the slot: branch of Via, else tag."""
-        if wanted == VIA_BRANCH:
-            return finish - begin == len(BRANCH) and self.begins(begin, finish, BRANCH)
-        return finish - begin == len(TAG) and self.begins(begin, finish, TAG)
 
     # ------------------------------------------------------------------ all of it
 
@@ -723,9 +442,7 @@ class SipParser:
         in_head = wanted = False
         sdp = -1
         while place < end:
-            stop = place
-            while stop < end and self.buf[stop] != LF:
-                stop += 1
+            stop = octets.find(self.buf, place, end, LF)
             if place + 1 < end and self.buf[place] == MINUS and self.buf[place + 1] == MINUS:
                 if sdp >= 0:
                     break

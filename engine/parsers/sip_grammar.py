@@ -57,7 +57,7 @@ HEADERS = {
             "diversion",
             "rack",
             "content_encoding",
-        )  # fmt: skip
+        )
     },
 }
 """Header name in lower case to slot."""
@@ -80,7 +80,7 @@ STRIDE = 32
 
 
 def _index(names: tuple[str, ...]) -> tuple[bytes, bytes, bytes, bytes]:
-    """Buckets by (length, first letter), the next entry of the same bucket, lengths, spellings; entry 0 is none."""
+    """Buckets by (length, first letter), next entry of a bucket, lengths, spellings; entry 0 is none."""
     buckets, following, spellings = bytearray(STRIDE * 32), bytearray(len(names)), bytearray()
     for entry, name in enumerate(names):
         spellings += name.encode().ljust(STRIDE, b"\0")

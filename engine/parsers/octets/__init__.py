@@ -1,0 +1,31 @@
+"""Searching octets, uncompiled; the compiled twin of these functions is `__init__.pxd`.
+
+A module pair of that name would be compiled itself, a package is not: hot modules take the functions
+inline, so their place is a header.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from array import array
+
+_PIECE = 1024
+
+
+def find(buf: memoryview | bytes, begin: int, stop: int, octet: int) -> int:
+    """The first place of `octet` in [begin, stop) of `buf`; stop where there is none."""
+    while begin < stop:
+        place = bytes(buf[begin : min(begin + _PIECE, stop)]).find(octet)
+        if place >= 0:
+            return begin + place
+        begin += _PIECE
+    return stop
+
+
+def clear(slots: array[int]) -> int:
+    """Set every element to -1."""
+    for index in range(len(slots)):
+        slots[index] = -1
+    return 0
