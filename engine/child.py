@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import socket
+import time
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1
@@ -82,6 +83,12 @@ class Channel:
                 break
             del self._pending[:sent]
         return True
+
+    def finish(self, seconds: float = 1.0) -> None:
+        """Give the other end time to take what is queued, before a process leaves."""
+        end = time.monotonic() + seconds
+        while not self.flush() and (left := end - time.monotonic()) > 0:
+            select.select([], [self.connection], [], left)
 
     def wait(self, seconds: float) -> bool:
         """Sleep until a message arrives or the time is over; whether one has."""

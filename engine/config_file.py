@@ -84,7 +84,7 @@ class Document:
                 stack.extend((item, depth + 1) for item in value)
 
     def where(self, place: Place) -> str:
-        """`file:line:column` of a value (of its key, in a mapping); of what is above it where it is absent."""
+        """`file:line:column` of a value (in a mapping, of its key), or of what is above an absent one."""
         node, mark = self.root, None
         for step in place:
             if isinstance(node, yaml.MappingNode):

@@ -20,7 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from engine.child import Channel
-from engine.errors import OtusError
+from engine.errors import ExitCode, NotPermittedError, OtusError, UsageError
 from engine.log import log
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ class Child:
         self.restarts = 0
         self.last_error = ""
         """The last line that it wrote to standard error before it died."""
+        self.failure: OtusError | None = None
+        """The error for people with which it refused to start."""
         self.on_message: Callable[[dict[str, Any]], None] | None = None
         self.on_state: Callable[[str], None] | None = None
         """Called with each new state."""
@@ -122,10 +124,12 @@ class Child:
         loop.add_reader(ours.fileno(), self._read_channel)
 
     async def ready(self) -> None:
-        """Wait until it runs; OtusError with its last error line if it cannot."""
+        """Wait until it runs; OtusError with what it said if it cannot."""
         await self._settled.wait()
         if self.state == "failed":
-            raise OtusError(f"{self.name} cannot start: {self.last_error or 'it ended at once'}")
+            raise self.failure or OtusError(
+                f"{self.name} cannot start: {self.last_error or 'it ended at once'}"
+            )
 
     async def stop(self, seconds: float) -> None:
         """Ask it to finish; kill it after `seconds`. Returns when it is gone."""
@@ -269,7 +273,8 @@ class Child:
     def _boot_failed(self, code: int) -> None:
         self._boot_failures += 1
         self.last_error = _error_line(self._lines) or self.last_error or f"exit code {code}"
-        if self._boot_failures >= 2:
+        self.failure = _refusal(self._lines, code)
+        if self._boot_failures >= 2 or self.failure is not None:
             self._set_state("failed")
         else:
             self._restart(code)
@@ -319,12 +324,23 @@ def _resolve(future: asyncio.Future[Any], message: dict[str, Any]) -> None:
     future.set_exception(trouble)
 
 
-def _error_line(lines: Sequence[str]) -> str:
+def _error_line(lines: Sequence[str] | deque[str]) -> str:
     """What a dead child said last: its error for people, else the last line of a traceback."""
     for line in lines:
         if line.startswith("otus: "):
             return line.removeprefix("otus: ")
     return lines[-1] if lines else ""
+
+
+def _refusal(lines: Sequence[str] | deque[str], code: int) -> OtusError | None:
+    """The error of a child that knows why it cannot run: another start would not help."""
+    for position, line in enumerate(lines):
+        if line.startswith("otus: ") and code in (ExitCode.FAILED, ExitCode.USAGE, ExitCode.NOT_PERMITTED):
+            kind = {ExitCode.USAGE: UsageError, ExitCode.NOT_PERMITTED: NotPermittedError}.get(
+                ExitCode(code), OtusError
+            )
+            return kind(line.removeprefix("otus: "), lines[position + 1] if position + 1 < len(lines) else "")
+    return None
 
 
 class Supervisor:

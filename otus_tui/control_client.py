@@ -128,6 +128,17 @@ class ControlClient:
         except OSError as error:
             raise ClientError(f"the connection to the engine broke: {error.strerror or error}") from error
 
+    def wait_closed(self, seconds: float) -> None:
+        """Wait until the engine hangs up."""
+        self._socket.settimeout(seconds)
+        try:
+            while self._reader.readline(MAX_LINE):
+                pass
+        except TimeoutError as error:
+            raise ClientError(f"the engine still runs after {seconds:.0f} s") from error
+        except OSError:
+            pass
+
     def close(self) -> None:
         """Hang up."""
         if hasattr(self, "_reader"):
@@ -141,14 +152,14 @@ class ControlClient:
         self.close()
 
 
-def engine_listens(path: str) -> bool:
-    """Whether somebody accepts connections at `path`."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(2.0)
-        try:
-            probe.connect(path)
-        except OSError:
-            return False
+def _answers(path: str) -> bool:
+    """Whether an engine says hello at `path`: it does so when its first task runs."""
+    try:
+        ControlClient(path, 1.0).close()
+    except ClientError as error:
+        if error.rpc_code or "protocol" in error.message:
+            raise
+        return False
     return True
 
 
@@ -163,7 +174,7 @@ def start_engine(args: Sequence[str] = (), path: str | None = None) -> str:
     with open(os.path.join(os.path.dirname(os.path.abspath(path)), "engine.log"), "w+b") as log:
         process = _spawn(["--socket", path, *args], log, ())
         deadline = time.monotonic() + START_TIMEOUT
-        while not engine_listens(path):
+        while not _answers(path):
             if process.poll() is not None:
                 raise _died(log, process.returncode)
             if time.monotonic() > deadline:

@@ -7,6 +7,7 @@ A connection's requests are answered in their order. A client that does not read
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import grp
 import inspect
@@ -166,8 +167,11 @@ class Server:
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def listen(self, path: str, group: str = "") -> None:
-        """Open the socket at `path`, 0660, for `group` where it exists; OtusError if somebody has it."""
+    def bind(self, path: str, group: str = "") -> socket.socket:
+        """Take the socket at `path`, 0660, for `group` where it exists; OtusError if somebody has it.
+
+        Clients wait in its queue until `serve()`.
+        """
         try:
             self._group = grp.getgrnam(group).gr_gid if group else None
         except KeyError:
@@ -175,6 +179,10 @@ class Server:
         listener = bind_socket(path, self._group)
         state = os.stat(path)
         self._path, self._identity = path, (state.st_dev, state.st_ino)
+        return listener
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Accept clients from now on."""
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_LINE)
 
     async def adopt(self, connected: socket.socket) -> None:
@@ -200,12 +208,11 @@ class Server:
         """Hang up on everybody and remove the socket, if it is still ours."""
         if self._server is not None:
             self._server.close()
-            try:
+        if self._path:
+            with contextlib.suppress(OSError):
                 state = os.stat(self._path)
                 if (state.st_dev, state.st_ino) == self._identity:
                     os.unlink(self._path)
-            except OSError:
-                pass
         for connection in list(self.connections):
             connection.close()
         for task in list(self._tasks):

@@ -8,8 +8,8 @@ Started as `python -m engine.pipeline.worker FD`. Configuration (first line on t
      "processors": [{"plugin", "priority", "config"}], "node": {labels}, "tunnels": bits,
      "reassembly": {"timeout_ns", "max_datagrams", "max_bytes"}, "options": {... of the Pipeline}}
 
-It tells {"state": "running"}, of a file also {"progress": {...}} and, at its end, {"state": "finished"};
-then it stays until it is told to go, so that its heartbeat goes on and its tables stay warm.
+It tells {"state": "running"}, of a file also {"progress": {...}} and, before it leaves at its end,
+{"state": "finished"}.
 """
 
 from __future__ import annotations
@@ -115,6 +115,7 @@ class Worker:
         """The last act."""
         self.beat()
         self.words[layout.STATE] = STOPPED
+        self.channel.finish()
 
 
 class RingWorker(Worker):
@@ -184,8 +185,6 @@ class FileWorker(Worker):
             self._progress(file, True, warning or file.truncated)
             self.channel.send({"state": "finished"})
         file.close()
-        while self.beat():
-            self.channel.wait(POLL_MS / 1000)
 
     def _wait_for_reader(self) -> None:
         """Pause while more than half of the evidence ring is unread.

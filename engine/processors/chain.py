@@ -38,7 +38,8 @@ class Chain:
             try:
                 if not processor.process(labels):
                     return False
-            except Exception:  # noqa: BLE001 -- a plugin must not take the packet road down
+            except Exception:
+                # A plugin must not take the packet road down.
                 self.errors += 1
         return True
 

@@ -66,7 +66,9 @@ class OutputMaker:
         if self._flow_labels is None or header.flow_slot == records.NO_SLOT:
             return {}
         found = self._flow_labels(header.flow_slot, header.flow_generation, payload_type)
-        return dict(found) if found else {}
+        if found is None:
+            return {}
+        return {key: value for key, value in zip(("call-id", "codec"), found, strict=True) if value}
 
     def _sip(self, timestamp: int, body: bytes) -> OutputPacket:
         record = records.sip_record(body)

@@ -2,8 +2,8 @@
 
 Started as `python -m engine.reporters.sender FD`. Configuration (first line on the control socket):
 {"task", "parent", "rings": [fd], "figures": fd, "flows": fd | null, "reporters": [{"type", "config"}],
-"labels": {static}, "send_timeout", "max_retries"}. Told {"drain": true} it reports what is left, for at
-most a second, and ends; so it does when its supervisor is gone.
+"processors": [label processors], "node": {labels}, "send_timeout", "max_retries"}. Told to end (SIGTERM) it
+reports what is left, for at most a second; so it does when its supervisor is gone.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from engine import child
+from engine.errors import OtusError
 from engine.log import log
+from engine.processors.chain import build_chain
 from engine.reporters.console import ConsoleReporter
 from engine.reporters.figures import CPU_TIME, HEARTBEAT, PID, STATE, SenderFigures
 from engine.reporters.file import FileReporter
 from engine.reporters.output import OutputMaker
 from engine.reporters.queue import Item, ReporterQueue
-from engine.shm.ring import READ, RingReader, open_ring
+from engine.shm.ring import LOST, NEXT_SEQUENCE, RingReader, open_ring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 REPORTERS: dict[str, type[Reporter]] = {"console": ConsoleReporter, "file": FileReporter}
 TAKE = 256
 IDLE = 0.02
-DRAIN = 1.0
+DRAIN = 0.5
 """Seconds for the rest of the rings at the end, and as many for the queues."""
 
 
@@ -42,7 +44,11 @@ class Sender:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.figures = SenderFigures.open(config["figures"])
         self.readers = [RingReader(open_ring(fd)) for fd in config["rings"]]
-        self.maker = OutputMaker(config["task"], config["labels"], config.get("flows"))
+        self.maker = OutputMaker(
+            config["task"],
+            build_chain(config["processors"], config["node"]).static_labels(),
+            config.get("flows"),
+        )
         self.lock = threading.Lock()
         self.queues: list[ReporterQueue] = []
         for number, spec in enumerate(config["reporters"]):
@@ -66,7 +72,7 @@ class Sender:
         """Book what a killed predecessor had taken, and begin."""
         words = self.figures.words
         words[PID] = os.getpid()
-        taken = sum(int(reader.words[READ]) for reader in self.readers)
+        taken = sum(int(reader.words[NEXT_SEQUENCE]) - int(reader.words[LOST]) for reader in self.readers)
         self.figures.add("lost_with_sender", max(0, taken - self.figures.settled()))
         for queue in self.queues:
             self.figures.add_reporter(queue.number, "queued", 0)
@@ -123,7 +129,11 @@ def main() -> None:
     """Run until told to end."""
     channel, config, stop = child.begin(int(sys.argv[1]), signal.SIGTERM)
     log.fields = {"task": config["task"]}
-    sender = Sender(config)
+    try:
+        sender = Sender(config)
+    except OtusError as error:
+        sys.stderr.write(f"otus: {error.message}\n{error.hint}\n")
+        raise SystemExit(error.code) from error
     sender.start()
     channel.send({"state": "running"})
     beaten = reported = 0.0
@@ -138,8 +148,7 @@ def main() -> None:
             reported = now
         if taken < TAKE:
             channel.wait(0.001 if taken else IDLE)
-        if any("drain" in message for message in channel.receive()):
-            break
+        channel.receive()
     sender.finish()
     channel.send({"state": "stopped"})
 

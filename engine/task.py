@@ -1,0 +1,491 @@
+"""One task (requirement 6.4): validate, build, run, clean up; it owns its sockets, memory and processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from engine.books import make_books
+from engine.capture.sink import PacketSink
+from engine.config import Filter
+from engine.errors import OtusError, UsageError
+from engine.log import log
+from engine.reporters.figures import HEARTBEAT as SENDER_HEARTBEAT
+from engine.reporters.figures import SenderFigures
+from engine.shm import counters as layout
+from engine.shm import ring
+from engine.shm.counters import Counters
+from engine.shm.flows import FlowTable
+from engine.shm.streams import StreamTable
+from engine.supervisor import Child, Supervisor
+from engine.task_config import calls_config, sender_config, worker_config
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from engine.capture.af_packet import RingSocket
+    from engine.config import NodeConfig, TaskConfig
+    from engine.shm.region import Region
+    from engine.snapshot import Books, CaptureFigures, LoadProgress, TaskSection, WorkerFigures
+
+EVIDENCE_OCTETS = {"af_packet_v3": 8 << 20, "pcap": 32 << 20}
+"""Of one worker; touched as it is used."""
+MEAN_RECORD = 512
+"""Octets of a send ring by record: media in short records, SIP in long ones."""
+WORKER_STOP = 0.9
+SENDER_STOP = 1.2
+CALLS_STOP = 0.3
+FILE_DRAIN = 30.0
+DROP_ALL = [(0x06, 0, 0, 0)]
+"""BPF_RET 0: nothing enters the ring any more."""
+STANDARD_INPUT = "-"
+FINAL = ("stopped", "failed", "finished")
+
+
+def effective_workers(config: TaskConfig, node: NodeConfig) -> int:
+    """How many workers a task gets; UsageError if it wants more than the node allows."""
+    cpus = len(os.sched_getaffinity(0))
+    limit = node.resources.max_workers or cpus
+    if config.capture.driver == "pcap" or os.environ.get("OTUS_PURE", "") not in ("", "0"):
+        return 1
+    if node.resources.max_workers and config.capture.workers > limit:
+        raise UsageError(
+            f"task {config.id}: capture.workers is {config.capture.workers}, this node allows {limit}",
+            f"ask for at most {limit}, or 0 for one per CPU; see resources.max_workers in the node file",
+        )
+    return config.capture.workers or min(limit, cpus)
+
+
+class Task:
+    """One task and all that belongs to it.
+
+    `state`: creating, running, stopping, stopped, failed, finished (a file was read to its end). After
+    its end the tables and the calls process stay, so that it can still be asked, until `release()`.
+    """
+
+    def __init__(self, config: TaskConfig, node: NodeConfig, supervisor: Supervisor) -> None:
+        self.config = config
+        self.node = node
+        self.id = config.id
+        self.state = "creating"
+        self.error = ""
+        self.started_ns = time.time_ns()
+        self.stopped_ns: int | None = None
+        self.filter_text = ""
+        self.on_end: Callable[[Task], None] | None = None
+        """Called when it ended by itself."""
+        self.calls: Child | None = None
+        self.calls_restarts = 0
+        self.file_fd: int | None = None
+        self._supervisor = supervisor
+        self._rings: list[RingSocket] = []
+        self._generations: list[int] = []
+        self._links: list[str] = []
+        self._ring_totals: list[dict[str, int]] = []
+        self._counters: list[Counters] = []
+        self._evidence: list[Region] = []
+        self._send: list[Region] = []
+        self._flows: FlowTable | None = None
+        self._streams: StreamTable | None = None
+        self._figures: SenderFigures | None = None
+        self._workers: list[Child] = []
+        self._sender: Child | None = None
+        self._problems: list[str] = []
+        self._progress: LoadProgress | None = None
+        self._file_facts: dict[str, Any] = {}
+        self._measure: asyncio.Task[None] | None = None
+        self._calls_beat = -1
+        self._background: set[asyncio.Task[None]] = set()
+        self._ended = False
+
+    # ---- validate and build ----
+
+    async def create(self) -> None:
+        """Validate, build and run; OtusError, with nothing left behind, if it does not come to run."""
+        try:
+            workers = effective_workers(self.config, self.node)
+            program = await asyncio.to_thread(self._validate)
+            self._build_memory(workers)
+            if self.config.capture.driver == "af_packet_v3":
+                await asyncio.to_thread(self._open_rings, workers, program)
+            await self._start_children(workers)
+        except BaseException as error:
+            self.state = "failed"
+            self.error = getattr(error, "message", str(error))
+            await self._stop_children()
+            self._close_capture()
+            await self.release()
+            raise
+        self.state = "running"
+        self._measure = asyncio.create_task(self._measure_rings())
+        log.info("task", "running", task=self.id, workers=workers)
+
+    def _validate(self) -> Any:
+        """What can be wrong with capture and filter; returns the compiled filter of a live task."""
+        capture = self.config.capture
+        rules = self.config.filter.model_dump()
+        for parser in self.config.parsers:
+            if parser.plugin == "rtp" and parser.config.get("raw") and not self.config.all_reporters():
+                log.warning("task", "rtp.raw without a reporter changes nothing", task=self.id)
+        if capture.driver == "pcap":
+            if rules != Filter.model_validate({}).model_dump():
+                raise UsageError(
+                    f"task {self.id}: a capture file is read as a whole, without `filter:`",
+                    "cut it first: tcpdump -r FILE -w OUT 'FILTER'; or filter what the screens show",
+                )
+            _check_file(capture.file, self.file_fd)
+            return None
+        from engine.capture import filters, interfaces
+
+        interfaces.require(capture.interface)
+        self.filter_text = filters.expression_of(rules)
+        return filters.live_program(rules, capture.config.snaplen)
+
+    def _build_memory(self, workers: int) -> None:
+        stores = self.node.stores
+        self._counters = [Counters.create(self.id, number) for number in range(workers)]
+        octets = EVIDENCE_OCTETS[self.config.capture.driver]
+        self._evidence = [ring.create(self.id, number, octets) for number in range(workers)]
+        self._flows = FlowTable.create(self.id, 0, stores.flows)
+        self._streams = StreamTable.create(self.id, 0, stores.streams)
+        if self.config.all_reporters():
+            capacity = self.node.backpressure.send_buffer.capacity
+            size = max(1 << 20, capacity * MEAN_RECORD)
+            self._send = [ring.create(self.id, number, size, capacity) for number in range(workers)]
+            self._figures = SenderFigures.create(self.id)
+
+    def _open_rings(self, workers: int, program: Any) -> None:
+        from engine.capture import af_packet
+
+        self._rings = af_packet.open_rings(self.config.capture.model_dump(), workers, program)
+        self._generations = [socket.generation for socket in self._rings]
+        self._links = ["up"] * len(self._rings)
+        self._ring_totals = [{"packets": 0, "drops": 0, "freezes": 0} for _ in self._rings]
+
+    async def _start_children(self, workers: int) -> None:
+        self._calls_beat = os.memfd_create("otus-calls", os.MFD_CLOEXEC)
+        os.ftruncate(self._calls_beat, 8)
+        self.calls = Child("calls", "engine.calls.process", self._configure_calls, self._calls_heartbeat)
+        self.calls.on_restart = self._calls_restarted
+        children = [self.calls]
+        if self._figures is not None:
+            words = self._figures.words
+            self._sender = Child(
+                "sender",
+                "engine.reporters.sender",
+                self._configure_sender,
+                lambda: int(words[SENDER_HEARTBEAT]),
+            )
+            self._sender.on_message = self._from_sender
+            children.append(self._sender)
+        for number in range(workers):
+            worker = Child(
+                f"worker {number}",
+                "engine.pipeline.worker",
+                lambda number=number: self._configure_worker(number),
+                lambda number=number: int(self._counters[number].words[layout.HEARTBEAT]),  # type: ignore[misc]
+            )
+            worker.on_message = self._from_worker
+            self._workers.append(worker)
+        children += self._workers
+        for child in children:
+            self._supervisor.add(child)
+            child.start()
+        for child in children:
+            await child.ready()
+        for child in children:
+            child.on_state = lambda state, child=child: self._child_changed(child, state)  # type: ignore[misc]
+            if child.state in ("failed", "finished"):
+                self._child_changed(child, child.state)
+
+    def _configure_worker(self, number: int) -> tuple[dict[str, Any], list[int]]:
+        shared = {
+            "index": number,
+            "counters": self._counters[number].region.fd,
+            "evidence": self._evidence[number].fd,
+            "send": self._send[number].fd if self._send else None,
+            "flows": self._flows.region.fd if self._flows else None,
+            "streams": self._streams.region.fd if self._streams else None,
+        }
+        descriptors = [int(fd) for key, fd in shared.items() if key != "index" and fd is not None]
+        if self._rings:
+            socket = self._rings[number]
+            new = socket.generation != self._generations[number]
+            self._generations[number] = socket.generation
+            blocks = self.node.backpressure.pipeline_channel.capacity
+            source: dict[str, Any] = {
+                "kind": "ring",
+                "fd": socket.fileno(),
+                "block_size": socket.block_size,
+                "block_count": socket.block_count,
+                "max_waiting": min(blocks, socket.block_count),
+                "new": new,
+            }
+            descriptors.append(socket.fileno())
+        else:
+            source = {"kind": "file", "path": self.config.capture.file, "fd": self.file_fd}
+            descriptors += [] if self.file_fd is None else [self.file_fd]
+        return {**worker_config(self.config, self.node), **shared, "source": source}, descriptors
+
+    def _calls_heartbeat(self) -> int:
+        return int.from_bytes(os.pread(self._calls_beat, 8, 0), "little")
+
+    def _configure_sender(self) -> tuple[dict[str, Any], list[int]]:
+        rings = [region.fd for region in self._send]
+        figures = self._figures.region.fd if self._figures else -1
+        flows = self._flows.region.fd if self._flows else -1
+        shared = {"rings": rings, "figures": figures, "flows": flows}
+        return {**sender_config(self.config, self.node), **shared}, [*rings, figures, flows]
+
+    def _configure_calls(self) -> tuple[dict[str, Any], list[int]]:
+        evidence = [region.fd for region in self._evidence]
+        streams = self._streams.region.fd if self._streams else -1
+        shared = {"evidence_fds": evidence, "streams_fd": streams, "heartbeat_fd": self._calls_beat}
+        return {**calls_config(self.config, self.node), **shared}, [*evidence, streams, self._calls_beat]
+
+    # ---- run ----
+
+    def _from_worker(self, message: dict[str, Any]) -> None:
+        progress = message.get("progress")
+        if progress is not None:
+            self._progress = {
+                "path": self.config.capture.file,
+                "octets": progress["octets"],
+                "size": progress["size"],
+                "packets": progress["packets"],
+                "done": progress["done"],
+                "warning": progress["warning"],
+            }
+            self._file_facts = progress
+
+    def _from_sender(self, message: dict[str, Any]) -> None:
+        if "problems" in message:
+            self._problems = message["problems"]
+
+    def _calls_restarted(self) -> None:
+        self.calls_restarts += 1
+
+    def _child_changed(self, child: Child, state: str) -> None:
+        """A child failed for good, or the file is read."""
+        if self.state not in ("running", "creating"):
+            return
+        if state == "failed":
+            self._later(self._end("failed", f"{child.name}: {child.last_error}"))
+        elif state == "finished" and all(worker.state == "finished" for worker in self._workers):
+            self._later(self._finish())
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _finish(self) -> None:
+        """The file is read: wait until the calls process has seen all of it."""
+        deadline = time.monotonic() + FILE_DRAIN
+        while time.monotonic() < deadline and any(ring.figures(r)["unread"] for r in self._evidence):
+            await asyncio.sleep(0.01)
+        await self._end("finished", "")
+
+    async def _end(self, state: str, error: str) -> None:
+        if self.state in ("stopping", *FINAL):
+            return
+        self.state = "stopping"
+        await self._stop_children()
+        self._close_capture()
+        self.state, self.error = state, error
+        self.stopped_ns = time.time_ns()
+        (log.error if error else log.info)("task", error or state, task=self.id)
+        if self.on_end is not None:
+            self.on_end(self)
+
+    async def _measure_rings(self) -> None:
+        """Read the sockets' statistics (nobody else may: reading clears them) and mend the interfaces."""
+        while self.state == "running" and self._rings:
+            try:
+                await self._look_at_rings()
+            except OSError as error:
+                log.error("capture", f"statistics: {error}", task=self.id)
+            await asyncio.sleep(0.5)
+
+    async def _look_at_rings(self) -> None:
+        for number, socket in enumerate(self._rings):
+            self._ring_totals[number] = socket.statistics()
+            link = socket.check()
+            if link != self._links[number]:
+                log.warning("capture", f"{socket.interface} is {link}", task=self.id)
+                self._links[number] = link
+            if socket.generation != self._generations[number]:
+                worker = self._workers[number]
+                await worker.stop(WORKER_STOP)
+                worker.start()
+
+    # ---- clean up ----
+
+    async def stop(self) -> None:
+        """End it: the rings are read empty, the sender sends what it has, the sockets are closed."""
+        if self.state in FINAL:
+            return
+        await self._end("stopped", "")
+        while self.state == "stopping":
+            await asyncio.sleep(0.01)
+
+    async def _stop_children(self) -> None:
+        if self._measure is not None:
+            self._measure.cancel()
+            await asyncio.gather(self._measure, return_exceptions=True)
+            self._measure = None
+        for socket in self._rings:
+            with contextlib.suppress(OSError, OtusError):
+                socket.set_filter(list(DROP_ALL))
+        await asyncio.gather(*(worker.stop(WORKER_STOP) for worker in self._workers))
+        for counters in self._counters:
+            if counters.get("received"):
+                counters.recover()
+        if self._sender is not None:
+            await self._sender.stop(SENDER_STOP)
+            if self._figures is not None:
+                taken = sum(int(r.words[ring.NEXT_SEQUENCE]) - int(r.words[ring.LOST]) for r in self._send)
+                self._figures.add("lost_with_sender", max(0, taken - self._figures.settled()))
+        for child in [*self._workers, *([self._sender] if self._sender else [])]:
+            self._supervisor.remove(child)
+
+    def _close_capture(self) -> None:
+        for number, socket in enumerate(self._rings):
+            with contextlib.suppress(OSError):
+                self._ring_totals[number] = socket.statistics()
+            socket.close()
+        self._ended = True
+        if self.file_fd is not None:
+            os.close(self.file_fd)
+            self.file_fd = None
+
+    async def release(self) -> None:
+        """Forget everything: the calls process ends, the shared memory is given back."""
+        if self.calls is not None:
+            self._supervisor.remove(self.calls)
+            await self.calls.stop(CALLS_STOP)
+            self.calls = None
+        regions = [*self._evidence, *self._send, *(counters.region for counters in self._counters)]
+        regions += [
+            table.region for table in (self._flows, self._streams, self._figures) if table is not None
+        ]
+        for region in regions:
+            with contextlib.suppress(OSError):
+                os.close(region.fd)
+        if self._calls_beat >= 0:
+            os.close(self._calls_beat)
+            self._calls_beat = -1
+        self._rings = []
+
+    # ---- figures ----
+
+    def books(self) -> Books:
+        """The ledger now."""
+        drops = {"kernel_ring": sum(t["drops"] for t in self._ring_totals)} if self._ring_totals else None
+        return make_books(self._counters, self._send, self._figures, drops, self._ended)
+
+    def summary(self) -> dict[str, Any]:
+        """TASK of engine.control.methods."""
+        capture = self.config.capture
+        return {
+            "task_id": self.id,
+            "state": self.state,
+            "driver": capture.driver,
+            "interface": capture.interface or None,
+            "workers": len(self._workers),
+            "started": self.started_ns,
+            "stopped": self.stopped_ns,
+            "error": self.error,
+            "file": capture.file or None,
+        }
+
+    def section(self) -> TaskSection:
+        """Its part of the snapshot."""
+        newest = max((int(c.words[layout.PACKET_TIME]) for c in self._counters), default=0)
+        return {
+            "task_id": self.id,
+            "state": self.state,
+            "driver": self.config.capture.driver,
+            "interface": self.config.capture.interface,
+            "filter": self.filter_text,
+            "started_ns": self.started_ns,
+            "stopped_ns": self.stopped_ns,
+            "error": self.error,
+            "capture": self._capture_figures(),
+            "workers": [self._worker_figures(number) for number in range(len(self._workers))],
+            "reporters": self._reporter_figures(),
+            "books": self.books(),
+            "progress": self._progress,
+            "newest_packet_ns": newest or None,
+        }
+
+    def _capture_figures(self) -> list[CaptureFigures]:
+        if not self._ring_totals:
+            name = self.config.capture.file
+            empty = dict.fromkeys(
+                ("ring_packets", "ring_drops", "ring_freezes", "blocks_waiting", "blocks_total")
+            )
+            return [{"interface": name, "link": "file", **empty}]  # type: ignore[typeddict-item]
+        return [
+            {
+                "interface": self.config.capture.interface,
+                "ring_packets": totals["packets"],
+                "ring_drops": totals["drops"],
+                "ring_freezes": totals["freezes"],
+                "blocks_waiting": None if self._ended else self._rings[number].blocks_waiting(),
+                "blocks_total": None if self._ended else self._rings[number].block_count,
+                "link": self._links[number],
+            }
+            for number, totals in enumerate(self._ring_totals)
+        ]
+
+    def _worker_figures(self, number: int) -> WorkerFigures:
+        worker, counters = self._workers[number], self._counters[number]
+        words = counters.words
+        beat = int(words[layout.HEARTBEAT])
+        first = layout.FIRST_LATENCY
+        return {
+            "index": number,
+            "pid": worker.pid,
+            "state": worker.state,
+            "restarts": worker.restarts,
+            "heartbeat_age_s": max(0.0, (time.monotonic_ns() - beat) / 1e9) if beat and worker.pid else None,
+            "cpu_s": int(words[layout.CPU_TIME]) / 1e9,
+            "counters": counters.as_dict(),
+            "send_ring": ring.figures(self._send[number]) if self._send else None,
+            "evidence_ring": ring.figures(self._evidence[number]),
+            "latency_buckets": list(words[first : first + layout.LATENCY_BUCKETS]),
+        }
+
+    def _reporter_figures(self) -> list[dict[str, Any]]:
+        if self._figures is None or self._sender is None:
+            return []
+        return [
+            {
+                "type": reporter.type,
+                "target": reporter.config.get("path"),
+                **self._figures.reporter(number),
+                "problem": self._problems[number] if number < len(self._problems) else "",
+                "sender_pid": self._sender.pid,
+                "sender_state": self._sender.state,
+                "restarts": self._sender.restarts,
+            }
+            for number, reporter in enumerate(self.config.all_reporters())
+        ]
+
+
+def _check_file(path: str, descriptor: int | None) -> None:
+    """Open a capture file and read its header; OtusError says what is wrong with it."""
+    if path == STANDARD_INPUT or descriptor is not None:
+        if descriptor is None:
+            raise UsageError("standard input can only be read with otus-tui -I -", "name a file")
+        return
+    from engine.capture.pcap_file import PcapFile
+
+    with contextlib.suppress(FileNotFoundError):
+        if not os.path.isfile(path) and os.path.exists(path) and not os.path.isdir(path):
+            return
+    PcapFile(path, PacketSink()).close()

@@ -1,0 +1,96 @@
+"""From the configuration models to the plain values that the children of a task are started with."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.config import NodeConfig, ParserRef, TaskConfig
+
+TUNNEL_BITS = {"vxlan": 1, "gre": 2, "erspan": 3, "geneve": 4, "ipip": 5}
+"""Positions in engine.shm.records.TUNNELS."""
+
+
+def _parser(config: TaskConfig, name: str) -> ParserRef | None:
+    return next((parser for parser in config.parsers if parser.plugin == name and parser.enabled), None)
+
+
+def _processors(config: TaskConfig) -> list[dict[str, Any]]:
+    return [
+        {"plugin": ref.plugin, "priority": ref.priority, "config": ref.config}
+        for ref in config.processors
+        if ref.enabled
+    ]
+
+
+def node_labels(node: NodeConfig) -> dict[str, str]:
+    """What a label processor without labels of its own writes (requirement 5.5.5)."""
+    name = node.node.id or node.node.hostname or os.uname().nodename
+    labels = {"node": name, "dc": node.node.dc, "env": node.node.env}
+    return {key: value for key, value in labels.items() if value}
+
+
+def worker_config(config: TaskConfig, node: NodeConfig) -> dict[str, Any]:
+    """Everything of engine.pipeline.worker's configuration but the descriptors."""
+    reassembly = node.core.decoder.ip_reassembly
+    tunnels = node.core.decoder.tunnel.model_dump()
+    offline = config.capture.driver == "pcap"
+    sip, rtp = _parser(config, "sip"), _parser(config, "rtp")
+    return {
+        "task": config.id,
+        "tunnels": sum(1 << bit for name, bit in TUNNEL_BITS.items() if tunnels[name] or offline),
+        "reassembly": {
+            "timeout_ns": int(reassembly.timeout * 1e9),
+            "max_datagrams": reassembly.max_fragments,
+            "max_bytes": reassembly.max_bytes,
+        },
+        "processors": _processors(config),
+        "node": node_labels(node),
+        "options": {
+            "parse_sip": sip is not None,
+            "parse_rtp": rtp is not None,
+            "sip_ports": sip.config.get("ports", []) if sip else [],
+            "track_media": bool(sip and sip.config.get("track_media", True)),
+            "media_ttl_ns": int(float(sip.config.get("media_stream_timeout", 300.0) if sip else 300.0) * 1e9),
+            "rtp_heuristic": bool(rtp and rtp.config.get("heuristic", True)),
+            "rtp_raw": bool(rtp and rtp.config.get("raw", False)),
+            "unmatched_forward": config.unmatched_policy == "forward",
+            "frame_numbers": offline,
+            **_live_options(config.capture.interface),
+        },
+    }
+
+
+def _live_options(interface: str) -> dict[str, Any]:
+    """Several interfaces show one packet several times; loopback shows each of its own twice."""
+    if not interface:
+        return {}
+    try:
+        loopback = socket.if_nametoindex("lo")
+    except OSError:
+        loopback = 0
+    return {"deduplicate": interface == "any" or "," in interface, "loopback_index": loopback}
+
+
+def sender_config(config: TaskConfig, node: NodeConfig) -> dict[str, Any]:
+    """Everything of engine.reporters.sender's configuration but the descriptors."""
+    pressure = node.backpressure.reporter
+    return {
+        "task": config.id,
+        "reporters": [{"type": ref.type, "config": ref.config} for ref in config.all_reporters()],
+        "processors": [spec for spec in _processors(config) if spec["plugin"] == "label"],
+        "node": node_labels(node),
+        "send_timeout": pressure.send_timeout,
+        "max_retries": pressure.max_retries,
+    }
+
+
+def calls_config(config: TaskConfig, node: NodeConfig) -> dict[str, Any]:
+    """Everything of engine.calls.process's configuration but the descriptors."""
+    return {
+        "task": config.id,
+        "limits": node.stores.model_dump(),
+        "clock": "packet" if config.capture.driver == "pcap" else "live",
+    }

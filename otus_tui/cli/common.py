@@ -1,0 +1,107 @@
+"""What the verbs share: options, tables, numbers."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    Function = TypeVar("Function", bound=Callable[..., Any])
+
+UNKNOWN = "·"
+
+socket_option = click.option(
+    "--socket", "path", metavar="PATH", help="The engine's socket, if it is not at the usual place."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def clean(value: Any) -> str:
+    """A value as text on one line: what a terminal would obey is shown as an escape; None as `·`."""
+    if value is None or value == "":
+        return UNKNOWN
+    text = str(value)
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def number(value: float | None) -> str:
+    """A count with thousands separators."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def octets(value: float) -> str:
+    """Octets with a unit (powers of 1024)."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if value >= 100 or unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return UNKNOWN
+
+
+def duration(seconds: float) -> str:
+    """1:02:03 or 2:03."""
+    whole = int(seconds)
+    minutes, rest = whole // 60, whole % 60
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+
+
+def clock(nanoseconds: int | None) -> str:
+    """Local date and time of day with the zone."""
+    if nanoseconds is None:
+        return UNKNOWN
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(nanoseconds / 1e9))
+
+
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str], right: Sequence[int] = ()) -> None:
+    """Print columns that fit the terminal: the last one is cut, the others keep their width."""
+    cells = [list(header), *([clean(value) for value in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    room = max(60, shutil.get_terminal_size((80, 24)).columns)
+    for row in cells:
+        parts = [
+            text.rjust(widths[column]) if column in right else text.ljust(widths[column])
+            for column, text in enumerate(row)
+        ]
+        line = "  ".join(parts).rstrip()
+        click.echo(line if len(line) <= room else line[: room - 1] + "…")
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> None:
+    """Print `name  value` lines."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        click.echo(f"{name:{width}}  {value}")
+
+
+def drop_lines(books: dict[str, Any]) -> list[tuple[str, str]]:
+    """Every drop that happened, by layer and name; a layer without any is `none`."""
+    lines = []
+    for layer, names in books["dropped"].items():
+        found = [f"{number(count)} {name.replace('_', ' ')}" for name, count in names.items() if count]
+        lines.append((f"  {layer}", ", ".join(found) or "none"))
+    return lines
+
+
+def books_lines(books: dict[str, Any]) -> list[tuple[str, str]]:
+    """The ledger of a task."""
+    even = "even" if books["even"] else f"off by {number(books['difference'])}"
+    return [
+        ("captured", number(books["captured"] if books["captured"] is not None else books["received"])),
+        ("reported", number(books["reported"])),
+        ("handled", f"{number(books['handled'])} (used for calls and figures, nothing to report)"),
+        ("in flight", number(books["in_flight"])),
+        ("dropped", ""),
+        *drop_lines(books),
+        ("books", even),
+    ]

@@ -1,0 +1,101 @@
+"""`otus-tui stats`: all figures of the engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from otus_tui.cli.common import (
+    books_lines,
+    clean,
+    duration,
+    facts,
+    json_option,
+    number,
+    octets,
+    print_json,
+    socket_option,
+    table,
+)
+from otus_tui.control_client import ControlClient
+
+
+@click.command(epilog="Example: otus-tui stats --json | jq '.tasks[0].books'")
+@json_option
+@socket_option
+def command(as_json: bool, path: str | None) -> None:
+    """Show packets, drops by layer, calls and media. With --json: every counter there is."""
+    with ControlClient(path) as client:
+        snapshot = client.call("stats")
+    if as_json:
+        print_json(snapshot)
+        return
+    engine = snapshot["engine"]
+    memory = octets(engine["memory_bytes"])
+    lines = [
+        ("engine", f"up {duration(engine['uptime_s'])}, CPU {engine['cpu_s']:.1f} s, memory {memory}"),
+    ]
+    for task in snapshot["tasks"]:
+        lines.append(("task", f"{task['task_id']}: {task['state']}"))
+        lines += books_lines(task["books"])
+        if task["error"]:
+            lines.append(("error", clean(task["error"])))
+    facts(lines + _calls(snapshot))
+    for task in snapshot["tasks"]:
+        _workers(task)
+        _reporters(task)
+
+
+def _calls(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    sip, media = snapshot.get("sip"), snapshot.get("media")
+    if sip:
+        lines.append(("calls", f"{number(sip['calls'])}, {number(sip['active'])} active"))
+        found = ", ".join(f"{number(count)} {method}" for method, count in list(sip["requests"].items())[:6])
+        lines.append(("messages", f"{number(sip['messages'])}" + (f" ({clean(found)})" if found else "")))
+    if media:
+        lost = f"{number(media['lost'])} of {number(media['packets'] + media['lost'])} packets lost"
+        lines.append(
+            ("media", f"{number(media['streams'])} streams, {number(media['active'])} active, {lost}")
+        )
+    return lines
+
+
+def _workers(task: dict[str, Any]) -> None:
+    if not task["workers"]:
+        return
+    click.echo()
+    rows = [
+        (
+            worker["index"],
+            worker["pid"],
+            worker["state"],
+            worker["restarts"],
+            number(worker["counters"]["received"]),
+            number(worker["counters"]["sip_messages"]),
+            number(worker["counters"]["rtp_packets"]),
+            f"{worker['cpu_s']:.2f}",
+        )
+        for worker in task["workers"]
+    ]
+    header = ("worker", "pid", "state", "restarts", "packets", "SIP", "RTP", "CPU s")
+    table(rows, header, right=(0, 1, 3, 4, 5, 6, 7))
+
+
+def _reporters(task: dict[str, Any]) -> None:
+    if not task["reporters"]:
+        return
+    click.echo()
+    drops = ("queue_full", "report_error", "report_timeout")
+    rows = [
+        (
+            reporter["type"],
+            number(reporter["accepted"]),
+            number(reporter["queued"]),
+            number(sum(reporter[name] for name in drops)),
+            reporter["problem"] or "well",
+        )
+        for reporter in task["reporters"]
+    ]
+    table(rows, ("reporter", "accepted", "queued", "dropped", "state"), right=(1, 2, 3))

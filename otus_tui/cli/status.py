@@ -1,0 +1,36 @@
+"""`otus-tui status`: the engine in short."""
+
+from __future__ import annotations
+
+import click
+
+from otus_tui.cli.common import clean, duration, facts, json_option, print_json, socket_option
+from otus_tui.control_client import ControlClient
+
+
+@click.command(epilog="Example: otus-tui status --json | jq -r '.tasks[0].state'")
+@json_option
+@socket_option
+def command(as_json: bool, path: str | None) -> None:
+    """Show which engine runs, what it does, and its task."""
+    with ControlClient(path) as client:
+        status = client.call("status")
+    if as_json:
+        print_json(status)
+        return
+    compiled = "compiled" if status["compiled"] else "not compiled (slow)"
+    lines = [
+        ("engine", f"{status['version']}, pid {status['pid']}, {compiled}"),
+        ("socket", client.path),
+        ("node", clean(status["node"])),
+        ("up", duration(status["uptime_s"])),
+        ("mode", status["mode"]),
+    ]
+    for task in status["tasks"][:1]:
+        source = task["file"] or task["interface"]
+        lines.append(("task", f"{task['task_id']}: {task['state']}, {task['driver']}, {clean(source)}"))
+        if task["error"]:
+            lines.append(("error", clean(task["error"])))
+    if not status["tasks"]:
+        lines.append(("task", "none (otus-tui task create --file FILE, or otus-tui -d IF)"))
+    facts(lines)

@@ -1,0 +1,122 @@
+"""`otus-tui task create|stop|list|status`."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from engine.errors import UsageError
+from otus_tui.cli.common import (
+    books_lines,
+    clean,
+    clock,
+    facts,
+    json_option,
+    print_json,
+    socket_option,
+    table,
+)
+from otus_tui.control_client import ControlClient
+
+CREATE_TIMEOUT = 60.0
+
+
+@click.group()
+def command() -> None:
+    """Create, stop, list tasks, and look at one."""
+
+
+@command.command(epilog="Example: otus-tui task create --file configs/tasks/voip.yml")
+@click.option(
+    "--file", "-f", "file", required=True, metavar="FILE", help="The task file (YAML); - for standard input."
+)
+@json_option
+@socket_option
+def create(file: str, as_json: bool, path: str | None) -> None:
+    """Run the task that FILE describes. Returns when it runs, or says why it does not."""
+    name = "standard input" if file == "-" else file
+    try:
+        if file == "-":
+            text = sys.stdin.read()
+        else:
+            with open(file, encoding="utf-8") as source:
+                text = source.read()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name}: octet {error.start} is no UTF-8", "a task file is YAML text") from error
+    except OSError as error:
+        raise UsageError(f"cannot read {name}: {error.strerror}") from error
+    with ControlClient(path, CREATE_TIMEOUT) as client:
+        answer = client.call("create_task", text=text, name=name if file == "-" else os.path.normpath(name))
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"task {answer['task_id']} is {answer['state']}")
+
+
+@command.command(epilog="Example: otus-tui task stop --id live")
+@click.option("--id", "task_id", required=True, metavar="ID", help="The task's id.")
+@json_option
+@socket_option
+def stop(task_id: str, as_json: bool, path: str | None) -> None:
+    """Stop a task: what it holds is reported, then its sockets are closed. Its calls stay visible."""
+    with ControlClient(path) as client:
+        answer = client.call("stop_task", task_id=task_id)
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"task {answer['task_id']} is {answer['state']}")
+        facts(books_lines(answer["books"]))
+
+
+@command.command("list", epilog="Example: otus-tui task list --json | jq -r '.tasks[].task_id'")
+@json_option
+@socket_option
+def list_(as_json: bool, path: str | None) -> None:
+    """List the active task and the finished ones, newest first."""
+    with ControlClient(path) as client:
+        answer = client.call("list_tasks")
+    if as_json:
+        print_json(answer)
+        return
+    rows = [
+        (
+            task["task_id"],
+            task["state"],
+            task["driver"],
+            task["workers"],
+            clock(task["started"]),
+            task["error"] or task["file"] or task["interface"],
+        )
+        for task in answer["tasks"]
+    ]
+    if rows:
+        table(rows, ("id", "state", "driver", "workers", "started", "source"), right=(3,))
+    else:
+        click.echo("no task (otus-tui task create --file FILE)")
+
+
+@command.command(epilog="Example: otus-tui task status --id live --json | jq .books")
+@click.option("--id", "task_id", required=True, metavar="ID", help="The task's id.")
+@json_option
+@socket_option
+def status(task_id: str, as_json: bool, path: str | None) -> None:
+    """Show one task with its books: what was captured, reported and dropped, by layer."""
+    with ControlClient(path) as client:
+        task = client.call("task_status", task_id=task_id)
+    if as_json:
+        print_json(task)
+        return
+    lines = [
+        ("task", f"{task['task_id']}: {task['state']}"),
+        ("source", f"{task['driver']}, {clean(task['file'] or task['interface'])}"),
+        ("filter", clean(task.get("filter"))),
+        ("workers", str(task["workers"] if isinstance(task["workers"], int) else len(task["workers"]))),
+        ("started", clock(task["started"])),
+    ]
+    if task["stopped"] is not None:
+        lines.append(("stopped", clock(task["stopped"])))
+    if task["error"]:
+        lines.append(("error", clean(task["error"])))
+    facts(lines + books_lines(task["books"]))
