@@ -1,0 +1,426 @@
+"""The application: the connection to an engine, the screens over it, and the ways out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.app import App, SystemCommand
+
+from engine.errors import ExitCode, OtusError
+from otus_tui import actions, glyphs, themes
+from otus_tui.client import Client, ClientError
+from otus_tui.model import Model
+from otus_tui.settings import Settings
+from otus_tui.terminal import check_terminal
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable
+
+    from textual.binding import BindingType
+    from textual.screen import Screen
+
+    from engine.snapshot import Snapshot
+    from otus_tui.screens.frame import FrameScreen
+    from otus_tui.widgets.frame import LoadBar
+
+SECTIONS = ["engine", "tasks", "sip", "media"]
+SNAPSHOT_HZ = 2
+RETRY_S = (0.5, 1.0, 2.0, 3.0, 5.0)
+
+
+def _overview() -> Screen[Any]:
+    from otus_tui.screens.overview import OverviewScreen
+
+    return OverviewScreen()
+
+
+def _calls() -> Screen[Any]:
+    from otus_tui.screens.calls import CallsScreen
+
+    return CallsScreen()
+
+
+def _media() -> Screen[Any]:
+    from otus_tui.screens.media import MediaScreen
+
+    return MediaScreen()
+
+
+def _drops() -> Screen[Any]:
+    from otus_tui.screens.drops import DropsScreen
+
+    return DropsScreen()
+
+
+def _tasks() -> Screen[Any]:
+    from otus_tui.screens.tasks import TasksScreen
+
+    return TasksScreen()
+
+
+class OtusApp(App[str]):
+    """The workstation. Its result says what shall become of the engine: stop, detach or leave."""
+
+    TITLE = "otus"
+    CSS_PATH = themes.STYLE_SHEET
+    ENABLE_COMMAND_PALETTE = True
+    PAUSE_GC_ON_SCROLL = True
+    BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings("app")]
+    MODES: ClassVar[dict[str, Any]] = {
+        "overview": _overview,
+        "calls": _calls,
+        "media": _media,
+        "drops": _drops,
+        "tasks": _tasks,
+    }
+
+    def __init__(
+        self,
+        client: Client | None = None,
+        *,
+        path: str | None = None,
+        private: bool = False,
+        initial_screen: str = "overview",
+        calls_only: bool = False,
+        settings: Settings | None = None,
+        clock: Callable[[], int] = time.time_ns,
+        ascii_only: bool | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = Model(clock)
+        self.client = client
+        self.path = path
+        self.private = private
+        self.initial_screen = initial_screen
+        self.calls_only = calls_only
+        self.settings = settings or Settings.load()
+        self.glyphs = glyphs.choose(ascii_only)
+        self.theme_titles: dict[str, str] = {}
+        self._seconds = 0
+
+    # --- set-up
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        if not hasattr(self, "_ink_defaults"):
+            text = (themes.FOLDER / "otus-dark.toml").read_text(encoding="utf-8")
+            self._ink_defaults = themes.parse_theme(text)[0].variables
+        return {k: v for k, v in self._ink_defaults.items() if k.startswith("ink-")}
+
+    def on_mount(self) -> None:
+        self._load_themes()
+        if self.glyphs.ascii_only:
+            self.add_class("-ascii")
+        if self.settings.keys:
+            self.set_keymap(self.settings.keys)
+        if self.settings.problem:
+            self.notify(self.settings.problem, severity="warning", markup=False)
+        self.set_interval(1.0, self._second)
+        if self.client is not None:
+            self.run_worker(self._take_client(self.client), exit_on_error=False)
+        self.switch_mode(self.initial_screen)
+
+    def _load_themes(self) -> None:
+        found, problems = themes.load_themes()
+        for theme, title in found:
+            self.register_theme(theme)
+            self.theme_titles[theme.name] = title
+        wanted = self.settings.theme
+        # Without colours the terminal's own attributes say what is selected.
+        self.theme = (
+            "otus-terminal" if self.no_color else wanted if wanted in self.theme_titles else "otus-dark"
+        )
+        self.set_class(self.current_theme.ansi, "-ansi")
+        for problem in problems:
+            self.notify(problem, severity="warning", markup=False)
+
+    async def _take_client(self, client: Client) -> None:
+        self.client = client
+        self.model.hello = client.hello
+        client.on_snapshot(self._snapshot)
+        client.on_lost(self._lost)
+        try:
+            await client.call("subscribe", sections=SECTIONS, hz=SNAPSHOT_HZ)
+            self._snapshot(await client.call("stats"))
+        except ClientError as error:
+            if client.lost is None:
+                self.notify(f"{error.message} {error.hint}", severity="error", markup=False)
+
+    # --- snapshots
+
+    def _snapshot(self, snapshot: Snapshot) -> None:
+        self.model.take(snapshot)
+        frame = self.frame
+        if frame is not None and frame.is_mounted and frame.is_running:
+            frame.call_later(frame.snapshot_arrived)
+
+    @property
+    def frame(self) -> FrameScreen | None:
+        """The screen in sight, also under a dialog."""
+        from otus_tui.screens.frame import FrameScreen
+
+        for screen in reversed(self.screen_stack):
+            if isinstance(screen, FrameScreen):
+                return screen
+            if not screen.is_modal:
+                return None
+        return None
+
+    def _second(self) -> None:
+        frame = self.frame
+        if frame is not None and frame.is_mounted:
+            frame.second_passed()
+
+    # --- the connection
+
+    async def ask(self, method: str, **params: Any) -> Any:
+        """Call the engine; ClientError if it refuses or is gone."""
+        if self.client is None:
+            raise ClientError("not connected to an engine")
+        return await self.client.call(method, **params)
+
+    async def tell(self, method: str, **params: Any) -> Any:
+        """Like `ask`, but an error is shown to the user and None comes back."""
+        try:
+            return await self.ask(method, **params)
+        except ClientError as error:
+            text = f"{error.message}\n{error.hint}" if error.hint else error.message
+            self.notify(text, severity="error", markup=False)
+            return None
+
+    def _lost(self, reason: str) -> None:
+        self.model.lost = reason
+        self.model.notice = "q leaves" if self.private else "trying to reach it again"
+        self._connection_changed()
+        if not self.private and self.is_running:
+            self.run_worker(self._reconnect(), group="reconnect", exclusive=True, exit_on_error=False)
+
+    async def _reconnect(self) -> None:
+        attempt = 0
+        while True:
+            await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+            attempt += 1
+            try:
+                client = await Client.connect(self.path)
+            except OtusError as error:
+                self.model.notice = f"tried {attempt} times: {error.message}"
+                self._connection_changed()
+                continue
+            break
+        self.model.lost = None
+        self.model.history.samples.clear()
+        await self._take_client(client)
+        self._connection_changed()
+        self.notify(f"the engine is back (pid {client.hello.get('pid')})")
+
+    def _connection_changed(self) -> None:
+        frame = self.frame
+        if frame is not None and frame.is_mounted:
+            frame.call_later(frame.snapshot_arrived)
+
+    # --- going places
+
+    def action_show(self, mode: str) -> None:
+        if self.screen.is_modal:
+            return
+        self.switch_mode(mode)
+
+    def open_filtered(self, mode: str, expression: str) -> None:
+        """A numbered screen with this filter."""
+        self.switch_mode(mode)
+        if mode in ("calls", "media"):
+            self.call_later(self._filter_screen, mode, expression)
+
+    def _filter_screen(self, mode: str, expression: str) -> None:
+        from otus_tui.screens.table import TableScreen
+
+        stack = self._screen_stacks.get(mode, [])
+        while len(stack) > 1 and self.current_mode == mode and self.screen is not stack[0]:
+            self.pop_screen()
+        if stack and isinstance(stack[0], TableScreen):
+            stack[0].set_filter(expression)
+
+    def open_call(self, call: Any) -> None:
+        """The ladder of a call."""
+        from otus_tui.screens.flow import FlowScreen
+
+        self.push_screen(FlowScreen(call))
+
+    def open_raw(self, call: Any) -> None:
+        """All messages of a call."""
+        from otus_tui.screens.message import RawCallScreen
+
+        self.push_screen(RawCallScreen(call))
+
+    async def find_call(self, call_id: str) -> Any:
+        """The store's id of the call with this Call-ID, or None."""
+        quoted = call_id.replace("\\", "\\\\").replace('"', '\\"')
+        answer = await self.tell("query", store="calls", filter=f'call_id == "{quoted}"', count=1, offset=0)
+        if not answer or not answer["rows"]:
+            return None
+        return answer["rows"][0]["id"]
+
+    async def action_back(self) -> None:
+        from otus_tui.screens.frame import FrameScreen
+
+        screen = self.screen
+        if isinstance(screen, FrameScreen) and screen.back():
+            return
+        if len(self.screen_stack) > 1:
+            self.pop_screen()
+
+    def action_leave(self) -> None:
+        if len(self.screen_stack) > 1:
+            self.pop_screen()
+        else:
+            self.action_quit_now()
+
+    def action_quit_now(self) -> None:
+        if self.private or self.client is None or self.model.lost is not None:
+            self.exit("stop" if self.private else "leave")
+            return
+        from otus_tui.screens.dialogs import Choose
+
+        if isinstance(self.screen, Choose) and self.screen.id == "quit":
+            self.exit("detach")
+            return
+        dialog = Choose(
+            "Leave otus-tui",
+            [
+                ("stop", "Stop the engine and its tasks"),
+                ("detach", "Leave the engine running (otus-tui attach comes back)"),
+                ("", "Stay here"),
+            ],
+            note="Esc stays",
+        )
+        dialog.id = "quit"
+        self.push_screen(dialog, lambda answer: self.exit(answer) if answer else None)
+
+    def action_detach(self) -> None:
+        if self.private:
+            self.notify("the engine of a file ends with its screens: q leaves", severity="warning")
+        else:
+            self.exit("detach")
+
+    def action_help(self) -> None:
+        from otus_tui.screens.help import help_screen
+
+        frame = self.frame
+        self.push_screen(help_screen(self, frame.SCOPES if frame else ()))
+
+    def action_settings(self) -> None:
+        from otus_tui.screens.settings import open_settings
+
+        open_settings(self)
+
+    def set_theme(self, name: str) -> None:
+        """Use this theme from now on."""
+        self.theme = name
+        self.set_class(self.current_theme.ansi, "-ansi")
+        self.settings.theme = name
+        self.settings.save()
+
+    def stop_loading(self, bar: LoadBar) -> None:
+        """Esc while a file loads: what is read stays; the bar goes."""
+        bar.hidden = True
+        bar.update()
+        task = self.model.task
+        if task is not None:
+            self.run_worker(self.tell("stop_task", task_id=task["task_id"]), exit_on_error=False)
+
+    # --- keys and palette
+
+    def keymap_keys(self, action: actions.Action) -> tuple[str, ...]:
+        """The keys of an action, the user's own if there are any."""
+        own = self.settings.keys.get(action.id)
+        return tuple(own.split(",")) if own else action.keys
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        frame = self.frame
+        for action in actions.of(*(frame.SCOPES if frame else ()), "app"):
+            if action.name in ("command_palette", "back"):
+                continue
+            keys = " ".join(actions.key_name(key) for key in self.keymap_keys(action))
+            title = f"{action.label} ({keys})" if keys else action.label
+            yield SystemCommand(title, action.about, self._runner(action))
+        for name, title in self.theme_titles.items():
+            yield SystemCommand(f"theme: {title}", "Colours.", lambda name=name: self.set_theme(name))
+
+    def _runner(self, action: actions.Action) -> Callable[[], Any]:
+        return lambda: self.call_later(self.simulate_action, action.call)
+
+    async def simulate_action(self, call: str) -> None:
+        """Run an action where its key would have worked: the focused widget, the screen, the application."""
+        node: Any = self.focused or self.screen
+        name = call.split("(", 1)[0]
+        while node is not None:
+            if hasattr(node, f"action_{name}"):
+                await self.run_action(call, node)
+                return
+            node = node.parent if node is not self.screen else self
+
+
+# --- running -----------------------------------------------------------------------------------
+
+
+def run(
+    where: str | socket.socket | None = None,
+    *,
+    private: bool = False,
+    initial_screen: str = "",
+    calls_only: bool = False,
+    ascii_only: bool | None = None,
+) -> int:
+    """Show the screens over the engine at `where` (a socket's path, or a connection to a private engine).
+
+    A private engine (of a capture file) ends with the screens. Returns an exit code; OtusError
+    if nobody answers, or the terminal cannot show a screen.
+    """
+    check_terminal()
+    return asyncio.run(
+        _run(where, private, initial_screen or ("calls" if private else "overview"), calls_only, ascii_only)
+    )
+
+
+async def _run(
+    where: str | socket.socket | None, private: bool, screen: str, calls_only: bool, ascii_only: bool | None
+) -> int:
+    client = await Client.connect(where)
+    app = OtusApp(
+        client,
+        path=where if isinstance(where, str) else None,
+        private=private,
+        initial_screen=screen,
+        calls_only=calls_only,
+        ascii_only=ascii_only,
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: app.exit("detach"))
+    result = await app.run_async()
+    return await _leave(app, result or "leave")
+
+
+async def _leave(app: OtusApp, result: str) -> int:
+    client = app.client
+    if client is None:
+        return ExitCode.FAILED
+    if client.lost is None:
+        if app.private or result == "stop":
+            try:
+                await client.call("shutdown")
+            except OtusError as error:
+                if client.lost is None:
+                    print(f"otus-tui: {error.message}", file=sys.stderr)
+        elif result == "detach":
+            path = f" --socket {app.path}" if app.path and os.environ.get("OTUS_SOCKET") != app.path else ""
+            print(f"engine goes on: otus-tui attach{path}")
+    elif app.model.lost is not None and not app.private:
+        print(f"otus-tui: {app.model.lost}", file=sys.stderr)
+    await client.close()
+    return app.return_code or ExitCode.DONE

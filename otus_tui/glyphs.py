@@ -1,0 +1,139 @@
+"""The signs on the screen, in Unicode and in ASCII for terminals and locales without it."""
+
+from __future__ import annotations
+
+import locale
+import os
+import sys
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Glyphs:
+    """Each sign is one cell wide."""
+
+    ascii_only: bool
+    rule: str
+    line: str
+    """Arrow of a message."""
+    double: str
+    """Arrow of media."""
+    right: str
+    left: str
+    pipe: str
+    corner: str
+    warning: str
+    failed: str
+    good: str
+    mark: str
+    cursor: str
+    up: str
+    down: str
+    more: str
+    arrow: str
+    unknown: str
+    ellipsis: str
+    again: str
+    bar: str
+    empty: str
+    active: str
+    pending: str
+    cross: str
+
+    def ink(self, text: str) -> str:
+        """Our own text in what this terminal can show."""
+        return text.translate(_TO_ASCII) if self.ascii_only else text
+
+
+UNICODE = Glyphs(
+    ascii_only=False,
+    rule="─",
+    line="─",
+    double="═",
+    right="▶",
+    left="◀",
+    pipe="│",
+    corner="╮",
+    warning="▲",
+    failed="●",
+    good="✓",
+    mark="*",
+    cursor="▸",
+    up="▲",
+    down="▼",
+    more="…",
+    arrow="→",
+    unknown="·",
+    ellipsis="…",
+    again="↻",
+    bar="█",
+    empty="░",
+    active="●",
+    pending="○",
+    cross="×",  # noqa: RUF001
+)
+ASCII = Glyphs(
+    ascii_only=True,
+    rule="-",
+    line="-",
+    double="=",
+    right=">",
+    left="<",
+    pipe="|",
+    corner=".",
+    warning="!",
+    failed="x",
+    good="+",
+    mark="*",
+    cursor=">",
+    up="^",
+    down="v",
+    more="~",
+    arrow=">",
+    unknown=".",
+    ellipsis="~",
+    again="@",
+    bar="#",
+    empty=".",
+    active="*",
+    pending="o",
+    cross="x",
+)
+_TO_ASCII = {
+    ord(u): a
+    for u, a in (
+        ("·", "."),
+        ("…", "~"),
+        ("µ", "u"),
+        ("→", ">"),
+        ("←", "<"),
+        ("↑", "^"),
+        ("↓", "v"),
+        ("↵", "Enter"),
+        ("─", "-"),
+        ("│", "|"),
+        ("▲", "!"),
+        ("●", "*"),
+        ("○", "o"),
+        ("×", "x"),  # noqa: RUF001
+        ("▼", "v"),
+        ("—", "-"),
+        ("✓", "+"),
+        ("↻", "@"),
+        ("▶", ">"),
+        ("◀", "<"),
+        ("Δ", "d"),
+    )
+}
+
+
+def choose(ascii_only: bool | None = None) -> Glyphs:
+    """The set for this terminal: OTUS_ASCII=1 or a locale other than UTF-8 means ASCII."""
+    if ascii_only is None:
+        wish = os.environ.get("OTUS_ASCII", "")
+        if wish:
+            ascii_only = wish not in ("0", "no", "off")
+        else:
+            names = {locale.getpreferredencoding(False), sys.stderr.encoding or "utf-8"}
+            ascii_only = any("utf" not in name.lower() for name in names)
+    return ASCII if ascii_only else UNICODE

@@ -1,0 +1,219 @@
+"""What the screens show, without a terminal: the newest snapshot, the last minutes, the connection."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from engine.snapshot import Snapshot, TaskSection
+
+NS = 1_000_000_000
+HISTORY_S = 300
+"""The charts show this much."""
+RATE_WINDOW_S = 2.0
+"""Rates are means over this window."""
+LAYERS = ("ring", "worker", "buffer", "report")
+"""Layers of the books in the order of the road."""
+
+_FIELDS = ("received", "sip", "rtp", "rtp_lost", "calls", "dropped")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Cumulative counters of one snapshot; None where the engine does not know."""
+
+    time_ns: int
+    values: dict[str, int | None]
+
+
+class History:
+    """Counters of the last minutes, thinned to two a second, as rates."""
+
+    def __init__(self) -> None:
+        self.samples: deque[Sample] = deque()
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Take a snapshot's counters."""
+        now = snapshot.get("time_ns") or 0
+        if self.samples and now - self.samples[-1].time_ns < NS // 3:
+            return
+        if self.samples and now < self.samples[-1].time_ns:
+            self.samples.clear()
+        self.samples.append(Sample(now, counters(snapshot)))
+        while self.samples and now - self.samples[0].time_ns > (HISTORY_S + 10) * NS:
+            self.samples.popleft()
+
+    def rate(self, name: str, window_s: float = RATE_WINDOW_S) -> float | None:
+        """Mean rate per second over the last `window_s`; None before there are two samples."""
+        if len(self.samples) < 2:
+            return None
+        newest = self.samples[-1]
+        oldest = self.samples[-2]
+        for sample in reversed(self.samples):
+            oldest = sample if sample is not newest else oldest
+            if newest.time_ns - sample.time_ns >= window_s * NS:
+                break
+        return _slope(oldest, newest, name)
+
+    def series(self, name: str, points: int, seconds: int = HISTORY_S) -> list[float | None]:
+        """`points` rates over the last `seconds`, oldest first; None where nothing was measured."""
+        return [None if d is None else d[0] / d[1] for d in self._differences(name, points, seconds)]
+
+    def loss_series(self, points: int, seconds: int = HISTORY_S) -> list[float | None]:
+        """Share of media packets lost in percent, in `points` steps over the last `seconds`."""
+        lost = self._differences("rtp_lost", points, seconds)
+        seen = self._differences("rtp", points, seconds)
+        result: list[float | None] = []
+        for a, b in zip(lost, seen, strict=True):
+            if a is None or b is None:
+                result.append(None)
+                continue
+            whole = a[0] + b[0]
+            result.append(100.0 * max(0.0, a[0]) / whole if whole > 0 else 0.0)
+        return result
+
+    def _differences(self, name: str, points: int, seconds: int) -> list[tuple[float, float] | None]:
+        if points <= 0 or not self.samples:
+            return [None] * max(0, points)
+        end = self.samples[-1].time_ns
+        step = seconds * NS / points
+        # Cumulative value at each edge, between samples on the straight line.
+        edges = [end - step * (points - i) for i in range(points + 1)]
+        values = _at(self.samples, name, edges)
+        result: list[tuple[float, float] | None] = []
+        for low, high in itertools.pairwise(values):
+            if low is None or high is None or high < low:
+                result.append(None)
+            else:
+                result.append((high - low, step / NS))
+        return result
+
+
+def _slope(old: Sample, new: Sample, name: str) -> float | None:
+    first, last = old.values.get(name), new.values.get(name)
+    span = (new.time_ns - old.time_ns) / NS
+    if first is None or last is None or span <= 0 or last < first:
+        return None
+    return (last - first) / span
+
+
+def _at(samples: Iterable[Sample], name: str, times: list[float]) -> list[float | None]:
+    known = [(s.time_ns, s.values[name]) for s in samples if s.values.get(name) is not None]
+    result: list[float | None] = []
+    i = 0
+    for moment in times:
+        while i + 1 < len(known) and known[i + 1][0] <= moment:
+            i += 1
+        if not known or moment < known[0][0]:
+            result.append(None)
+            continue
+        when, value = known[i]
+        assert value is not None
+        if i + 1 < len(known):
+            after, later = known[i + 1]
+            assert later is not None
+            value = value + (later - value) * (moment - when) / (after - when)
+        result.append(value)
+    return result
+
+
+def counters(snapshot: Snapshot) -> dict[str, int | None]:
+    """The counters that the history keeps."""
+    values: dict[str, int | None] = dict.fromkeys(_FIELDS)
+    tasks = snapshot.get("tasks")
+    if tasks:
+        books = [task["books"] for task in tasks if task.get("books")]
+        values["received"] = sum(book["received"] for book in books)
+        values["dropped"] = sum(sum(layer.values()) for book in books for layer in book["dropped"].values())
+    sip = snapshot.get("sip")
+    if sip:
+        values["sip"] = sip["messages"]
+        values["calls"] = sip["calls"] + sip["removed"]
+    media = snapshot.get("media")
+    if media:
+        values["rtp"] = media["packets"]
+        values["rtp_lost"] = media["lost"]
+    return values
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The books of the shown task (or of all running ones), for the books line."""
+
+    received: int | None = None
+    lost: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(LAYERS))
+    even: bool | None = None
+    difference: int = 0
+
+
+class Model:
+    """The state that all screens look at."""
+
+    def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
+        self.clock = clock
+        """Time now in ns since 1970; tests freeze it."""
+        self.snapshot: Snapshot = {}
+        self.history = History()
+        self.hello: dict[str, Any] = {}
+        self.lost: str | None = None
+        """Why the engine is gone; None while it is there."""
+        self.retry_at: float | None = None
+        self.notice: str = ""
+
+    def take(self, snapshot: Snapshot) -> None:
+        """A new snapshot; a section that it leaves out stays as it was known."""
+        self.snapshot = {**self.snapshot, **snapshot}
+        self.history.add(self.snapshot)
+
+    # --- views
+
+    @property
+    def tasks(self) -> list[TaskSection]:
+        """All tasks, newest first."""
+        return self.snapshot.get("tasks") or []
+
+    @property
+    def task(self) -> TaskSection | None:
+        """The task that the header names: the first that is not over, else the newest."""
+        for task in self.tasks:
+            if task["state"] in ("creating", "running", "stopping"):
+                return task
+        return self.tasks[0] if self.tasks else None
+
+    @property
+    def file(self) -> bool:
+        """Whether a capture file is what we look at."""
+        task = self.task
+        if task is not None:
+            return task["driver"] == "pcap"
+        return self.hello.get("mode") == "file"
+
+    @property
+    def node(self) -> str:
+        engine = self.snapshot.get("engine")
+        return str((engine or {}).get("node") or self.hello.get("node") or "")
+
+    def ledger(self) -> Ledger:
+        """Sums over the tasks that run, or over the newest one."""
+        running = [t for t in self.tasks if t["state"] in ("creating", "running", "stopping")]
+        tasks = running or self.tasks[:1]
+        if not tasks:
+            return Ledger()
+        lost: dict[str, int | None] = {}
+        for layer in LAYERS:
+            parts = [
+                sum(t["books"]["dropped"][layer].values()) for t in tasks if layer in t["books"]["dropped"]
+            ]
+            lost[layer] = sum(parts) if parts else None
+        return Ledger(
+            received=sum(t["books"]["received"] for t in tasks),
+            lost=lost,
+            even=all(t["books"]["even"] for t in tasks),
+            difference=sum(t["books"]["difference"] for t in tasks),
+        )

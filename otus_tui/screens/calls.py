@@ -1,0 +1,118 @@
+"""The list of calls and other dialogs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otus_tui import format as fmt
+from otus_tui.screens.cells import call_columns
+from otus_tui.screens.dialogs import ShowText
+from otus_tui.screens.table import TableScreen
+from otus_tui.widgets.live_table import Column, LiveTable
+
+if TYPE_CHECKING:
+    from engine.snapshot import Snapshot
+    from otus_tui.widgets.ink import Line
+
+
+class CallsScreen(TableScreen):
+    """Calls, newest first when live; Enter opens the ladder."""
+
+    SCOPES = ("table", "calls")
+    MODE = "calls"
+    STORE = "calls"
+    SORT = "number"
+    NOUN = "calls"
+
+    def make_columns(self) -> list[Column]:
+        return call_columns(self.glyphs)
+
+    def initial_filter(self) -> str:
+        return 'method == "INVITE"' if self.otus.calls_only else ""
+
+    def version(self, snapshot: Snapshot) -> Any:
+        sip = snapshot.get("sip")
+        if sip is None:
+            return None
+        # Calls that go on get longer although the store does not change.
+        return sip["version"] if self.model.file or not sip["active"] else None
+
+    def empty_lines(self) -> list[Line]:
+        return waiting_lines(self.model.snapshot, self.glyphs.warning)
+
+    def on_rows_view_opened(self, event: LiveTable.Opened) -> None:
+        event.stop()
+        row = self.table.current()
+        if row:
+            self.otus.open_call(row["id"])
+
+    def action_raw(self) -> None:
+        row = self.table.current()
+        if row:
+            self.otus.open_raw(row["id"])
+
+    def action_statistics(self) -> None:
+        self.app.push_screen(ShowText("Statistics", statistics_lines(self.model.snapshot)))
+
+    def action_filter_form(self) -> None:
+        from otus_tui.screens.filter_form import FilterForm
+
+        self.app.push_screen(FilterForm(), self._form_done)
+
+    def _form_done(self, expression: str | None) -> None:
+        if expression is not None:
+            self.table.set_filter(expression)
+            self._status()
+
+
+def waiting_lines(snapshot: Snapshot, warning: str) -> list[Line]:
+    """What is waited for, and how to make some traffic."""
+    tasks = snapshot.get("tasks") or []
+    if not tasks:
+        return [[("no task runs: otus-tui -d IFACE, or otus-tui task create --file TASK.yml", "warning")]]
+    task = tasks[0]
+    place = fmt.clean(str(task["interface"]))
+    if task["driver"] == "pcap":
+        progress = task["progress"]
+        if progress and not progress["done"]:
+            return [[("reading the file", "dim")]]
+        return [[(f"no SIP in {place}; filter: {fmt.clean(task['filter']) or 'none'}", "warning")]]
+    rule = fmt.clean(task["filter"]) or "none"
+    return [
+        [(f"no SIP seen on {place} yet; filter: {rule}; to try: sipp -sn uas, sipp -sn uac 127.0.0.1", "dim")]
+    ]
+
+
+def statistics_lines(snapshot: Snapshot) -> list[Line]:
+    """Methods, codes and states with their shares."""
+    sip = snapshot.get("sip")
+    if not sip:
+        return [[("nothing counted yet", "dim")]]
+    lines: list[Line] = []
+
+    def block(title: str, counts: dict[str, int]) -> None:
+        whole = sum(counts.values())
+        lines.append([(title, "title"), (f"  {whole:,}", "dim")])
+        for name, number in sorted(counts.items(), key=lambda item: -item[1]):
+            share = 100 * number / whole if whole else 0.0
+            lines.append(
+                [
+                    (f"  {fmt.fit(fmt.clean(name.replace('_', ' ')), 20)}", ""),
+                    (f"{number:>12,}", ""),
+                    (f"{share:>7.1f} %", "dim"),
+                ]
+            )
+        lines.append([("", "")])
+
+    block("Requests", sip["requests"])
+    block("Responses", sip["responses"])
+    block("States", sip["by_state"])
+    block(
+        "Messages",
+        {
+            "first seen": sip["messages"] - sip["retransmissions"],
+            "retransmissions": sip["retransmissions"],
+        },
+    )
+    lines.append([("Malformed", "title"), (f"  {sip['malformed']:,}", "dim")])
+    return lines

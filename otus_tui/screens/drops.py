@@ -1,0 +1,226 @@
+"""Where packets were lost: every counter by layer and worker, the rings, and the books in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from otus_tui import format as fmt
+from otus_tui.model import LAYERS
+from otus_tui.screens.frame import FrameScreen
+from otus_tui.widgets.ink import Line, rule
+from otus_tui.widgets.text_view import TextView
+
+if TYPE_CHECKING:
+    from textual.app import ComposeResult
+
+    from engine.snapshot import Books, CaptureFigures, Snapshot, TaskSection, WorkerFigures
+    from otus_tui.glyphs import Glyphs
+
+LAYER_WORDS = {
+    "ring": "kernel: ring full, or the interface lost it",
+    "worker": "worker: the packet could not be read or handled",
+    "buffer": "send buffer: the sender was too slow",
+    "report": "reporters: the receiver was too slow or refused",
+}
+
+
+class DropsScreen(FrameScreen):
+    """All counters of all tasks that run."""
+
+    SCOPES = ("text",)
+    MODE = "drops"
+
+    def compose_body(self) -> ComposeResult:
+        yield TextView(id="main", wrap=False)
+
+    def on_mount(self) -> None:
+        super().on_mount()
+        self.snapshot_arrived()
+
+    def update_body(self, snapshot: Snapshot) -> None:
+        width = self.app.size.width
+        lines: list[Line] = []
+        for task in snapshot.get("tasks") or []:
+            lines += task_lines(task, width - 2, self.glyphs)
+        sip = snapshot.get("sip")
+        if sip:
+            lines += evidence_lines(sip, width - 2, self.glyphs)
+        if not lines:
+            lines = [[("no task runs, so nothing can be lost", "dim")]]
+        self.query_one(TextView).set_lines(lines)
+
+    def action_find(self) -> None:
+        from otus_tui.screens.dialogs import AskText
+
+        def done(text: str | None) -> None:
+            if text is not None:
+                self.query_one(TextView).look_for(text)
+                self.query_one(TextView).find(text)
+
+        self.app.push_screen(AskText("Find", self.query_one(TextView).wanted), done)
+
+    def action_find_next(self) -> None:
+        view = self.query_one(TextView)
+        view.find(view.wanted)
+
+    def action_find_previous(self) -> None:
+        view = self.query_one(TextView)
+        view.find(view.wanted, -1)
+
+
+def task_lines(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
+    """Everything of one task."""
+    name = fmt.clean(task["task_id"])
+    lines = [rule(f"{name}  {fmt.clean(task['interface'])}  {task['state']}", width, glyphs)]
+    lines += books_lines(task["books"], glyphs)
+    lines += [[("", "")], *layer_lines(task["books"], width, glyphs)]
+    if task["capture"]:
+        lines += [[("", "")], *ring_lines(task["capture"], width, glyphs)]
+    if task["workers"]:
+        lines += [[("", "")], *worker_lines(task["workers"], width, glyphs)]
+    return [*lines, [("", "")]]
+
+
+def books_lines(books: Books, glyphs: Glyphs) -> list[Line]:
+    """The equation: what came in is what went out, what was handled, what is on its way and what was dropped."""
+    dropped = {layer: sum(names.values()) for layer, names in books["dropped"].items()}
+    after_ring = sum(n for layer, n in dropped.items() if layer != "ring")
+    lines: list[Line] = []
+
+    def add(sign: str, name: str, value: int | None, about: str, role: str = "") -> None:
+        number = f"{value:,}" if value is not None else fmt.UNKNOWN
+        lines.append(
+            [
+                (f" {sign} ", "dim"),
+                (fmt.fit(name, 14), role or "dim"),
+                (f"{number:>16}", role),
+                (f"   {about}", "dim"),
+            ]
+        )
+
+    add(" ", "captured", books["captured"], "packets that passed the filter on the interface")
+    add("-", "ring", dropped.get("ring"), LAYER_WORDS["ring"], "warning" if dropped.get("ring") else "")
+    add("=", "received", books["received"], "delivered to workers", "title")
+    add(" ", "reported", books["reported"], "taken by every reporter that wants them")
+    add("+", "handled", books["handled"], "used for calls, media and figures, without output")
+    add("+", "in flight", books["in_flight"], "in send buffers and queues of reporters")
+    add("+", "dropped", after_ring, "in worker, send buffer and reporters", "warning" if after_ring else "")
+    if books["even"]:
+        lines.append([(f" {glyphs.good} ", "good"), ("the books are even", "good")])
+    else:
+        lines.append(
+            [
+                (f" {glyphs.warning} ", "error"),
+                (f"the books are off by {books['difference']:+,} packets", "error"),
+            ]
+        )
+    return lines
+
+
+def layer_lines(books: Books, width: int, glyphs: Glyphs) -> list[Line]:
+    """Every named drop."""
+    lines: list[Line] = [rule("dropped, by layer and reason", width, glyphs)]
+    for layer in [*LAYERS, *(name for name in books["dropped"] if name not in LAYERS)]:
+        names = books["dropped"].get(layer)
+        if names is None:
+            lines.append([(f" {fmt.fit(layer, 10)}", ""), (fmt.UNKNOWN, "dim")])
+            continue
+        total = sum(names.values())
+        role = "warning" if total else "dim"
+        sign = glyphs.warning if total else " "
+        lines.append(
+            [
+                (f"{sign}{fmt.fit(layer, 10)}", role),
+                (f"{total:>14,}", role),
+                (f"   {LAYER_WORDS.get(layer, '')}", "dim"),
+            ]
+        )
+        for name, number in sorted(names.items(), key=lambda item: (-item[1], item[0])):
+            role = "warning" if number else "dim"
+            lines.append([(f"    {fmt.fit(fmt.clean(name), 30)}", "dim"), (f"{number:>14,}", role)])
+    return lines
+
+
+def ring_lines(capture: list[CaptureFigures], width: int, glyphs: Glyphs) -> list[Line]:
+    """What the kernel says of each ring."""
+    lines: list[Line] = [rule("rings", width, glyphs)]
+    lines.append([(" interface        link       packets       drops   freezes   blocks waiting", "head")])
+    for ring in capture:
+        waiting, total = ring["blocks_waiting"], ring["blocks_total"]
+        share = f"{waiting:,} of {total:,}" if waiting is not None and total is not None else fmt.UNKNOWN
+        bad = bool(ring["ring_drops"])
+        down = ring["link"] in ("down", "gone")
+        lines.append(
+            [
+                (f" {fmt.fit(fmt.clean(ring['interface']), 16)} ", ""),
+                (
+                    fmt.fit(f"{glyphs.warning} {ring['link']}" if down else ring["link"], 6),
+                    "warning" if down else "dim",
+                ),
+                (f"{fmt.count(ring['ring_packets']):>12}", ""),
+                (
+                    f"{(glyphs.warning + ' ' if bad else '') + fmt.count(ring['ring_drops']):>12}",
+                    "warning" if bad else "",
+                ),
+                (f"{fmt.count(ring['ring_freezes']):>10}", ""),
+                (f"   {share}", ""),
+            ]
+        )
+    return lines
+
+
+def worker_lines(workers: list[WorkerFigures], width: int, glyphs: Glyphs) -> list[Line]:
+    """A column per worker, a line per counter that any of them has moved."""
+    lines: list[Line] = [rule("workers", width, glyphs)]
+    cell = 13
+
+    def add(name: str, values: list[str], roles: list[str] | None = None) -> None:
+        roles = roles or [""] * len(values)
+        line: Line = [(f" {fmt.fit(name, 28)}", "dim")]
+        line += [(f"{value:>{cell}}", role) for value, role in zip(values, roles, strict=True)]
+        lines.append(line)
+
+    add("", [f"worker {w['index']}" for w in workers], ["head"] * len(workers))
+    states = [w["state"] for w in workers]
+    add(
+        "state",
+        states,
+        ["" if s in ("running", "ready", "finished", "stopped") else "warning" for s in states],
+    )
+    add("pid", [str(w["pid"] or fmt.UNKNOWN) for w in workers])
+    add(
+        "restarts",
+        [f"{w['restarts']:,}" for w in workers],
+        ["warning" if w["restarts"] else "" for w in workers],
+    )
+    add("CPU s", [f"{w['cpu_s']:,.1f}" for w in workers])
+    for ring in ("send_ring", "evidence_ring"):
+        names = sorted({name for w in workers for name in (w.get(ring) or {})})  # type: ignore[attr-defined]
+        for name in names:
+            values = [(w.get(ring) or {}).get(name) for w in workers]  # type: ignore[attr-defined]
+            add(f"{ring.replace('_', ' ')} {name}", [fmt.count(v) for v in values])
+    order = list(dict.fromkeys(name for w in workers for name in w["counters"]))
+    moved = [name for name in order if any(w["counters"].get(name) for w in workers)]
+    for name in moved:
+        add(fmt.clean(name.replace("_", " ")), [fmt.count(w["counters"].get(name)) for w in workers])
+    still = len(order) - len(moved)
+    if still:
+        lines.append([(f" {still} more counters are 0", "dim")])
+    return lines
+
+
+def evidence_lines(sip: Any, width: int, glyphs: Glyphs) -> list[Line]:
+    """What the calls process had to leave out."""
+    lines: list[Line] = [rule("calls process", width, glyphs)]
+    pairs = (
+        ("evidence it was too slow for", sip["lost"], True),
+        ("calls that had to make room", sip["removed"], False),
+        ("restarts", sip["restarts"], True),
+        ("calls lost by a restart", sip["lost_calls"], True),
+    )
+    for name, value, bad in pairs:
+        role = "warning" if bad and value else ""
+        sign = f"{glyphs.warning} " if role else ""
+        lines.append([(f" {fmt.fit(name, 34)}", "dim"), (f"{sign + fmt.count(value):>14}", role)])
+    lines.append([(f" {fmt.fit('messages held', 34)}", "dim"), (f"{fmt.octets(sip['held_bytes']):>14}", "")])
+    return lines

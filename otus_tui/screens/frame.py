@@ -1,0 +1,120 @@
+"""The frame that every screen has: header, body, books, keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from textual.containers import Vertical
+from textual.screen import Screen
+
+from otus_tui import actions
+from otus_tui.widgets.frame import Banner, BooksLine, FrameHead, KeyLine, LoadBar, TooSmall
+
+if TYPE_CHECKING:
+    from textual import events
+    from textual.app import ComposeResult
+
+    from engine.snapshot import Snapshot
+    from otus_tui.app import OtusApp
+    from otus_tui.glyphs import Glyphs
+    from otus_tui.model import Model
+
+MIN_WIDTH, MIN_HEIGHT = 60, 15
+TWO_LINES_FROM = 30
+"""Height from which the header has a line of its own for the screens."""
+
+
+class FrameScreen(Screen[None]):
+    """A screen between header and books; asks for nothing while it is not shown."""
+
+    SCOPES: ClassVar[tuple[str, ...]] = ()
+    MODE: ClassVar[str] = ""
+    """Which of the numbered screens it is; a screen above one belongs to that."""
+    AUTO_FOCUS = "#main"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frame_title = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "SCOPES" in cls.__dict__ and "BINDINGS" not in cls.__dict__:
+            cls.BINDINGS = [*actions.bindings(*cls.SCOPES)]
+            cls._merged_bindings = cls._merge_bindings()
+
+    @property
+    def otus(self) -> OtusApp:
+        """The application."""
+        return cast("OtusApp", self.app)
+
+    @property
+    def model(self) -> Model:
+        """What is shown."""
+        return self.otus.model
+
+    @property
+    def glyphs(self) -> Glyphs:
+        """The signs that this terminal can show."""
+        return self.otus.glyphs
+
+    @property
+    def mode_name(self) -> str:
+        """The numbered screen that is marked in the header."""
+        return self.MODE or self.app.current_mode
+
+    def compose(self) -> ComposeResult:
+        yield TooSmall(id="too-small")
+        yield FrameHead(self.model, self.mode_name, self.frame_title)
+        yield Banner(self.model)
+        yield LoadBar(self.model)
+        with Vertical(id="body"):
+            yield from self.compose_body()
+        yield BooksLine(self.model)
+        yield KeyLine(*self.SCOPES)
+
+    def compose_body(self) -> ComposeResult:
+        """The screen's own part."""
+        yield from ()
+
+    def on_mount(self) -> None:
+        self._frame_update()
+
+    def on_resize(self, event: events.Resize) -> None:
+        size = event.size
+        self.set_class(size.width < MIN_WIDTH or size.height < MIN_HEIGHT, "-too-small")
+        self.query_one(FrameHead).set_class(size.height >= TWO_LINES_FROM, "-two")
+        self.query_one(FrameHead).refresh()
+
+    def on_screen_resume(self) -> None:
+        if self.is_mounted:
+            self.snapshot_arrived()
+
+    def _frame_update(self) -> None:
+        self.query_one(Banner).update()
+        self.query_one(LoadBar).update()
+        self.query_one(FrameHead).refresh()
+        self.query_one(BooksLine).refresh()
+
+    def snapshot_arrived(self) -> None:
+        """The model is newer; called only while this screen is shown."""
+        self._frame_update()
+        self.update_body(self.model.snapshot)
+
+    def update_body(self, snapshot: Snapshot) -> None:
+        """Show a newer snapshot."""
+
+    def second_passed(self) -> None:
+        """A second went by without anything else."""
+        self.query_one(FrameHead).refresh()
+
+    async def ask(self, method: str, **params: Any) -> Any:
+        """Call the engine; ClientError for the caller to show."""
+        return await self.otus.ask(method, **params)
+
+    def back(self) -> bool:
+        """Take one step back inside this screen; False if there is none."""
+        bar = self.query_one(LoadBar)
+        if bar.reading and not bar.hidden:
+            self.otus.stop_loading(bar)
+            return True
+        return False

@@ -1,0 +1,79 @@
+"""What a user chose for the screens: theme, columns, keys; one JSON file in the configuration folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+DEFAULT_THEME = "otus-dark"
+
+
+def config_folder() -> Path:
+    """`$XDG_CONFIG_HOME/otus`."""
+    base = os.environ.get("XDG_CONFIG_HOME") or os.path.join(os.path.expanduser("~"), ".config")
+    return Path(base) / "otus"
+
+
+@dataclass
+class Settings:
+    """The settings; a file that cannot be read gives the defaults and a problem to show."""
+
+    theme: str = DEFAULT_THEME
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    keys: dict[str, str] = field(default_factory=dict)
+    """Action id -> keys, comma between: {"table.filter": "slash,f3"}."""
+    aliases: dict[str, str] = field(default_factory=dict)
+    """Address, or address:port -> name."""
+    path: Path | None = None
+    problem: str = ""
+
+    @classmethod
+    def load(cls, path: Path | None = None) -> Settings:
+        """Read the file, if it is there."""
+        path = path or config_folder() / "screens.json"
+        settings = cls(path=path)
+        try:
+            data: Any = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return settings
+        except (OSError, ValueError) as error:
+            settings.problem = f"{path}: {error}"
+            return settings
+        if not isinstance(data, dict):
+            settings.problem = f"{path}: an object is wanted"
+            return settings
+        if isinstance(data.get("theme"), str):
+            settings.theme = data["theme"]
+        columns = data.get("columns")
+        if isinstance(columns, dict):
+            settings.columns = {
+                store: [str(key) for key in keys] for store, keys in columns.items() if isinstance(keys, list)
+            }
+        for name in ("keys", "aliases"):
+            value = data.get(name)
+            if isinstance(value, dict):
+                setattr(settings, name, {str(k): str(v) for k, v in value.items()})
+        return settings
+
+    def set_columns(self, store: str, columns: list[str] | None) -> None:
+        """Remember the columns of a table; None means by width again."""
+        if columns is None:
+            self.columns.pop(store, None)
+        else:
+            self.columns[store] = columns
+        self.save()
+
+    def save(self) -> None:
+        """Write the file as a whole; a folder that cannot be written is no reason to stop."""
+        if self.path is None or self.problem:
+            return
+        data = {"theme": self.theme, "columns": self.columns, "keys": self.keys, "aliases": self.aliases}
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            part = self.path.with_suffix(".part")
+            part.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+            os.replace(part, self.path)

@@ -1,0 +1,380 @@
+"""The parts that stand on every screen: header, banner, progress of a loading file, books, keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from textual.strip import Strip
+from textual.widget import Widget
+
+from otus_tui import actions
+from otus_tui import format as fmt
+from otus_tui.model import LAYERS, NS
+from otus_tui.widgets.ink import Inked, Line, Span, width_of
+
+if TYPE_CHECKING:
+    from textual import events
+
+    from otus_tui.glyphs import Glyphs
+    from otus_tui.model import Model
+
+
+def spread(left: Line, right: Line, width: int) -> Line:
+    """`left` and `right` at the two ends of a line; the right one goes when there is no room for both."""
+    gap = width - width_of(left) - width_of(right)
+    return left if gap < 1 else [*left, (" " * gap, ""), *right]
+
+
+def _task_words(model: Model) -> tuple[str, str]:
+    """What is captured, and how."""
+    task = model.task
+    if task is None:
+        return "", "IDLE" if model.hello else "…"
+    if task["driver"] == "pcap":
+        progress = task["progress"]
+        path = progress["path"] if progress else task["interface"]
+        name = fmt.clean(str(path)).rsplit("/", 1)[-1]
+        return name, "FILE" if task["state"] in ("finished", "stopped") else "LOADING"
+    state = "LIVE" if task["state"] == "running" else task["state"].upper()
+    started = task["started_ns"]
+    ended = task["stopped_ns"] or model.clock()
+    since = fmt.duration((ended - started) / NS) if started else ""
+    return fmt.clean(task["interface"]), f"{state} {since}".strip()
+
+
+class FrameHead(Inked, Widget):
+    """Who and what is looked at, and the screens; one line where the terminal is low, else two."""
+
+    def __init__(self, model: Model, mode: str, title: str) -> None:
+        super().__init__()
+        self.model = model
+        self.mode = mode
+        self.title_text = title
+        self._links: list[tuple[int, int, int, str]] = []
+
+    def render_line(self, y: int) -> Strip:
+        if y == 0:
+            self._links = []
+        width = self.size.width
+        if self.size.height >= 2:
+            line = self._who(width) if y == 0 else self._screens(True, y, 1)
+        else:
+            line = self._both(width)
+        return self.strip([(" ", ""), *line], width, under="bar")
+
+    def _who(self, width: int) -> Line:
+        model = self.model
+        what, how = _task_words(model)
+        now = model.clock()
+        line: Line = [("otus", "title")]
+        for text, role in ((fmt.clean(model.node), "dim"), (what, ""), (how, "accent")):
+            if text:
+                line += [("  ", ""), (text, role)]
+        if self.title_text:
+            line += [("  ", ""), (self.title_text, "dim")]
+        return spread(line, [(f"{fmt.clock(now)} {fmt.zone(now)} ", "dim")], width - 1)
+
+    def _screens(self, words: bool, y: int, x: int, gap: str = "  ") -> Line:
+        line: Line = []
+        for key, mode, title in actions.SCREENS:
+            current = mode == self.mode
+            text = f"{key} {title}" if words or current else key
+            if line:
+                line.append((gap, ""))
+                x += len(gap)
+            self._links.append((y, x, x + len(text), mode))
+            if current:
+                line.append((text, "current"))
+            elif words:
+                line += [(key, "dim"), (" " + title, "")]
+            else:
+                line.append((text, "dim"))
+            x += len(text)
+        return line
+
+    def _both(self, width: int) -> Line:
+        model = self.model
+        what, how = _task_words(model)
+        now = model.clock()
+        clock: Line = [(f"{fmt.clock(now)} {fmt.zone(now)} ", "dim")]
+        head: Line = [("otus", "title"), (" ", "")]
+        if what:
+            head += [(fmt.fit(what, min(len(what), 20)), ""), (" ", "")]
+        head += [(how, "accent"), (" ", "")]
+        short: Line = [(f"{fmt.clock(now)} ", "dim")]
+        for words, gap, end in (
+            (True, "  ", clock),
+            (True, " ", clock),
+            (True, " ", short),
+            (False, " ", clock),
+        ):
+            self._links = []
+            line = [*head, *self._screens(words, 0, 1 + width_of(head), gap)]
+            if width_of(line) + width_of(end) + 2 <= width:
+                return spread(line, end, width - 1)
+        return line
+
+    def on_click(self, event: events.Click) -> None:
+        for y, start, end, mode in self._links:
+            if event.y == y and start <= event.x < end:
+                self.app.call_later(self.app.run_action, f"app.show('{mode}')")
+
+
+class Banner(Inked, Widget):
+    """Something that a user must know: shown over the body until it is over."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def update(self) -> None:
+        """Show or hide according to the model."""
+        self.display = bool(self._text())
+        self.refresh()
+
+    def _text(self) -> str:
+        if self.model.lost is not None:
+            return f"{self.glyphs.warning} engine lost: {fmt.clean(self.model.lost)}; {self.model.notice}"
+        task = self.model.task
+        if task is not None and task["state"] == "failed":
+            return f"{self.glyphs.warning} task {task['task_id']} failed: {fmt.clean(task['error'])}"
+        return ""
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        return self.strip([(" " + fmt.fit(self._text(), width - 1), "")], width, "banner")
+
+
+class LoadBar(Inked, Widget):
+    """How far a capture file is read."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+        self.hidden = False
+        self._seen: tuple[int, int] | None = None
+        self._speed: float | None = None
+
+    def update(self) -> None:
+        """Show while a file loads, and a warning after; measures the speed."""
+        task = self.model.task
+        progress = task["progress"] if task else None
+        self.display = bool(
+            progress and ((not progress["done"] and not self.hidden) or progress["warning"]) and task
+        )
+        if progress and not progress["done"]:
+            now, octets = self.model.snapshot.get("time_ns", 0), progress["octets"]
+            if self._seen and now > self._seen[0] and octets > self._seen[1]:
+                speed = (octets - self._seen[1]) * NS / (now - self._seen[0])
+                self._speed = speed if self._speed is None else 0.7 * self._speed + 0.3 * speed
+            self._seen = (now, octets)
+        self.refresh()
+
+    @property
+    def reading(self) -> bool:
+        """Whether a file is still being read."""
+        task = self.model.task
+        return bool(task and task["progress"] and not task["progress"]["done"])
+
+    def render_line(self, y: int) -> Strip:
+        task = self.model.task
+        progress = task["progress"] if task else None
+        width = self.size.width
+        if not progress:
+            return Strip.blank(width, self.rich_style)
+        if progress["done"]:
+            text = f" {self.glyphs.warning} {fmt.clean(progress['warning'])}"
+            return self.strip([(fmt.fit(text, width), "warning")], width)
+        size = progress["size"]
+        words = f" {fmt.count(progress['packets'])} packets"
+        share = None
+        if size:
+            share = min(1.0, progress["octets"] / size)
+            words += f"  {share * 100:.0f} %"
+            if self._speed:
+                words += f"  {fmt.duration((size - progress['octets']) / self._speed)} left"
+        else:
+            words += f"  {fmt.octets(progress['octets'])}"
+        words += "  Esc stops"
+        head = " reading "
+        room = width - len(head) - len(words) - 1
+        line: Line = [(head, "dim")]
+        if share is not None and room >= 5:
+            full = round(share * room)
+            line += [(self.glyphs.bar * full, "accent"), (self.glyphs.empty * (room - full), "rule")]
+        line.append((words, ""))
+        return self.strip(line, width)
+
+
+class BooksLine(Inked, Widget):
+    """Packets in, packets lost by layer, and whether the books are even; on every screen."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        self.model = model
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        return self.strip(books_spans(self.model, width, self.glyphs), width, under="bar")
+
+
+def books_spans(model: Model, width: int, glyphs: Glyphs) -> Line:
+    """The books line in the longest form that fits."""
+    for form in (_books_long, _books_short, _books_tiny):
+        line = form(model, glyphs)
+        if width_of(line) <= width:
+            return line
+    return line
+
+
+def _flow(model: Model) -> list[tuple[str, str]]:
+    """(name, figure) of what comes in: rates when live, totals of a file."""
+    names = (("received", "in"), ("sip", "sip"), ("rtp", "rtp"))
+    if model.file:
+        newest = model.history.samples[-1].values if model.history.samples else {}
+        return [(word, fmt.short(newest.get(name))) for name, word in names]
+    return [(word, fmt.rate(model.history.rate(name))) for name, word in names]
+
+
+def _lost(model: Model, glyphs: Glyphs, gap: str = "  ") -> list[Span]:
+    spans: list[Span] = []
+    ledger = model.ledger()
+    for layer in LAYERS:
+        lost = ledger.lost[layer]
+        text = f"{layer} {fmt.short(lost)}"
+        if spans:
+            spans.append((gap, ""))
+        spans.append((f"{glyphs.warning} {text}", "warning") if lost else (text, "dim"))
+    return spans
+
+
+def _balance(model: Model, glyphs: Glyphs) -> Span:
+    ledger = model.ledger()
+    if ledger.even is None:
+        return (f"books {fmt.UNKNOWN}", "dim")
+    if ledger.even:
+        return ("books even", "dim")
+    return (f"{glyphs.warning} books off by {abs(ledger.difference):,}", "error")
+
+
+def _books_long(model: Model, glyphs: Glyphs) -> Line:
+    flow = _flow(model)
+    unit = " pkt" if model.file else " pkt/s"
+    line: Line = [(f" {flow[0][0]} ", "dim"), (flow[0][1] + unit, "")]
+    for word, figure in flow[1:]:
+        line += [(f"  {word} ", "dim"), (figure + ("" if model.file else "/s"), "")]
+    return [
+        *line,
+        ("   lost: ", "dim"),
+        *_lost(model, glyphs),
+        ("   ", ""),
+        _balance(model, glyphs),
+    ]
+
+
+def _books_short(model: Model, glyphs: Glyphs) -> Line:
+    unit = "" if model.file else "/s"
+    line: Line = []
+    for word, figure in _flow(model):
+        line += [(f" {word} ", "dim"), (figure + unit, "")]
+    return [
+        *line,
+        ("  lost ", "dim"),
+        *_lost(model, glyphs, " "),
+        (" ", ""),
+        _balance(model, glyphs),
+    ]
+
+
+def _books_tiny(model: Model, glyphs: Glyphs) -> Line:
+    """Only layers that lost something."""
+    unit = "" if model.file else "/s"
+    word, figure = _flow(model)[0]
+    line: Line = [(f" {word} ", "dim"), (figure + unit, ""), ("  lost ", "dim")]
+    losses = {layer: number for layer, number in model.ledger().lost.items() if number}
+    for layer, number in losses.items():
+        line.append((f"{glyphs.warning} {layer} {fmt.short(number)} ", "warning"))
+    if not losses:
+        line.append(("0 ", "dim"))
+    return [*line, (" ", ""), _balance(model, glyphs)]
+
+
+class KeyLine(Inked, Widget):
+    """The keys that matter here, from the registry."""
+
+    def __init__(self, *scopes: str) -> None:
+        super().__init__()
+        self.scopes = scopes
+        self._links: list[tuple[int, int, str]] = []
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        shown = sorted((a for a in actions.of(*self.scopes, "app") if a.rank), key=lambda a: a.rank)
+        taken = {key for a in shown if a.scope != "app" for key in a.keys}
+        taken |= {key for a in actions.of(*self.scopes) for key in a.keys}
+        left = [a for a in shown if a.rank < 90]
+        if len(self.app.screen_stack) < 2:
+            shown = [a for a in shown if a.id != "app.back"]
+        right = [a for a in shown if a.rank >= 90 and not (a.scope == "app" and set(a.keys) <= taken)]
+        self._links = []
+        tail = [self._span(a) for a in right]
+        room = width - 2 - sum(width_of(s) + 2 for s in tail)
+        line: Line = [(" ", "")]
+        x = 1
+        for action in left:
+            spans = self._span(action)
+            size = width_of(spans)
+            if size + 2 > room:
+                break
+            line += [*spans, ("  ", "")]
+            self._links.append((x, x + size, action.call))
+            x += size + 2
+            room -= size + 2
+        gap = max(0, width - x - sum(width_of(s) + 2 for s in tail) + 1)
+        line.append((" " * gap, ""))
+        x += gap
+        for action, spans in zip(right, tail, strict=True):
+            size = width_of(spans)
+            self._links.append((x, x + size, action.call))
+            line += [*spans, ("  ", "")]
+            x += size + 2
+        return self.strip(line, width)
+
+    def _span(self, action: actions.Action) -> Line:
+        bound = self.app.keymap_keys(action) if hasattr(self.app, "keymap_keys") else action.keys
+        key = self.glyphs.ink(actions.key_name(bound[0])) if bound else ""
+        return [(key, "key"), (f" {action.label}", "dim")]
+
+    async def on_click(self, event: events.Click) -> None:
+        for start, end, call in self._links:
+            if start <= event.x < end:
+                await self.app.simulate_action(call)  # type: ignore[attr-defined]
+
+
+class TooSmall(Inked, Widget):
+    """Instead of a screen that has no room."""
+
+    def render_line(self, y: int) -> Strip:
+        size = self.app.size
+        text = f"terminal {size.width}x{size.height} is too small: 60x15 at least" if y == 0 else ""
+        return self.strip([(text, "warning")], self.size.width)
+
+
+class StatusLine(Inked, Widget):
+    """One line of text under the header."""
+
+    def __init__(self, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self.left: Line = []
+        self.right: Line = []
+
+    def set(self, left: Line, right: Line | None = None) -> None:
+        """Show `left` and, at the other end, `right`."""
+        right = right or []
+        if left != self.left or right != self.right:
+            self.left, self.right = left, right
+            self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        width = self.size.width
+        return self.strip(spread([(" ", ""), *self.left], [*self.right, (" ", "")], width), width)

@@ -1,0 +1,443 @@
+"""A live table over a store in the engine: asks for the rows in sight, keeps the cursor on its row.
+
+While the cursor stands inside, the window is tied to a row by its id, so that nothing moves under
+it; at the edge where new rows arrive the table follows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual.message import Message
+from textual.strip import Strip
+from textual.widget import Widget
+
+from otus_tui import format as fmt
+from otus_tui.format import cells
+from otus_tui.widgets.ink import Inked, Line, Span
+from otus_tui.widgets.rows_view import RowsView
+
+if TYPE_CHECKING:
+    from textual import events
+
+Row = dict[str, Any]
+Cell = tuple[str, str]
+Fetch = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+MARGIN = 60
+"""Rows asked for beyond the page, so that scrolling finds them there."""
+MARK_WIDTH = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column; `cell` gives text that is clean and the role of it."""
+
+    key: str
+    title: str
+    width: int
+    cell: Callable[[Row], Cell]
+    align: str = "<"
+    flex: int = 0
+    """Share of the room that is left over."""
+    about: str = ""
+    density: int = 0
+    """Shown by default from this many columns of the terminal on."""
+    sort: bool = True
+    descending: bool = False
+    """Order in which one wants it first: the greatest loss, but names from A."""
+
+
+class LiveTable(RowsView):
+    """Rows come from `fetch(params)` -> {total, matched, offset, rows}; see `query` of the control methods."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = set()
+
+    @dataclass
+    class Loaded(Message):
+        """A window of rows came."""
+
+        table: LiveTable
+
+        @property
+        def control(self) -> LiveTable:
+            return self.table
+
+        def can_replace(self, message: Message) -> bool:
+            return isinstance(message, LiveTable.Loaded) and message.table is self.table
+
+    @dataclass
+    class Refused(Message):
+        """The engine did not take the query."""
+
+        table: LiveTable
+        error: Exception
+
+        @property
+        def control(self) -> LiveTable:
+            return self.table
+
+    def __init__(
+        self,
+        columns: list[Column],
+        fetch: Fetch,
+        sort: str,
+        descending: bool = False,
+        arrival: str = "",
+        id: str | None = None,
+    ) -> None:
+        super().__init__(id=id)
+        self.all_columns = columns
+        self.chosen: list[str] | None = None
+        """Column keys that a user chose; None is by width."""
+        self.fetch = fetch
+        self.sort_key = sort
+        self.descending = descending
+        self.arrival = arrival or sort
+        """The column that grows with each new row."""
+        self.filter = ""
+        self.paused = False
+        self.following = True
+        self.marks: dict[Any, Row] = {}
+        self.rows: dict[int, Row] = {}
+        self.total = 0
+        self.matched = 0
+        self.version: Any = None
+        self.selected: Any = None
+        """Id of the row under the cursor."""
+        self.loaded = False
+        self._left_at = 0
+        self._anchor_index = 0
+        self._dirty = False
+        self._asking = False
+        self._own_scroll = False
+        self._layout: list[tuple[Column, int]] = []
+        self._layout_for: tuple[object, ...] = ()
+
+    # --- columns
+
+    def columns(self) -> list[tuple[Column, int]]:
+        """The shown columns with their widths."""
+        width = self.size.width
+        key = (width, tuple(self.chosen or ()))
+        if key != self._layout_for:
+            self._layout_for = key
+            self._layout = lay_out(self.all_columns, self.chosen, width - MARK_WIDTH, self.app.size.width)
+        return self._layout
+
+    def row_width(self) -> int:
+        return MARK_WIDTH + sum(width + 1 for _, width in self.columns()) - 1
+
+    def row_total(self) -> int:
+        return self.matched
+
+    def row(self, index: int) -> Line:
+        row = self.rows.get(index)
+        if row is None:
+            return [("  " + fmt.UNKNOWN, "dim")]
+        spans: Line = [(f"{self.glyphs.mark} " if row["id"] in self.marks else "  ", "mark")]
+        ellipsis = self.glyphs.ellipsis
+        for column, width in self.columns():
+            text, role = column.cell(row)
+            spans.append((fmt.fit(text, width, column.align, ellipsis), role))
+            spans.append((" ", ""))
+        return spans
+
+    def head_spans(self) -> list[tuple[Span, str]]:
+        """Titles as (span, column key)."""
+        result: list[tuple[Span, str]] = [(("  ", "head"), "")]
+        for column, width in self.columns():
+            title = self.glyphs.ink(column.title)
+            role = "head"
+            if column.key == self.sort_key:
+                title = f"{title}{self.glyphs.down if self.descending else self.glyphs.up}"
+                role = "sorted"
+            result.append(((fmt.fit(title, width, column.align, self.glyphs.ellipsis), role), column.key))
+            result.append(((" ", "head"), ""))
+        return result
+
+    # --- which rows
+
+    @property
+    def edge(self) -> str:
+        """Where new rows arrive."""
+        return "bottom" if self.sort_key == self.arrival and not self.descending else "top"
+
+    @property
+    def new_rows(self) -> int:
+        """Rows that came since the table stopped following."""
+        return 0 if self.following else max(0, self.matched - self._left_at)
+
+    def current(self) -> Row | None:
+        """The row under the cursor as it was last seen."""
+        return self.rows.get(self.cursor)
+
+    def request(self) -> dict[str, Any]:
+        """The query for the rows in sight."""
+        page = self.page
+        params: dict[str, Any] = {"sort": self.sort_key, "descending": self.descending}
+        if self.filter:
+            params["filter"] = self.filter
+        params["count"] = page + 2 * MARGIN
+        top = self.scroll_offset.y
+        if self.following and self.edge == "top" and top == 0:
+            params["offset"] = 0
+        elif self.following and self.edge == "bottom":
+            params["offset"] = max(0, self.matched - page - MARGIN)
+        else:
+            anchor = self._anchor(top, page)
+            first = max(0, top - MARGIN)
+            if anchor is None:
+                params["offset"] = first
+            else:
+                index, found = anchor
+                params["anchor"] = found["id"]
+                params["offset"] = first - index
+                self._anchor_index = index
+        return params
+
+    def _anchor(self, top: int, page: int) -> tuple[int, Row] | None:
+        if not self.loaded:
+            return None
+        candidates = [self.cursor] if top <= self.cursor < top + page else []
+        candidates += range(top, min(top + page, self.matched))
+        for index in candidates:
+            if index in self.rows:
+                return index, self.rows[index]
+        return None
+
+    def want(self) -> None:
+        """Ask for the rows in sight, as soon as the last answer is there."""
+        self._dirty = True
+        if not self._asking and self.is_mounted:
+            self._asking = True
+            self.run_worker(self._ask(), group=f"ask-{self.id}", exit_on_error=False)
+
+    async def _ask(self) -> None:
+        try:
+            while self._dirty:
+                self._dirty = False
+                params = self.request()
+                stamp = (self.sort_key, self.descending, self.filter)
+                try:
+                    answer = await self._window(params)
+                except Exception as error:
+                    self.post_message(self.Refused(self, error))
+                    continue
+                if stamp == (self.sort_key, self.descending, self.filter):
+                    self.take(params, answer)
+        finally:
+            self._asking = False
+
+    async def _window(self, params: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return await self.fetch(params)
+        except Exception:
+            if "anchor" not in params:
+                raise
+            # The row may be gone: go on by number.
+            del params["anchor"]
+            params["offset"] = max(0, self.scroll_offset.y - MARGIN)
+            return await self.fetch(params)
+
+    def take(self, params: dict[str, Any], answer: dict[str, Any]) -> None:
+        """Show a window; the row under the cursor stays on its line of the screen."""
+        offset = answer["offset"]
+        was_cursor, top = self.cursor, self.scroll_offset.y
+        self.rows = {offset + i: row for i, row in enumerate(answer["rows"])}
+        self.total, self.matched, self.version = answer["total"], answer["matched"], answer.get("version")
+        first_time = not self.loaded
+        self.loaded = True
+        shift = 0
+        if "anchor" in params:
+            for index, row in self.rows.items():
+                if row["id"] == params["anchor"]:
+                    shift = index - self._anchor_index
+                    break
+        self._own_scroll = True
+        try:
+            last = max(0, self.matched - 1)
+            if first_time and self.edge == "bottom":
+                cursor = 0 if not self.following else last
+            elif self.following:
+                cursor = 0 if self.edge == "top" else last
+            else:
+                cursor = max(0, min(last, was_cursor + shift))
+            self.set_reactive(RowsView.cursor, cursor)
+            self.layout_changed()
+            if self.following:
+                self.scroll_rows(0 if self.edge == "top" else self.matched)
+            elif shift:
+                self.scroll_rows(top + shift)
+        finally:
+            self._own_scroll = False
+        row = self.current()
+        if row is not None and (
+            self.following or self.selected is None or was_cursor == self.cursor or shift
+        ):
+            self.selected = row["id"]
+        for index, row in self.rows.items():
+            if row["id"] in self.marks:
+                self.marks[row["id"]] = row
+            if row["id"] == self.selected and index != self.cursor and not self.following:
+                self.set_reactive(RowsView.cursor, index)
+        if not self._covers():
+            self._dirty = True
+        self.post_message(self.Loaded(self))
+        self.post_message(self.Moved(self, self.cursor))
+
+    def _covers(self) -> bool:
+        top = self.scroll_offset.y
+        bottom = min(self.matched, top + self.page)
+        return all(index in self.rows for index in (top, bottom - 1) if 0 <= index < self.matched)
+
+    # --- changes
+
+    def tick(self, version: Any) -> None:
+        """A snapshot came: ask again unless paused, or nothing changed."""
+        if not self.paused and (version is None or version != self.version or not self.loaded):
+            self.want()
+
+    def restart(self) -> None:
+        """Filter or order changed: from the edge again."""
+        self.following = not self.paused
+        self.rows = {}
+        self.selected = None
+        self.loaded = False
+        self.set_reactive(RowsView.cursor, 0)
+        self._own_scroll = True
+        self.scroll_rows(0)
+        self._own_scroll = False
+        self.refresh()
+        self.want()
+
+    def set_sort(self, key: str, descending: bool | None = None) -> None:
+        """Sort by this column; again turns the order round."""
+        column = next((c for c in self.all_columns if c.key == key), None)
+        if column is None or not column.sort:
+            return
+        if descending is None:
+            descending = not self.descending if key == self.sort_key else column.descending
+        self.sort_key, self.descending = key, descending
+        self.restart()
+
+    def set_filter(self, text: str) -> None:
+        """Show only rows that `text` keeps."""
+        if text != self.filter:
+            self.filter = text
+            self.restart()
+
+    def sort_step(self, step: int) -> None:
+        """Sort by the next shown column in the direction of `step`."""
+        keys = [column.key for column, _ in self.columns() if column.sort]
+        at = keys.index(self.sort_key) if self.sort_key in keys else -1
+        self.set_sort(keys[(at + step) % len(keys)])
+
+    def follow(self, on: bool) -> None:
+        """Stay at the edge where new rows come, or do not."""
+        if on:
+            self.following = True
+            self.want()
+        elif self.following:
+            self.following = False
+            self._left_at = self.matched
+            self.post_message(self.Loaded(self))
+
+    def toggle_mark(self) -> None:
+        """Mark the row under the cursor and go on to the next."""
+        row = self.current()
+        if row is None:
+            return
+        if row["id"] in self.marks:
+            del self.marks[row["id"]]
+        else:
+            self.marks[row["id"]] = row
+        self.refresh_line(self.cursor)
+        self.move_to(self.cursor + 1)
+        self.post_message(self.Loaded(self))
+
+    # --- moving
+
+    def _user_moved(self) -> None:
+        at_edge = self.cursor == (0 if self.edge == "top" else max(0, self.matched - 1))
+        self.follow(at_edge)
+        row = self.current()
+        self.selected = row["id"] if row else None
+
+    def move_to(self, index: int, step: int = 1) -> None:
+        super().move_to(index, step)
+        self._user_moved()
+        if not self._covers():
+            self.want()
+
+    async def on_click(self, event: events.Click) -> None:
+        before = self.cursor
+        await super().on_click(event)
+        if self.cursor != before:
+            self._user_moved()
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        super().watch_scroll_y(old_value, new_value)
+        if self._own_scroll or round(old_value) == round(new_value):
+            return
+        if self.following and not (0 <= self.cursor - round(new_value) < self.page):
+            self.follow(False)
+        if self.loaded and not self._covers():
+            self.want()
+
+    def on_resize(self) -> None:
+        self.layout_changed()
+        self.want()
+
+
+def lay_out(
+    columns: list[Column], chosen: list[str] | None, room: int, terminal: int
+) -> list[tuple[Column, int]]:
+    """The columns that are shown and their widths in `room` cells."""
+    if chosen is not None:
+        by_key = {column.key: column for column in columns}
+        shown = [by_key[key] for key in chosen if key in by_key]
+    else:
+        shown = [column for column in columns if column.density <= terminal]
+    widths = [column.width for column in shown]
+    spare = room - sum(widths) - max(0, len(shown) - 1)
+    shares = sum(column.flex for column in shown)
+    if spare > 0 and shares:
+        for i, column in enumerate(shown):
+            if column.flex:
+                # What does not divide goes to the first flexible columns.
+                part = spare * column.flex // shares
+                widths[i] += part
+                spare -= part
+                shares -= column.flex
+    return list(zip(shown, widths, strict=True))
+
+
+class TableHead(Inked, Widget):
+    """The titles over a LiveTable; a click sorts."""
+
+    def __init__(self, table: LiveTable) -> None:
+        super().__init__()
+        self.table = table
+
+    def on_mount(self) -> None:
+        self.watch(self.table, "scroll_x", self._scrolled, init=False)
+
+    def _scrolled(self) -> None:
+        self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        spans = [span for span, _ in self.table.head_spans()]
+        return self.strip(spans, self.size.width, under="head", offset=self.table.scroll_offset.x)
+
+    def on_click(self, event: events.Click) -> None:
+        x = -self.table.scroll_offset.x
+        for (text, _), key in self.table.head_spans():
+            width = cells(text)
+            if key and x <= event.x < x + width:
+                self.table.set_sort(key)
+                self.refresh()
+                return
+            x += width

@@ -1,0 +1,404 @@
+"""An engine with canned answers that speaks the real JSON-RPC over a real Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import Any
+
+from engine.control.methods import ERROR_INVALID, ERROR_REFUSED, MAX_LINE, PROTOCOL
+
+NOW_NS = 1_763_800_867_000_000_000
+"""A frozen clock: 2025-11-22 08:41:07 UTC."""
+SECOND = 1_000_000_000
+
+INVITE = (
+    "INVITE sip:bob@10.0.0.9 SIP/2.0\r\n"
+    "Via: SIP/2.0/UDP 10.0.0.7:5060;branch=z9hG4bK1\r\n"
+    'From: "Alice [bold red]x[/]" <sip:alice@10.0.0.7>;tag=f1\r\n'
+    "To: <sip:bob@10.0.0.9>\r\n"
+    "Call-ID: call-0@10.0.0.7\r\n"
+    "CSeq: 1 INVITE\r\n"
+    "X-Evil: \x1b[31mred\x07 \u202eabc\r\n"
+    "Content-Type: application/sdp\r\n"
+    "Content-Length: 129\r\n"
+    "\r\n"
+    "v=0\r\no=- 1 1 IN IP4 10.0.0.7\r\ns=-\r\nc=IN IP4 10.0.0.7\r\nt=0 0\r\nm=audio 40012 RTP/AVP 8\r\n"
+    "a=rtpmap:8 PCMA/8000\r\n"
+)
+OK = (
+    "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 10.0.0.7:5060;branch=z9hG4bK1\r\nFrom: <sip:alice@10.0.0.7>;tag=f1\r\n"
+    "To: <sip:bob@10.0.0.9>;tag=t1\r\nCall-ID: call-0@10.0.0.7\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"
+)
+
+
+def call_row(number: int, **changes: Any) -> dict[str, Any]:
+    states = ("in_call", "completed", "rejected", "call_setup", "cancelled")
+    state = states[number % 5]
+    row = {
+        "id": 1000 + number,
+        "number": number + 1,
+        "method": ("INVITE", "REGISTER", "OPTIONS")[0 if number % 7 else 1],
+        "state": state,
+        "from": f"alice{number}@example.com",
+        "to": f"bob{number}@example.com",
+        "from_user": f"alice{number}",
+        "to_user": f"bob{number}",
+        "call_id": f"call-{number}@10.0.0.7",
+        "x_call_id": None,
+        "src": "10.0.0.7:5060",
+        "dst": "10.0.0.9:5060",
+        "messages": 5 + number % 9,
+        "start_ns": NOW_NS - (100_000 - number) * SECOND // 100,
+        "last_ns": NOW_NS,
+        "duration_s": 72.4 if state in ("in_call", "completed") else None,
+        "total_s": 80.0,
+        "setup_s": 0.412,
+        "pdd_s": 0.41 if number % 3 else None,
+        "code": 503 if state == "rejected" else 200,
+        "reason": None,
+        "transport": "udp",
+        "streams": 2,
+        "lost_pct": None if state == "call_setup" else (9.8 if number % 11 == 0 else 0.0),
+        "mos": None,
+        "evidence": 0,
+        "malformed": 0,
+    }
+    return {**row, **changes}
+
+
+def stream_row(number: int, **changes: Any) -> dict[str, Any]:
+    row = {
+        "id": 500 + number,
+        "call_id": f"call-{number // 2}@10.0.0.7",
+        "src": "10.0.0.7" if number % 2 == 0 else "10.0.0.9",
+        "sport": 40012,
+        "dst": "10.0.0.9" if number % 2 == 0 else "10.0.0.7",
+        "dport": 40012,
+        "ssrc": 0x1A2B3C00 + number,
+        "codec": "PCMA",
+        "payload_types": [8],
+        "packets": 3612,
+        "bytes": 620_000,
+        "expected": 3614,
+        "lost": 2,
+        "lost_pct": 0.055,
+        "out_of_order": 0,
+        "duplicates": 0,
+        "max_delta_ms": 41.2,
+        "mean_jitter_ms": 1.25,
+        "max_jitter_ms": 4.5,
+        "jitter_ms": 1.1,
+        "start_ns": NOW_NS - 72 * SECOND,
+        "last_ns": NOW_NS,
+        "duration_s": 72.2,
+        "found_by": "sdp" if number % 5 else "heuristic",
+        "active": True,
+    }
+    return {**row, **changes}
+
+
+def message_row(index: int, **changes: Any) -> dict[str, Any]:
+    a, b = "10.0.0.7:5060", "10.0.0.9:5060"
+    script = (
+        (0, a, b, "INVITE", None, None, "audio 40012 PCMA sendrecv"),
+        (2, b, a, "INVITE", 100, "Trying", None),
+        (413, b, a, "INVITE", 180, "Ringing", None),
+        (1310, b, a, "INVITE", 200, "OK", "audio 40012 PCMA sendrecv"),
+        (1312, a, b, "ACK", None, None, None),
+    )
+    ms, src, dst, method, status, reason, sdp = script[index % 5]
+    row = {
+        "index": index,
+        "time_ns": NOW_NS - 73 * SECOND + ms * 1_000_000 + index // 5 * 2 * SECOND,
+        "src": src,
+        "dst": dst,
+        "method": method,
+        "status": status,
+        "reason": reason,
+        "cseq": 1,
+        "sdp": sdp,
+        "retransmission": False,
+        "error": None,
+        "frame": None,
+        "length": 500,
+        "gone": False,
+    }
+    return {**row, **changes}
+
+
+def task(**changes: Any) -> dict[str, Any]:
+    books = {
+        "received": 1_240_000,
+        "captured": 1_240_000,
+        "output": 0,
+        "reported": 0,
+        "handled": 1_240_000,
+        "in_flight": 0,
+        "dropped": {
+            "ring": {"drops": 0},
+            "worker": {"malformed": 0},
+            "buffer": {"send_ring": 0},
+            "report": {"queue_full": 0},
+        },
+        "even": True,
+        "difference": 0,
+    }
+    worker = {
+        "index": 0,
+        "pid": 4711,
+        "state": "running",
+        "restarts": 0,
+        "heartbeat_age_s": 0.2,
+        "cpu_s": 12.5,
+        "counters": {"received": 1_240_000, "handled": 1_240_000, "malformed": 0},
+        "send_ring": {"used": 0, "lost": 0},
+        "evidence_ring": {"used": 10, "lost": 0},
+        "latency_buckets": [],
+    }
+    capture = {
+        "interface": "eth0",
+        "ring_packets": 1_240_000,
+        "ring_drops": 0,
+        "ring_freezes": 0,
+        "blocks_waiting": 1,
+        "blocks_total": 64,
+        "link": "up",
+    }
+    row = {
+        "task_id": "live",
+        "state": "running",
+        "driver": "af_packet_v3",
+        "interface": "eth0",
+        "filter": "",
+        "started_ns": NOW_NS - 764 * SECOND,
+        "stopped_ns": None,
+        "error": "",
+        "capture": [capture],
+        "workers": [worker, {**worker, "index": 1, "pid": 4712}],
+        "reporters": [{"name": "file", "reported": 0, "queue": 0}],
+        "books": books,
+        "progress": None,
+        "newest_packet_ns": NOW_NS,
+    }
+    return {**row, **changes}
+
+
+def file_task(share: float = 1.0, **changes: Any) -> dict[str, Any]:
+    progress = {
+        "path": "/captures/call.pcapng",
+        "octets": int(1_000_000 * share),
+        "size": 1_000_000,
+        "packets": int(4_000 * share),
+        "done": share >= 1,
+        "warning": "",
+    }
+    state = "finished" if share >= 1 else "running"
+    return task(
+        task_id="file", driver="pcap", interface="/captures/call.pcapng", state=state, progress=progress,
+        capture=[], **changes,
+    )  # fmt: skip
+
+
+class ScriptedEngine:
+    """Serves `calls`, `streams` and a snapshot that a test may change; remembers what it was asked."""
+
+    def __init__(self, path: str, calls: int = 200, streams: int = 20) -> None:
+        self.path = path
+        self.calls = [call_row(i) for i in range(calls)]
+        self.streams = [stream_row(i) for i in range(streams)]
+        self.messages = [message_row(i) for i in range(5)]
+        self.tasks = [task()]
+        self.version = 1
+        self.sequence = 0
+        self.time_ns = NOW_NS
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.refuse: dict[str, tuple[int, str, str]] = {}
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self._notified: set[asyncio.StreamWriter] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_unix_server(self._serve, self.path, limit=MAX_LINE)
+
+    async def stop(self) -> None:
+        """Hang up on everybody and listen no more."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        for writer in list(self._writers):
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def __aenter__(self) -> ScriptedEngine:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    def asked_of(self, method: str) -> list[dict[str, Any]]:
+        """The parameters of all calls of a method."""
+        return [params for name, params in self.asked if name == method]
+
+    # --- answers
+
+    def snapshot(self) -> dict[str, Any]:
+        self.sequence += 1
+        active = sum(row["state"] in ("in_call", "call_setup") for row in self.calls)
+        states: dict[str, int] = {}
+        for row in self.calls:
+            states[row["state"]] = states.get(row["state"], 0) + 1
+        return {
+            "sequence": self.sequence,
+            "time_ns": self.time_ns,
+            "engine": {
+                "version": "0.1.0", "pid": 4700, "node": "edge-bj-01", "mode": "live", "started_ns": NOW_NS,
+                "uptime_s": 764.0, "compiled": True, "cpu_s": 3.0, "memory_bytes": 150 << 20, "clients": 1,
+            },
+            "tasks": self.tasks,
+            "sip": {
+                "calls": len(self.calls), "active": active, "by_state": states, "messages": 1_000 + 8 * self.sequence,
+                "retransmissions": 12, "malformed": 0, "requests": {"INVITE": 400, "BYE": 300},
+                "responses": {"200": 600, "503": 12}, "removed": 0, "lost": 0, "held_bytes": 1 << 20, "restarts": 0,
+                "lost_calls": None, "version": self.version,
+            },
+            "media": {
+                "streams": len(self.streams), "active": len(self.streams), "packets": 100_000 + 1_000 * self.sequence,
+                "lost": 120, "one_way": None, "version": self.version,
+            },
+        }  # fmt: skip
+
+    def query(self, params: dict[str, Any]) -> dict[str, Any]:
+        rows = self.calls if params["store"] == "calls" else self.streams
+        text = params.get("filter") or ""
+        if "(" in text and ")" not in text:
+            raise RpcError(
+                ERROR_INVALID, f"filter, column {text.index('(') + 1}: this parenthesis is not closed"
+            )
+        matched = [row for row in rows if _matches(row, text)]
+        column = params.get("sort") or "number"
+        known = [row for row in matched if row.get(column) is not None]
+        known.sort(key=lambda row: row[column], reverse=bool(params.get("descending")))
+        matched = known + [row for row in matched if row.get(column) is None]
+        start = params.get("offset") or 0
+        if params.get("anchor") is not None:
+            place = next((i for i, row in enumerate(matched) if row["id"] == params["anchor"]), None)
+            if place is None:
+                raise RpcError(ERROR_REFUSED, "the row is gone")
+            start += place
+        start = max(0, min(start, len(matched)))
+        return {
+            "total": len(rows),
+            "matched": len(matched),
+            "offset": start,
+            "version": self.version,
+            "rows": matched[start : start + params.get("count", 100)],
+        }
+
+    def answer(self, method: str, params: dict[str, Any]) -> Any:
+        if method in self.refuse:
+            raise RpcError(*self.refuse[method])
+        match method:
+            case "hello":
+                return {
+                    "protocol": PROTOCOL,
+                    "version": "0.1.0",
+                    "pid": 4700,
+                    "node": "edge-bj-01",
+                    "mode": "live",
+                }
+            case "subscribe":
+                return {"sections": params["sections"], "hz": params["hz"]}
+            case "stats":
+                return self.snapshot()
+            case "query":
+                return self.query(params)
+            case "call":
+                start, count = params.get("from", 0), params.get("count", 500)
+                row = next((r for r in self.calls if r["id"] == params["id"]), None)
+                if row is None:
+                    raise RpcError(ERROR_REFUSED, "no such call")
+                part = self.messages[start : start + count]
+                return {
+                    "call": row,
+                    "hosts": ["10.0.0.7:5060", "10.0.0.9:5060"],
+                    "messages": part,
+                    "more": start + len(part) < len(self.messages),
+                    "streams": [s for s in self.streams if s["call_id"] == row["call_id"]],
+                    "media": [],
+                }
+            case "message":
+                raw = INVITE if params["index"] == 0 else OK
+                return {"index": params["index"], "raw": raw, "error": None, "gone": False}
+            case "stop_task":
+                return {"task_id": params["task_id"], "state": "stopped", "books": self.tasks[0]["books"]}
+            case "clear":
+                removed = len(self.calls)
+                keep = set(params.get("keep") or ())
+                kept_text = params.get("keep_filter")
+                self.calls = [
+                    row for row in self.calls if row["id"] in keep or (kept_text and _matches(row, kept_text))
+                ]
+                self.version += 1
+                return {"removed": removed - len(self.calls)}
+            case "shutdown":
+                return {}
+        raise RpcError(-32601, f"no method {method}")
+
+    # --- the wire
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
+        try:
+            while line := await reader.readline():
+                request = json.loads(line)
+                self.asked.append((request["method"], request["params"]))
+                answer: dict[str, Any] = {"jsonrpc": "2.0", "id": request["id"]}
+                try:
+                    answer["result"] = self.answer(request["method"], request["params"])
+                except RpcError as error:
+                    answer["error"] = {
+                        "code": error.code,
+                        "message": error.message,
+                        "data": {"hint": error.hint},
+                    }
+                if request["method"] == "subscribe":
+                    self._notified.add(writer)
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            self._writers.discard(writer)
+            self._notified.discard(writer)
+            writer.close()
+
+    async def notify(self, seconds: float = 0.5) -> None:
+        """Send a snapshot to all subscribers, `seconds` after the last one by its own clock."""
+        self.time_ns += int(seconds * SECOND)
+        line = (
+            json.dumps({"jsonrpc": "2.0", "method": "snapshot", "params": self.snapshot()}).encode() + b"\n"
+        )
+        for writer in self._notified:
+            writer.write(line)
+            await writer.drain()
+
+
+class RpcError(Exception):
+    def __init__(self, code: int, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.code, self.message, self.hint = code, message, hint
+
+
+def _matches(row: dict[str, Any], text: str) -> bool:
+    """Enough of the filter language for the tests: `column == value` or a word."""
+    text = text.strip()
+    if not text:
+        return True
+    if "==" in text:
+        key, value = (part.strip().strip('"') for part in text.split("==", 1))
+        return str(row.get(key)).lower() == value.lower()
+    return any(text.lower() in str(value).lower() for value in row.values())
