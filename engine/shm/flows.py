@@ -27,8 +27,7 @@ Words behind the region header (index of the 64-bit word):
     16 Call-ID, 127 octets, zero padded, 16 words
     32 codecs, 16 of 2 words: u8 payload type, 11 octets name, u32 clock rate
 
-Labels: u8 found by (1 SDP, 2 heuristic), u8 flags (F_*), u8 media index, 5 bits codecs, 7 bits octets of the
-Call-ID (127), from bit 32 the time to live in ms. A side has address and port in the source's place.
+Labels: u8 found by (1 SDP, 2 heuristic), u8 flags (F_*), u8 media index, 5 bits codecs, from bit 32 the time to live in ms. A side has address and port in the source's place.
 """
 
 from __future__ import annotations
@@ -67,13 +66,15 @@ INIT0, INIT1, INIT2, INIT3 = 0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656
 """SipHash's initial state."""
 SIDE_MARK = 0x10000000000
 """In the hash of a side beside its port, so that it is not that of a five-tuple."""
-KEPT = 0xFFFF00FF
+KEPT = 0xFFFFFFFFE0FFFFFF
 FIVE_TUPLE_KIND, SIDE_KIND = 1, 2
 SDP, HEURISTIC = 1, 2
 MAX_CODECS = 16
 MAX_CALL_ID = 127
 F_RTCP, F_CUT = 1, 2
 FOUND_BY = ("", "sdp", "heuristic")
+PLACE_STREAM, PLACE_CALL = STREAM, CALL
+"""The same, visible from Python where this module is compiled."""
 _LABELS = struct.Struct("<BBBx")
 
 
@@ -346,9 +347,7 @@ class FlowTable:
                 index = (index + 1) & self.mask
         return -1
 
-    def begin(
-        self, slot: int, kind: int, ports: int, a0: int, a1: int, b0: int, b1: int, domain: int
-    ) -> int:
+    def begin(self, slot: int, kind: int, ports: int, a0: int, a1: int, b0: int, b1: int, domain: int) -> int:
         """Lock a claimed slot, make it anew and write its key."""
         word = self.first + (slot << 6)
         state = self.words[word + LOCK] & ~0xFFFF & MASK64
@@ -426,7 +425,7 @@ class FlowTable:
             own = self.merge_codecs(slot, receiver, own)
         if sender >= 0:
             own = self.merge_codecs(slot, sender, own)
-        self.words[word + LABELS] = (labels & 0xFFFFFFFFE0FFFFFF) | (own << 24)
+        self.words[word + LABELS] = (labels & KEPT) | (own << 24)
         for index in range(VERDICTS, VERDICTS + 4):
             self.words[word + index] = 0
         return 0
@@ -720,12 +719,18 @@ class FlowTable:
             row["dport"] = int.from_bytes(entry[18:20], "little")
         return row
 
-    def labels(self, slot: int, generation: int, payload_type: int) -> tuple[str, str] | None:
-        """Call-ID and codec name (empty where unknown) of a flow; None where the slot is another's by now."""
+    def labels(self, slot: int, generation: int, payload_type: int) -> dict[str, str] | None:
+        """Labels `call-id` and `codec` of a flow, where known; None where the slot is another's by now."""
         row = self.read(slot)
         if row is None or row["generation"] != generation:
             return None
-        return row["call_id"], next((name for number, name, _ in row["codecs"] if number == payload_type), "")
+        labels = {}
+        if row["call_id"]:
+            labels["call-id"] = row["call_id"]
+        for number, name, _ in row["codecs"]:
+            if number == payload_type and name:
+                labels["codec"] = name
+        return labels
 
     def rows(self) -> list[dict[str, Any]]:
         """Every entry; a snapshot entry by entry, not of the table."""

@@ -21,6 +21,8 @@ cdef unsigned long long MASK64
 cdef unsigned long long MASK32
 cdef unsigned long long SPREAD
 cdef unsigned long long ONE
+cdef unsigned long long HIGH
+cdef unsigned long long HALF
 cdef Py_ssize_t LOCK
 cdef Py_ssize_t FACTS
 cdef Py_ssize_t PORTS
@@ -106,7 +108,7 @@ cdef class StreamTable:
     cpdef int label(
         self, Py_ssize_t slot, unsigned long long found_by, unsigned long long flow, unsigned long long codec_of,
         unsigned long long payload_type, unsigned long long clock, unsigned long long kind, unsigned long long name0,
-        unsigned long long name1, const unsigned long long[::1] words, Py_ssize_t call) except -1
+        unsigned long long name1, unsigned long long[::1] words, Py_ssize_t call) except -1
     @cython.locals(
         word=Py_ssize_t, codec=cython.ulonglong, clock=cython.uint, kind=cython.ulonglong, before=cython.ulonglong,
         in_order=cython.bint, elapsed=double, nominal=double, jitter=double, delta=double, count=double,

@@ -55,6 +55,8 @@ MASK64 = 0xFFFFFFFFFFFFFFFF
 MASK32 = 0xFFFFFFFF
 SPREAD = 0x9E3779B97F4A7C15
 ONE = 1
+HIGH = 1 << 32
+HALF = 1 << 31
 LOCK, FACTS, PORTS, KEY, DOMAIN, PACKETS, OCTETS, FIRST, LATEST = 0, 1, 2, 3, 7, 8, 9, 10, 11
 START_SEQUENCE, STOP_SEQUENCE, HIGHEST, WINDOW, CYCLES, FIRST_TIMESTAMP = 12, 13, 14, 15, 16, 17
 IN_ORDER_TIME, NOMINAL, JITTER, MEAN_JITTER, MAX_JITTER, MIN_JITTER = 18, 19, 20, 21, 22, 23
@@ -63,6 +65,8 @@ OUT_OF_ORDER, DUPLICATES, RESETS, MARKERS, EVENTS, SEEN, FLOW, NAME, TYPE_CHANGE
     31, 32, 33, 34, 35, 36, 38, 39, 41,
 )  # fmt: skip
 CALL = 48
+PLACE_CODEC, PLACE_CODEC_OF = CODEC, CODEC_OF
+"""The same, visible from Python where this module is compiled."""
 NORMAL, COMFORT_NOISE, EVENT = 0, 1, 2
 """Kinds of payload types: a medium, comfort noise (RFC 3389), telephone events (RFC 4733)."""
 LARGEST_MISORDER = 3000
@@ -140,9 +144,7 @@ class StreamTable:
         ssrc = ((ssrc ^ (ssrc >> 29)) * SPREAD) & MASK64
         return (ssrc ^ (ssrc >> 32)) | TOP
 
-    def find(
-        self, flow_tag: int, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int
-    ) -> int:
+    def find(self, flow_tag: int, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int) -> int:
         """The slot of a stream, or -1; `flow_tag` is FlowTable.tag after its find(). Sets `generation`."""
         return self.probe(self.tag_of(flow_tag, ports >> 32), src0, src1, dst0, dst1, ports, domain)
 
@@ -295,14 +297,14 @@ class StreamTable:
         self.words[word + STAMP] = atomics.peek(self.words, VERSION_WORD)
         self.words[word + OCTETS] += octets
         if marker:
-            self.words[word + MARKERS] += 0x100000000
+            self.words[word + MARKERS] += HIGH
         codec = self.words[word + CODEC]
         clock = codec >> 32
         kind = (codec >> 8) & 0xFF
         if kind == COMFORT_NOISE:
             self.words[word + MARKERS] += 1
         elif kind == EVENT:
-            self.words[word + EVENTS] += 0x100000000
+            self.words[word + EVENTS] += HIGH
         if not self.words[word + PACKETS]:
             self.words[word + FIRST] = now
             self.words[word + LATEST] = now
@@ -316,8 +318,8 @@ class StreamTable:
             self.unlock(slot)
             return 0
         before = (self.words[word + STOP_SEQUENCE] >> 32) & 0xFF
-        timestamp = (timestamp - self.words[word + FIRST_TIMESTAMP]) & 0xFFFFFFFF
-        in_order = timestamp < 0x80000000
+        timestamp = (timestamp - self.words[word + FIRST_TIMESTAMP]) & MASK32
+        in_order = timestamp < HALF
         if in_order:
             self.cycle(word, sequence)
             latest = self.words[word + IN_ORDER_TIME]
@@ -341,7 +343,9 @@ class StreamTable:
                 count = self.words[word + PACKETS]
                 if delta > self.reals[word + MAX_DELTA]:
                     self.reals[word + MAX_DELTA] = delta
-                self.reals[word + MEAN_DELTA] = (self.reals[word + MEAN_DELTA] * (count - 1.0) + delta) / count
+                self.reals[word + MEAN_DELTA] = (
+                    self.reals[word + MEAN_DELTA] * (count - 1.0) + delta
+                ) / count
                 if clock >= 1000 and kind != EVENT:
                     jitter = self.reals[word + JITTER]
                     if jitter > self.reals[word + MAX_JITTER]:
@@ -349,7 +353,7 @@ class StreamTable:
                     self.reals[word + MEAN_JITTER] = (
                         self.reals[word + MEAN_JITTER] * (count - 1.0) + jitter
                     ) / count
-                    self.words[word + CYCLES] |= 0x8000000000000000
+                    self.words[word + CYCLES] |= TOP
         else:
             self.words[word + EVENTS] += 1
         self.order(word, sequence)

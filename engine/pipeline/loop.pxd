@@ -1,0 +1,145 @@
+cimport cython
+
+from engine.capture.sink cimport PacketSink
+from engine.decode.classifier cimport Decoder
+from engine.parsers.sdp cimport SdpParser
+from engine.parsers.sip cimport SipParser
+from engine.pipeline.media cimport MediaPath
+from engine.pipeline.writer cimport PacketFacts, RecordWriter
+from engine.shm cimport atomics
+from engine.shm.flows cimport FlowTable
+from engine.shm.streams cimport StreamTable
+
+cdef int V_MALFORMED
+cdef int V_UDP
+cdef int V_ICMP
+cdef int V_FRAGMENT
+cdef int V_NON_IP
+cdef int V_UNKNOWN_LINK
+cdef unsigned int RTCP_VERDICT
+cdef unsigned int OUTGOING
+cdef unsigned int DUPLICATE
+cdef unsigned int TRUNCATED
+cdef unsigned long long NO_FLOW
+cdef unsigned long long SPREAD
+cdef unsigned long long MASK64
+cdef unsigned long long COPY_TIME
+cdef Py_ssize_t COPIES
+cdef unsigned int K_RTCP
+cdef unsigned int K_RAW
+cdef unsigned int K_ICMP
+cdef Py_ssize_t W_PACKET_TIME
+cdef Py_ssize_t W_LATENCY
+cdef Py_ssize_t LATENCIES
+cdef Py_ssize_t STREAM_SWEEP
+cdef Py_ssize_t FLOW_SWEEP
+
+cdef Py_ssize_t C_RECEIVED
+cdef Py_ssize_t C_OUTPUT
+cdef Py_ssize_t C_HANDLED
+cdef Py_ssize_t C_FILTERED
+cdef Py_ssize_t C_UNMATCHED
+cdef Py_ssize_t C_MALFORMED
+cdef Py_ssize_t C_FRAGMENTS
+cdef Py_ssize_t C_DUPLICATES
+cdef Py_ssize_t C_BYTES
+cdef Py_ssize_t C_WIRE_BYTES
+cdef Py_ssize_t C_ICMP_ERRORS
+cdef Py_ssize_t C_ICMP_QUOTED_SIP
+cdef Py_ssize_t C_SIP_MESSAGES
+cdef Py_ssize_t C_SIP_REQUESTS
+cdef Py_ssize_t C_SIP_RESPONSES
+cdef Py_ssize_t C_SIP_MALFORMED
+cdef Py_ssize_t C_SIP_TRUNCATED
+cdef Py_ssize_t C_SIP_KEEPALIVES
+cdef Py_ssize_t C_RTP_PACKETS
+cdef Py_ssize_t C_RTP_BY_SDP
+cdef Py_ssize_t C_RTP_BY_HEURISTIC
+cdef Py_ssize_t C_RTP_MALFORMED
+cdef Py_ssize_t C_RTCP_PACKETS
+cdef Py_ssize_t C_RTCP_MALFORMED
+cdef Py_ssize_t C_FLOWS_EXPIRED
+cdef Py_ssize_t C_STREAMS_EXPIRED
+cdef Py_ssize_t C_EVIDENCE
+cdef Py_ssize_t C_EVIDENCE_OVERSIZE
+cdef Py_ssize_t C_OUTPUT_OVERSIZE
+cdef Py_ssize_t C_OUTPUT_SIP
+cdef Py_ssize_t C_OUTPUT_RTP
+cdef Py_ssize_t C_OUTPUT_RTCP
+cdef Py_ssize_t C_OUTPUT_RAW
+cdef Py_ssize_t C_PLUGIN_ERRORS
+cdef Py_ssize_t C_RTP_HANDLED
+cdef Py_ssize_t C_RTCP_HANDLED
+
+cdef class Pipeline(PacketSink):
+    cdef const unsigned char[::1] buf
+    cdef readonly object buffer
+    cdef unsigned long long[::1] words
+    cdef readonly Decoder decoder
+    cdef readonly FlowTable flows
+    cdef readonly StreamTable streams
+    cdef readonly MediaPath media
+    cdef readonly SipParser sip
+    cdef readonly SdpParser sdp
+    cdef readonly PacketFacts facts
+    cdef RecordWriter output
+    cdef RecordWriter evidence
+    cdef RecordWriter copier
+    cdef bint sending
+    cdef bint witnessing
+    cdef readonly object reassembly
+    cdef object chain
+    cdef list plugins
+    cdef unsigned long long[::1] ports
+    cdef bint parse_sip
+    cdef bint parse_rtp
+    cdef bint track_media
+    cdef bint rtp_raw
+    cdef bint forward
+    cdef bint deduplicate
+    cdef bint frame_numbers
+    cdef bint filtering
+    cdef bint by_ssrc
+    cdef unsigned int loopback
+    cdef unsigned long long[::1] copies
+    cdef unsigned long long copy_seed
+
+    cpdef attach(self, const unsigned char[::1] buf)
+    @cython.locals(verdict=int)
+    cpdef int packet(
+        self, Py_ssize_t start, Py_ssize_t end, unsigned int wire_length, unsigned long long timestamp,
+        unsigned int interface, unsigned int link_type, unsigned int vlan, unsigned int packet_type) except -1
+    cdef int route(self, int verdict) except -1
+    cdef int outcome(self, Py_ssize_t counter) except -1
+    cdef int fragment(self) except -1
+    @cython.locals(first=cython.uint, slot=Py_ssize_t, kind=int)
+    cdef int udp(self) except -1
+    cdef int media_result(self, int kind) except -1
+    cdef int rtp(self) except -1
+    cdef int rtcp(self) except -1
+    cdef int witness(
+        self, unsigned int kind, Py_ssize_t start, Py_ssize_t end, unsigned long long slot,
+        unsigned long long generation) except -1
+    @cython.locals(verdict=int)
+    cdef bint passes(self, unsigned int payload_type) except -1
+    cdef bint ask_flow(self, dict labels) except -1
+    @cython.locals(kind=int)
+    cdef int sip_message(self) except -1
+    cdef int sip_seen(self, int kind) except -1
+    cdef bint ask_sip(self) except -1
+    cdef dict sip_labels(self)
+    @cython.locals(first=Py_ssize_t, start=Py_ssize_t)
+    cdef str slot_text(self, str name)
+    @cython.locals(at=Py_ssize_t, end=Py_ssize_t)
+    cdef int icmp(self) except -1
+    cdef bint icmp_error(self, unsigned int kind) except -1
+    cdef bint quotes_sip(self, Py_ssize_t at, Py_ssize_t end) except -1
+    cdef int unmatched(self) except -1
+    cdef bint ask_plugins(self) except -1
+    @cython.locals(
+        at=Py_ssize_t, end=Py_ssize_t, mixed=cython.ulonglong, now=cython.ulonglong, found=cython.bint)
+    cdef bint is_copy(self, int verdict) except -1
+    cdef int copy_seen(self, int verdict) except -1
+    @cython.locals(bucket=Py_ssize_t, power=Py_ssize_t, rest=cython.ulonglong)
+    cpdef int latency(self, unsigned long long nanoseconds) except -1
+    cpdef int idle(self, unsigned long long now) except -1

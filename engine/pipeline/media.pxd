@@ -1,0 +1,96 @@
+cimport cython
+
+from engine.decode.classifier cimport Decoder
+from engine.parsers.rtp cimport RtpParser
+from engine.parsers.sdp cimport SdpParser
+from engine.parsers.sip cimport SipParser
+from engine.shm.flows cimport FlowTable
+from engine.shm.streams cimport StreamTable
+
+cdef Py_ssize_t C_STREAMS_FULL
+cdef Py_ssize_t C_FLOWS_FULL
+cdef Py_ssize_t C_FLOW_CONFLICTS
+cdef Py_ssize_t C_SDP_MEDIA
+cdef Py_ssize_t C_SDP_REJECTED
+cdef Py_ssize_t C_SDP_OVER_LIMIT
+cdef Py_ssize_t C_RTP_PACKETS
+cdef Py_ssize_t C_RTP_BY_HEURISTIC
+cdef Py_ssize_t C_CANDIDATES_FULL
+cdef unsigned int NOT_FOR_MEDIA
+cdef unsigned int RTP_MEDIA
+cdef unsigned int RTCP_MUX
+cdef Py_ssize_t CODECS_OF_MEDIA
+cdef Py_ssize_t CALL_ID_SLOT
+cdef unsigned int SNAPPED
+cdef unsigned int BYE
+cdef unsigned int INVITE
+cdef unsigned long long EVENT_NAME
+cdef unsigned long long MASK32
+cdef unsigned long long MASK64
+cdef unsigned long long NEVER
+cdef Py_ssize_t SETS
+cdef Py_ssize_t WAYS
+cdef Py_ssize_t HELD
+cdef Py_ssize_t CANDIDATE
+cdef Py_ssize_t ENOUGH
+cdef unsigned long long PATIENCE
+cdef unsigned int LARGEST_STEP
+cdef unsigned int LARGEST_LEAP
+cdef const unsigned int[::1] CLOCKS
+cdef const unsigned long long[::1] NAMES
+# Places in a flow entry and in a stream entry (engine.shm.flows, engine.shm.streams)
+cdef Py_ssize_t FLOW_STREAM
+cdef Py_ssize_t FLOW_CALL
+cdef Py_ssize_t STREAM_CODEC
+cdef Py_ssize_t STREAM_CODEC_OF
+
+@cython.final
+cdef class MediaPath:
+    cdef unsigned long long[::1] counters
+    cdef FlowTable flows
+    cdef StreamTable streams
+    cdef readonly RtpParser parser
+    cdef unsigned long long ttl
+    cdef bint heuristic
+    cdef unsigned long long[::1] candidates
+    # Of the packet that packet() or guess() took
+    cdef readonly Py_ssize_t flow
+    cdef readonly unsigned long long flow_generation
+    cdef readonly Py_ssize_t stream
+    cdef readonly unsigned long long stream_generation
+    cdef readonly unsigned long long found_by
+
+    cpdef attach(self, const unsigned char[::1] buf)
+    @cython.locals(kind=int)
+    cdef int packet(self, Decoder decoder, Py_ssize_t slot, unsigned long long now) except -1
+    @cython.locals(
+        ports=cython.ulonglong, word=Py_ssize_t, cached=cython.ulonglong, stream=Py_ssize_t, codec_of=cython.ulonglong,
+        entry=Py_ssize_t)
+    cdef Py_ssize_t stream_of(self, Decoder decoder, Py_ssize_t slot, unsigned long long now) except -2
+    @cython.locals(
+        place=Py_ssize_t, clock=cython.ulonglong, kind=cython.ulonglong, name0=cython.ulonglong,
+        name1=cython.ulonglong, word=cython.ulonglong)
+    cdef int relabel(
+        self, Py_ssize_t slot, Py_ssize_t stream, unsigned long long payload_type, unsigned long long codec_of) except -1
+    @cython.locals(slot=Py_ssize_t, kind=int)
+    cdef int guess(self, Decoder decoder, unsigned long long now) except -1
+    @cython.locals(
+        tag=cython.ulonglong, place=Py_ssize_t, count=cython.ulonglong, last=cython.ulonglong, step=cython.uint,
+        leap=cython.uint, word=cython.ulonglong)
+    cdef Py_ssize_t candidate(self, Decoder decoder, unsigned long long now) except -2
+    @cython.locals(place=Py_ssize_t, way=Py_ssize_t, best=Py_ssize_t, oldest=cython.ulonglong, last=cython.ulonglong)
+    cdef Py_ssize_t candidate_place(self, unsigned long long tag, unsigned long long now) except -1
+    @cython.locals(
+        slot=Py_ssize_t, stream=Py_ssize_t, index=Py_ssize_t, count=Py_ssize_t, word=cython.ulonglong, ports=cython.ulonglong,
+        payload_type=cython.uint, codec_of=cython.ulonglong)
+    cdef Py_ssize_t promote(self, Decoder decoder, Py_ssize_t place, unsigned long long now) except -2
+    @cython.locals(
+        index=Py_ssize_t, codec=Py_ssize_t, place=Py_ssize_t, flags=cython.uint, outcome=int, port=cython.ulonglong)
+    cdef int register(self, SipParser sip, SdpParser sdp, unsigned long long domain, unsigned long long now) except -1
+    @cython.locals(outcome=int)
+    cdef int endpoint(
+        self, SdpParser sdp, Py_ssize_t index, unsigned long long port, bint rtcp, unsigned long long domain,
+        unsigned long long now) except -1
+    @cython.locals(first=Py_ssize_t)
+    cdef bint stage_call(self, SipParser sip) except -1
+    cdef int end_of_call(self, SipParser sip) except -1

@@ -1,0 +1,415 @@
+"""The media part of the packet road: RTP of known flows, media from SDP, media found without it.
+
+Without SDP a flow counts as RTP after ENOUGH packets in a row that agree: unprivileged ports of which one
+is even, RTP's version, a payload type that RFC 3551 assigns or leaves dynamic, one SSRC other than 0, one
+payload type, sequence numbers that rise by 1 to LARGEST_STEP, timestamps that rise by less than LARGEST_LEAP or
+stay, and rise at least once, no pause of more than PATIENCE. Until then its packets are held as
+numbers, so that the figures of the stream begin with the first of them.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from engine.parsers.rtp import RtpParser
+from engine.parsers.sdp_grammar import (
+    M_NO_ADDRESS,
+    M_REJECTED,
+    M_RTCP_MUX,
+    M_RTP,
+    M_TCP,
+    MAX_CODECS,
+    STATIC_CODECS,
+    name_words,
+)
+from engine.shm import flows as flow_layout
+from engine.shm import records
+from engine.shm import streams as stream_layout
+from engine.shm.counters import index as counter
+
+if TYPE_CHECKING:
+    from engine.decode.classifier import Decoder
+    from engine.parsers.sdp import SdpParser
+    from engine.parsers.sip import SipParser
+    from engine.shm.flows import FlowTable
+    from engine.shm.streams import StreamTable
+
+C_STREAMS_FULL = counter("streams_full")
+C_FLOWS_FULL = counter("flows_full")
+C_FLOW_CONFLICTS = counter("flow_conflicts")
+C_SDP_MEDIA = counter("sdp_media")
+C_SDP_REJECTED = counter("sdp_rejected")
+C_SDP_OVER_LIMIT = counter("sdp_over_limit")
+C_RTP_PACKETS = counter("rtp_packets")
+C_RTP_BY_HEURISTIC = counter("rtp_by_heuristic")
+C_CANDIDATES_FULL = counter("candidates_full")
+NOT_FOR_MEDIA = M_REJECTED | M_NO_ADDRESS | M_TCP
+RTP_MEDIA = M_RTP
+RTCP_MUX = M_RTCP_MUX
+CODECS_OF_MEDIA = MAX_CODECS
+CALL_ID_SLOT = 2 * records.SLOTS.index("call_id")
+SNAPPED = records.P_SNAPPED
+BYE = records.METHODS.index("BYE")
+INVITE = records.METHODS.index("INVITE")
+EVENT_NAME = int.from_bytes(b"\0TELEPHO", "little")
+"""First octets of the encoding name telephone-event, behind one octet."""
+MASK32 = 0xFFFFFFFF
+MASK64 = NEVER = 0xFFFFFFFFFFFFFFFF
+SETS, WAYS = 256, 4
+HELD = 16
+CANDIDATE = 4 + 3 * HELD
+ENOUGH = 5
+PATIENCE = 2_000_000_000
+LARGEST_STEP = 4
+LARGEST_LEAP = 450_000
+"""Five seconds of a clock of 90 kHz."""
+FLOW_STREAM = flow_layout.PLACE_STREAM
+FLOW_CALL = flow_layout.PLACE_CALL
+STREAM_CODEC = stream_layout.PLACE_CODEC
+STREAM_CODEC_OF = stream_layout.PLACE_CODEC_OF
+
+
+def _static_clocks() -> memoryview:
+    """Clock rate of every payload type, 0 where RFC 3551 assigns none (L16 and video as in its tables)."""
+    clocks = array("I", bytes(4 * 128))
+    for number, (_, clock) in STATIC_CODECS.items():
+        clocks[number] = clock
+    return memoryview(clocks).toreadonly()
+
+
+def _static_names() -> memoryview:
+    """Names of the static payload types, two words each."""
+    names = array("Q", bytes(16 * 128))
+    for number, (name, _) in STATIC_CODECS.items():
+        names[2 * number], names[2 * number + 1] = name_words(name)
+    return memoryview(names).toreadonly()
+
+
+CLOCKS = _static_clocks()
+NAMES = _static_names()
+
+
+class MediaPath:
+    """What the pipeline asks about a UDP payload that begins like RTP or RTCP (version 2)."""
+
+    def __init__(
+        self, counters: memoryview, flows: FlowTable, streams: StreamTable, ttl_ns: int, heuristic: bool
+    ) -> None:
+        """`ttl_ns`: how long an endpoint lives without media; `heuristic`: whether to look for media without SDP."""
+        self.counters = counters
+        self.flows = flows
+        self.streams = streams
+        self.parser = RtpParser()
+        self.ttl = ttl_ns
+        self.heuristic = heuristic
+        self.candidates = memoryview(array("Q", bytes(8 * SETS * WAYS * CANDIDATE)))
+        self.flow = self.stream = -1
+        self.flow_generation = self.stream_generation = self.found_by = 0
+
+    def attach(self, buf: memoryview) -> None:
+        """All following offsets are into `buf`."""
+        self.parser.attach(buf)
+
+    def packet(self, decoder: Decoder, slot: int, now: int) -> int:
+        """A packet of the flow that FlowTable.find() just found: a result of RtpParser.classify()."""
+        kind = self.parser.classify(decoder.payload, decoder.payload_end, (decoder.flags & SNAPPED) != 0)
+        self.flow = slot
+        self.flow_generation = self.flows.generation
+        self.found_by = self.flows.labels_word & 0xFF
+        if kind != 1:
+            return kind
+        if self.flows.labels_word & 0x100:
+            # The port was announced for RTCP.
+            return 0
+        self.stream = self.stream_of(decoder, slot, now)
+        if self.stream < 0:
+            self.counters[C_STREAMS_FULL] += 1
+            self.stream_generation = 0
+            return 1
+        self.stream_generation = self.streams.generation
+        self.streams.count(
+            self.stream,
+            now,
+            self.parser.sequence,
+            self.parser.timestamp,
+            self.parser.payload_type,
+            self.parser.marker,
+            self.parser.octets,
+        )
+        return 1
+
+    def stream_of(self, decoder: Decoder, slot: int, now: int) -> int:
+        """The stream of the packet, labelled for its payload type; -1 where the table is full there."""
+        ports = self.parser.ssrc
+        ports = (ports << 32) | (decoder.dport << 16) | decoder.sport
+        word = self.flows.first + (slot << 6) + FLOW_STREAM
+        cached = self.flows.words[word]
+        stream = cached - 1
+        if not self.streams.is_stream(
+            stream, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain
+        ):
+            stream = self.streams.find(
+                self.flows.tag, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain
+            )
+            if stream < 0:
+                stream = self.streams.add(
+                    self.flows.tag,
+                    decoder.src0,
+                    decoder.src1,
+                    decoder.dst0,
+                    decoder.dst1,
+                    ports,
+                    decoder.domain,
+                    now,
+                )
+                if stream < 0:
+                    return -1
+            self.flows.words[word] = stream + 1
+        codec_of = (self.flow_generation << 32) | (self.flows.epoch >> 32)
+        entry = self.streams.first + (stream << 6)
+        if (
+            self.streams.words[entry + STREAM_CODEC_OF] != codec_of
+            or (self.streams.words[entry + STREAM_CODEC] & 0xFF) != self.parser.payload_type
+        ):
+            self.relabel(slot, stream, self.parser.payload_type, codec_of)
+        return stream
+
+    def relabel(self, slot: int, stream: int, payload_type: int, codec_of: int) -> int:
+        """Tell the stream what the flow knows: Call-ID, and the codec of this payload type."""
+        place = self.flows.codec(slot, payload_type)
+        clock = CLOCKS[payload_type]
+        name0 = NAMES[2 * payload_type]
+        name1 = NAMES[2 * payload_type + 1]
+        kind = 0
+        if place >= 0:
+            word = self.flows.words[place]
+            name0 = word >> 8
+            word = self.flows.words[place + 1]
+            name0 |= (word & 0xFF) << 56
+            name1 = (word & MASK32) >> 8
+            if payload_type >= 96 or clock == 0:
+                # The rate of a static type is RFC 3551's, whatever the SDP says of it (as Wireshark has it).
+                clock = word >> 32
+        if payload_type == 13 or payload_type == 19:  # noqa: PLR1714 -- compiled
+            kind = 1
+        elif payload_type >= 96 and (name0 << 8) & MASK64 == EVENT_NAME:
+            kind = 2
+        self.streams.label(
+            stream,
+            self.found_by,
+            (self.flow_generation << 32) | slot,
+            codec_of,
+            payload_type,
+            clock,
+            kind,
+            name0,
+            name1,
+            self.flows.words,
+            self.flows.first + (slot << 6) + FLOW_CALL,
+        )
+        return 0
+
+    # ---- media without SDP ----
+
+    def guess(self, decoder: Decoder, now: int) -> int:
+        """A packet of no known flow: 0 nobody's, 1 RTP by the heuristic, 2 RTCP beside a known flow."""
+        if not self.heuristic or decoder.sport < 1024 or decoder.dport < 1024:
+            return 0
+        kind = self.parser.classify(decoder.payload, decoder.payload_end, (decoder.flags & SNAPPED) != 0)
+        if kind == 2:
+            if not self.parser.rtcp_compound(decoder.payload, decoder.payload_end):
+                return 0
+            slot = self.flows.find(
+                decoder.src0,
+                decoder.src1,
+                decoder.dst0,
+                decoder.dst1,
+                decoder.sport - 1,
+                decoder.dport - 1,
+                decoder.protocol,
+                decoder.domain,
+                now,
+            )
+            if slot < 0:
+                return 0
+            self.flow = slot
+            self.flow_generation = self.flows.generation
+            self.found_by = self.flows.labels_word & 0xFF
+            return 2
+        if kind != 1 or self.parser.ssrc == 0 or (decoder.sport & 1 and decoder.dport & 1):
+            return 0
+        if self.parser.payload_type < 96 and CLOCKS[self.parser.payload_type] == 0:
+            return 0
+        self.stream = self.candidate(decoder, now)
+        return 1 if self.stream >= 0 else 0
+
+    def candidate(self, decoder: Decoder, now: int) -> int:
+        """Hold the packet; the stream that it completes, or -1."""
+        tag = self.streams.tag_of(self.flows.tag, self.parser.ssrc)
+        place = self.candidate_place(tag, now)
+        count = self.candidates[place + 1]
+        if count:
+            last = self.candidates[place + 1 + 3 * count]
+            step = (self.parser.sequence - (last & 0xFFFF)) & 0xFFFF
+            leap = (self.parser.timestamp - (last >> 32)) & MASK32
+            if step == 0:
+                return -1
+            if (
+                step > LARGEST_STEP
+                or leap > LARGEST_LEAP
+                or ((last >> 16) & 0x7F) != self.parser.payload_type
+                or now > self.candidates[place + 3 * count] + PATIENCE
+                or count >= HELD
+            ):
+                count = 0
+                self.candidates[place + 2] = 0
+            elif leap:
+                self.candidates[place + 2] = 1
+        word = self.parser.timestamp
+        word = (
+            (word << 32)
+            | (self.parser.marker << 23)
+            | (self.parser.payload_type << 16)
+            | self.parser.sequence
+        )
+        self.candidates[place] = tag
+        self.candidates[place + 3 + 3 * count] = now
+        self.candidates[place + 4 + 3 * count] = word
+        self.candidates[place + 5 + 3 * count] = self.parser.octets
+        self.candidates[place + 1] = count + 1
+        if count + 1 >= ENOUGH and self.candidates[place + 2]:
+            return self.promote(decoder, place, now)
+        return -1
+
+    def candidate_place(self, tag: int, now: int) -> int:
+        """Where a candidate is held; the oldest of its set makes room for a new one."""
+        place = (tag % SETS) * WAYS * CANDIDATE
+        best = place
+        oldest = NEVER
+        for way in range(WAYS):
+            if self.candidates[place] == tag:
+                return place
+            last = 0
+            if self.candidates[place + 1]:
+                last = self.candidates[place + 3 * self.candidates[place + 1]]
+            if last < oldest:
+                oldest = last
+                best = place
+            place += CANDIDATE
+        if oldest and now < oldest + PATIENCE:
+            self.counters[C_CANDIDATES_FULL] += 1
+        self.candidates[best] = tag
+        self.candidates[best + 1] = 0
+        self.candidates[best + 2] = 0
+        return best
+
+    def promote(self, decoder: Decoder, place: int, now: int) -> int:
+        """Make flow and stream of a candidate and count what was held; the stream, or -1 where a table is full."""
+        count = self.candidates[place + 1]
+        self.candidates[place] = 0
+        self.candidates[place + 1] = 0
+        slot = self.flows.add(
+            decoder.src0,
+            decoder.src1,
+            decoder.dst0,
+            decoder.dst1,
+            decoder.sport,
+            decoder.dport,
+            decoder.protocol,
+            decoder.domain,
+            now,
+            self.ttl,
+        )
+        if slot < 0:
+            self.counters[C_FLOWS_FULL] += 1
+            return -1
+        self.flow = slot
+        self.flow_generation = self.flows.generation
+        self.found_by = self.flows.labels_word & 0xFF
+        stream = self.stream_of(decoder, slot, now)
+        if stream < 0:
+            self.counters[C_STREAMS_FULL] += 1
+            return -1
+        self.stream_generation = self.streams.generation
+        for index in range(count):
+            word = self.candidates[place + 4 + 3 * index]
+            self.streams.count(
+                stream,
+                self.candidates[place + 3 + 3 * index],
+                word & 0xFFFF,
+                word >> 32,
+                (word >> 16) & 0x7F,
+                (word >> 23) & 1,
+                self.candidates[place + 5 + 3 * index],
+            )
+        # The last one is counted by the caller, as every packet.
+        self.counters[C_RTP_PACKETS] += count - 1
+        self.counters[C_RTP_BY_HEURISTIC] += count - 1
+        return stream
+
+    # ---- media from SDP ----
+
+    def register(self, sip: SipParser, sdp: SdpParser, domain: int, now: int) -> int:
+        """Announce the endpoints of a message's SDP; returns how many."""
+        self.counters[C_SDP_OVER_LIMIT] += sdp.over_limit
+        if not sdp.count or not self.stage_call(sip):
+            return 0
+        outcome = 0
+        for index in range(sdp.count):
+            flags = sdp.flags[index]
+            port = sdp.port[index]
+            if flags & NOT_FOR_MEDIA or not flags & RTP_MEDIA or port == 0:
+                self.counters[C_SDP_REJECTED] += 1
+                continue
+            self.flows.codec_count = 0
+            for codec in range(sdp.codecs[index]):
+                place = index * CODECS_OF_MEDIA + codec
+                if sdp.codec_type[place] < 128:
+                    self.flows.stage_codec(
+                        sdp.codec_type[place],
+                        sdp.codec_clock[place],
+                        sdp.codec_name0[place],
+                        sdp.codec_name1[place],
+                    )
+            outcome += self.endpoint(sdp, index, port, False, domain, now)
+            if sdp.rtcp_port[index] and sdp.rtcp_port[index] != port:
+                self.flows.codec_count = 0
+                self.endpoint(sdp, index, sdp.rtcp_port[index], True, domain, now)
+        return outcome
+
+    def endpoint(self, sdp: SdpParser, index: int, port: int, rtcp: bool, domain: int, now: int) -> int:
+        """Register one endpoint of a media description; 1 where it is in the table now."""
+        outcome = self.flows.register(
+            sdp.address0[index], sdp.address1[index], port, rtcp, index, 17, domain, now, self.ttl
+        )
+        if outcome == 1:
+            self.counters[C_FLOW_CONFLICTS] += 1
+        elif outcome == 2:
+            self.counters[C_FLOWS_FULL] += 1
+        elif not rtcp:
+            self.counters[C_SDP_MEDIA] += 1
+        return 1 if outcome == 0 else 0
+
+    def stage_call(self, sip: SipParser) -> bool:
+        """The message's Call-ID for the registry; False where it has none."""
+        first = sip.slots[CALL_ID_SLOT]
+        if first < 0:
+            return False
+        self.flows.stage_call(sip.buf, sip.start + first, sip.start + sip.slots[CALL_ID_SLOT + 1])
+        return True
+
+    def end_of_call(self, sip: SipParser) -> int:
+        """After BYE, or a final refusal of the INVITE, another call may have the endpoints of this one."""
+        if (
+            (sip.status == 0 and sip.method == BYE)
+            or (
+                300 <= sip.status < 700
+                and sip.method == INVITE
+                and sip.status != 401
+                and sip.status != 407
+                and sip.status != 491
+            )
+        ) and self.stage_call(sip):
+            self.flows.end_call()
+        return 0
