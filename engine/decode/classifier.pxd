@@ -44,8 +44,6 @@ cdef class Decoder:
     cdef Py_ssize_t size
     cdef unsigned long long[::1] counters
     cdef readonly unsigned int tunnels
-    # The end that is being parsed to is that of the capture, not that of the packet.
-    cdef bint clipped
 
     # The result of the last decode(). Addresses are the two little-endian words of the 16-octet field
     # of a record (network order in memory), so that writing them out needs no byte swap.
@@ -78,6 +76,8 @@ cdef class Decoder:
     cdef public Py_ssize_t transport
     cdef public Py_ssize_t payload
     cdef public Py_ssize_t payload_end
+    # The payload ends where the capture was cut. While decoding: the end that is parsed to is that of the capture.
+    cdef public bint clipped
     # Valid after FRAGMENT: what the reassembly needs.
     cdef public unsigned int fragment_id
     cdef public unsigned int fragment_offset

@@ -24,23 +24,16 @@ REASSEMBLED = records.P_REASSEMBLED
 MAPPED = 0xFFFF0000
 """Octets 8 to 11 of ::ffff:a.b.c.d as a little-endian word."""
 
-C_SNAPPED = index("snapped")
-C_GRO = index("gro")
-C_VLAN_TAGGED = index("vlan_tagged")
-C_IPV4 = index("ipv4")
-C_IPV6 = index("ipv6")
-C_UDP = index("udp")
-C_TCP = index("tcp")
-C_ICMP = index("icmp")
-C_OTHER_TRANSPORT = index("other_transport")
-C_NON_IP = index("non_ip")
-C_LINK_UNKNOWN = index("link_unknown")
-C_MALFORMED_LINK = index("malformed_link")
-C_MALFORMED_IPV4 = index("malformed_ipv4")
-C_MALFORMED_IPV6 = index("malformed_ipv6")
-C_MALFORMED_UDP = index("malformed_udp")
-C_MALFORMED_TCP = index("malformed_tcp")
-C_IP_FRAGMENTS = index("ip_fragments")
+C_SNAPPED, C_GRO, C_VLAN_TAGGED = index("snapped"), index("gro"), index("vlan_tagged")
+C_IPV4, C_IPV6, C_UDP = index("ipv4"), index("ipv6"), index("udp")
+C_TCP, C_ICMP, C_OTHER_TRANSPORT = index("tcp"), index("icmp"), index("other_transport")
+C_NON_IP, C_LINK_UNKNOWN, C_MALFORMED_LINK = index("non_ip"), index("link_unknown"), index("malformed_link")
+C_MALFORMED_IPV4, C_MALFORMED_IPV6, C_MALFORMED_UDP = (
+    index("malformed_ipv4"),
+    index("malformed_ipv6"),
+    index("malformed_udp"),
+)
+C_MALFORMED_TCP, C_IP_FRAGMENTS = index("malformed_tcp"), index("ip_fragments")
 
 LARGEST_FRAME = 9216
 """Octets of IP that a jumbo frame carries; a longer packet was merged by GRO or not yet cut by TSO."""
@@ -53,8 +46,9 @@ class Decoder:
 
     Fields after decode(): `frame`..`frame_end` the octets captured; `network`, `transport` where
     those headers begin; `payload`..`payload_end` what the transport carries (of ICMP: the whole message),
-    without Ethernet padding. `flags` are records.P_*. `vlan_count` tags: `outer_vlan` the first,
-    `inner_vlan` the last of several. MAC addresses stand at `frame` where P_ETHERNET is set.
+    without Ethernet padding; `clipped`: the snap length cut it. `flags` are records.P_*. `vlan_count`
+    tags: `outer_vlan` the first, `inner_vlan` the last of several. MAC addresses stand at `frame` where
+    P_ETHERNET is set.
 
     `domain` keeps tenants with the same addresses apart (part of the flow key): bits 0-11 VLAN id of
     the inner tag, 12-23 of the outer or only one, 28-31 tunnel type, 32-63 VNI or key. A priority tag
@@ -352,7 +346,7 @@ class Decoder:
         if field & 0x3FFF:
             # An odd length before the last fragment is trimmed, as the kernel does (net/ipv4/ip_fragment.c).
             end = position + length
-            if field & 0x2000:
+            if field & 0x2000 and not self.clipped:
                 end -= (length - header) & 7
             return self.fragment(
                 position + header,
@@ -476,6 +470,8 @@ class Decoder:
                 length = available
             elif length < 8:
                 return self.malformed(C_MALFORMED_UDP)
+            else:
+                self.clipped = False
             self.sport = self.buf[position] << 8 | self.buf[position + 1]
             self.dport = self.buf[position + 2] << 8 | self.buf[position + 3]
             self.payload = position + 8

@@ -14,7 +14,6 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from engine.shm.counters import index
-from engine.shm.records import P_SNAPPED
 
 if TYPE_CHECKING:
     from engine.decode.classifier import Decoder
@@ -122,7 +121,7 @@ class Reassembly:
         """
         self.expire(now_ns)
         counters = self.counters
-        if decoder.flags & P_SNAPPED and decoder.fragment_end >= decoder.frame_end:
+        if decoder.clipped:
             counters[SNAPPED] += 1
             return None
         offset = decoder.fragment_offset

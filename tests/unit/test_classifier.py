@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from array import array
+from functools import cache
 from typing import Any
 
 import pytest
@@ -38,7 +39,7 @@ V6 = IPv6(src="2001:db8::1:2", dst="fe80::9", tc=0xB8, hlim=61)
 PORTS = {"sport": 5060, "dport": 16384}
 BODY = Raw(b"OPTIONS sip:a SIP/2.0\r\n\r\n")
 LINKS = (1, 113, 276, 101, 12, 14, 228, 229, 0, 108, 9, 105)
-HIDDEN = {"buf", "size", "counters", "clipped"}
+HIDDEN = {"buf", "size", "counters"}
 FIELDS = sorted(vars(PURE.module("engine.decode.classifier").Decoder(memoryview(array("Q")))).keys() - HIDDEN)
 
 
@@ -64,7 +65,7 @@ class Bench:
 
     def state(self) -> tuple[Any, ...]:
         """All results; the same for both builds."""
-        return *(getattr(self.decoder, field) for field in FIELDS), self.counted()
+        return *(getattr(self.decoder, field) for field in FIELDS), bytes(self.words)
 
     def payload(self) -> bytes:
         """What the transport carries."""
@@ -341,6 +342,7 @@ def test_a_snapped_packet_is_not_malformed(bench: Bench, seed: str) -> None:
         assert verdict in (whole, OTHER)
         assert bench.decoder.flags & records.P_SNAPPED
         assert bench.decoder.payload <= bench.decoder.payload_end <= bench.decoder.frame_end == 5 + cut
+        assert bench.decoder.clipped
         if verdict == whole and verdict in (UDP_, TCP_):
             sport, dport = (PORTS["sport"], PORTS["dport"]) if seed not in ("qinq", "mpls") else (53, 53)
             assert (bench.decoder.sport, bench.decoder.dport) == (sport, dport)
@@ -348,11 +350,26 @@ def test_a_snapped_packet_is_not_malformed(bench: Bench, seed: str) -> None:
     assert not [name for name in bench.counted() if name.startswith("malformed")]
 
 
+def test_a_cut_behind_the_payload_cuts_nothing(bench: Bench) -> None:
+    octets = bytes(ETHER / V4 / UDP(**PORTS) / b"hi") + bytes(16)
+    assert bench.decode(octets[:-5], len(octets)) == UDP_
+    assert bench.decoder.flags & records.P_SNAPPED
+    assert not bench.decoder.clipped
+    assert bench.decode(octets[:-17], len(octets)) == UDP_
+    assert bench.decoder.clipped
+    assert bench.payload() == b"h"
+
+
+@cache
+def pair() -> tuple[Bench, Bench]:
+    """A decoder of each build."""
+    return Bench(COMPILED), Bench(PURE)
+
+
 def both(octets: bytes, wire: int, link: int, vlan: int = 0, network: bool = False) -> int:
     """Decode in both builds, which must agree in everything; whatever comes out is inside the frame."""
     found = []
-    for build in (COMPILED, PURE):
-        bench = Bench(build)
+    for bench in pair():
         verdict = bench.decode(octets, wire, link, vlan)
         if network:
             verdict = bench.decoder.decode_network(5, 5 + len(octets))
