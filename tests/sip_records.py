@@ -17,8 +17,8 @@ def packet_header(
     """The packet header of a record; `src` and `dst` are address:port."""
     (source, sport), (target, dport) = (end.rsplit(":", 1) for end in (src, dst))
     return PACKET.pack(
-        address_to_bytes(source.strip("[]")), address_to_bytes(target.strip("[]")), int(sport), int(dport), protocol,
-        flags, 0, 0, 0, 0, 0, bytes(6), bytes(6), 1, length, length, 0, 64, 1, 0, bytes(16), bytes(16), frame,
+        address_to_bytes(source.strip("[]")), address_to_bytes(target.strip("[]")), int(sport), int(dport),
+        protocol, flags, 0, 0, 0, 0, 0, bytes(6), bytes(6), 1, length, length, 0, 64, 1, 0, bytes(16), bytes(16), frame,
         0xFFFFFFFF, 0,
     )  # fmt: skip
 
@@ -60,15 +60,16 @@ a=rtpmap:0 PCMU/8000
 
 
 def sip(
-    first: str, cseq: str, call_id: str = "c1@test", branch: str = "z9hG4bKa", from_tag: str = "f1", to_tag: str = "",
-    extra: str = "", body: str = "",
+    first: str, cseq: str, call_id: str = "c1@test", branch: str = "z9hG4bKa", from_tag: str = "f1",
+    to_tag: str = "", extra: str = "", body: str = "",
 ) -> str:  # fmt: skip
     """One message: `first` is a method or `200 OK`, `cseq` is `1 INVITE`."""
     line = f"SIP/2.0 {first}" if first[:1].isdigit() else f"{first} sip:bob@example.com SIP/2.0"
     kind = "Content-Type: application/sdp\n" if body else ""
     tag = f";tag={to_tag}" if to_tag else ""
+    length = len(body) + body.count("\n")
     return (
         f"{line}\nVia: SIP/2.0/UDP 10.0.0.7:5060;branch={branch}\nMax-Forwards: 70\n"
         f'From: "Alice" <sip:alice@example.com>;tag={from_tag}\nTo: <sip:bob@example.com>{tag}\n'
-        f"Call-ID: {call_id}\nCSeq: {cseq}\n{extra}{kind}Content-Length: {len(body.replace(chr(10), chr(13) + chr(10)))}\n\n{body}"
+        f"Call-ID: {call_id}\nCSeq: {cseq}\n{extra}{kind}Content-Length: {length}\n\n{body}"
     )

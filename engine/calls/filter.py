@@ -4,10 +4,10 @@
 
 A comparison is COLUMN OPERATOR VALUE, with == != < <= > >= and ~ !~ (regular expression). `and`, `or`, `not`
 (also && || !) and parentheses combine them, `not` binds tightest, `or` loosest. Anything else is a
-regular expression that is looked for in the joined columns; terms side by side must all hold. Text is compared
-without regard to case. A value with spaces or operators stands in quotes. Numbers may carry a unit: 500ms, 2s,
-1.5 %. `failed` also means busy, rejected and timeout. What is unknown fulfils no comparison but !=
-and !~.
+regular expression that is looked for in the joined columns; terms side by side must all hold. Text is
+compared without regard to case. A value with spaces or operators stands in quotes. Numbers may carry a
+unit: 500ms, 2s, 1.5%. `failed` also means busy, rejected and timeout. What is unknown fulfils no
+comparison but != and !~.
 """
 
 from __future__ import annotations
@@ -29,13 +29,15 @@ Test = Callable[[Any], bool]
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+)|(?P<open>\()|(?P<close>\))|(?P<op>==|!=|!~|<=|>=|=|~|<|>)|(?P<and>&&)|(?P<or>\|\|)|(?P<not>!)
-    |(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<word>[^\s()"'=<>~!&|]+(?:[!&|](?![=~&|])[^\s()"'=<>~!&|]+)*)""",
+    |(?P<string>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')
+    |(?P<word>[^\s()"'=<>~!&|]+(?:[!&|](?![=~&|])[^\s()"'=<>~!&|]+)*)""",
     re.VERBOSE,
 )
 _NUMBER = re.compile(r"([-+]?\d+(?:\.\d+)?)(ms|us|µs|s|m|h|%)?", re.IGNORECASE)
 _FACTOR = {"ms": 1e-3, "us": 1e-6, "µs": 1e-6, "s": 1.0, "m": 60.0, "h": 3600.0, "%": 1.0}
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
+    "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
+    ">=": operator.ge,
 }  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine.calls.dialogs import FLAG_RETRANSMISSION
+from engine.calls.arena import FLAG_RETRANSMISSION
 from engine.calls.rows import address_octets, endpoint
 from engine.errors import OtusError
 from engine.parsers.sdp import summarise
@@ -26,7 +26,7 @@ def message_rows(
     hosts: dict[str, None] = {}
     rows = []
     media = []
-    for index, words in enumerate(table.cells_of(dialog, 0, dialog.kept)):
+    for index, words in enumerate(table.arena.cells_of(dialog, 0, dialog.kept)):
         source = endpoint(address_octets(words[3], words[4]), words[7] & 0xFFFF)
         target = endpoint(address_octets(words[5], words[6]), words[7] >> 16 & 0xFFFF)
         hosts.setdefault(source)
@@ -43,7 +43,7 @@ def message_rows(
 
 def _row(table: DialogTable, parser: SipParser, index: int, words: tuple[int, ...]) -> dict[str, Any]:
     status, error, method = words[8] & 0xFFFF, words[8] >> 16 & 0xFFFF, words[9] & 0xFF
-    octets = table.octets_of(words)
+    octets = table.arena.octets_of(words)
     reason, sdp = None, None
     if octets is not None:
         parser.attach(octets)
@@ -77,11 +77,11 @@ def _error(number: int) -> str | None:
 
 
 def message_answer(table: DialogTable, dialog: Dialog, index: int) -> dict[str, Any]:
-    """{index, raw, error, gone}; `raw` is None when the octets had to make room. OtusError if there is no such one."""
-    found = table.cells_of(dialog, index, 1)
+    """{index, raw, error, gone}; `raw` is None when the octets had to make room. OtusError: none such."""
+    found = table.arena.cells_of(dialog, index, 1)
     if not found:
         raise OtusError(f"the call has no message {index}", f"{dialog.kept} messages are kept, from 0")
-    octets = table.octets_of(found[0])
+    octets = table.arena.octets_of(found[0])
     return {
         "index": index,
         "raw": None if octets is None else octets.decode("utf-8", "replace"),

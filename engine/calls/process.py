@@ -2,10 +2,11 @@
 
     python -m engine.calls.process FD
 
-The first line on the control socket is the configuration: task, evidence_fds, streams_fd (or null), limits
-(engine.config.Stores), clock (live or packet) and, where it shall give a sign of life, heartbeat_fd: shared
-memory of 8 octets, CLOCK_MONOTONIC ns. Requests are {"id", "method", "params"}, answers {"id", "result"} or {"id",
-"error": {code, message, data}}. It ends at SIGTERM and when the control socket ends.
+The first line on the control socket is the configuration: task, evidence_fds, streams_fd (or null),
+limits (engine.config.Stores), clock (live or packet) and, where it shall give a sign of life,
+heartbeat_fd: shared memory of 8 octets, CLOCK_MONOTONIC ns. Requests are {"id", "method", "params"},
+answers {"id", "result"} or {"id", "error": {code, message, data}}. It ends at SIGTERM and when the
+control socket ends.
 """
 
 from __future__ import annotations

@@ -27,11 +27,12 @@ CALL_ALIASES = {
     "callid": "call_id", "caller": "from", "callee": "to", "duration": "duration_s", "dur": "duration_s",
     "index": "number", "loss": "lost_pct", "msgcnt": "messages", "msgs": "messages", "pdd": "pdd_s",
     "setup": "setup_s", "sipfrom": "from", "sipfromuser": "from_user", "sipto": "to", "siptouser": "to_user",
-    "status": "code", "total": "total_s", "convdur": "duration_s", "totaldur": "total_s", "xcallid": "x_call_id",
+    "status": "code", "total": "total_s", "convdur": "duration_s", "totaldur": "total_s",
+    "xcallid": "x_call_id",
 }  # fmt: skip
 STREAM_ALIASES = {
-    "callid": "call_id", "duration": "duration_s", "dur": "duration_s", "jitter": "mean_jitter_ms", "loss": "lost_pct",
-    "delta": "max_delta_ms",
+    "callid": "call_id", "delta": "max_delta_ms", "duration": "duration_s", "dur": "duration_s",
+    "jitter": "mean_jitter_ms", "loss": "lost_pct",
 }  # fmt: skip
 """Other names of columns, sngrep's among them; for filters only."""
 
@@ -58,7 +59,7 @@ def address_octets(low: int, high: int) -> bytes:
 
 
 def uri_text(value: bytes | None) -> str | None:
-    """`user@host:port` of a URI or a whole From or To value, without password and parameters; None if empty."""
+    """`user@host:port` of a URI or a From or To value, without password and parameters; None if empty."""
     if not value:
         return None
     text = " ".join(value.decode("utf-8", "replace").split())
@@ -242,8 +243,9 @@ class CallRows:
 def stream_columns() -> dict[str, Column]:
     """Columns of the streams store over the rows that the stream table gives."""
     numbers = {
-        "sport", "dport", "ssrc", "packets", "bytes", "expected", "lost", "lost_pct", "out_of_order", "duplicates",
-        "max_delta_ms", "mean_jitter_ms", "max_jitter_ms", "jitter_ms", "start_ns", "last_ns", "duration_s",
+        "sport", "dport", "ssrc", "packets", "bytes", "expected", "lost", "lost_pct", "out_of_order",
+        "duplicates", "max_delta_ms", "mean_jitter_ms", "max_jitter_ms", "jitter_ms", "start_ns",
+        "last_ns", "duration_s",
     }  # fmt: skip
 
     def getter(name: str) -> Callable[[dict[str, Any]], Any]:

@@ -152,7 +152,7 @@ class Dialog:
     def take(self, m: Facts) -> int:
         """Take a message; KEEP the reason, TAKE_REASON from this message, or CLEAR_REASON."""
         self.expire(m.now)
-        if self.kind == 0 or self.kind == OTHER:
+        if self.kind in (0, OTHER):
             self.classify(m)
         if self.kind == CALL:
             return self.call_response(m) if m.status else self.call_request(m)
@@ -165,7 +165,7 @@ class Dialog:
     def classify(self, m: Facts) -> int:
         """What this Call-ID is, by its first message; a later INVITE makes a call of anything else."""
         method = m.method
-        if method == INVITE or method == ACK or method == BYE or method == CANCEL or method == PRACK:
+        if method in (INVITE, ACK, BYE, CANCEL, PRACK):
             if self.kind == OTHER:
                 self.state = 0
                 self.ended = False
@@ -204,7 +204,7 @@ class Dialog:
             return self.invite(m)
         if method == BYE:
             # A caller that was answered by several forks says BYE to all but one (RFC 3261 section 13.2.2.4).
-            if self.tag and m.to_tag != self.tag and m.from_tag != self.tag:
+            if self.tag and self.tag not in (m.to_tag, m.from_tag):
                 return KEEP
             if not self.ended:
                 return self.end(m.now, COMPLETED)
@@ -311,13 +311,13 @@ class Dialog:
             return KEEP
         if late and self.state == CANCELLED:
             return TAKE_REASON if self.reason is None else KEEP
-        if status == 401 or status == 407 or status == 422:
+        if status in (401, 407, 422):
             self.state = CALL_SETUP
             self.wait(m.now, REJECTED)
             return TAKE_REASON
         if status < 400:
             return self.end(m.now, DIVERTED)
-        if status == 480 or status == 486 or status == 600:
+        if status in (480, 486, 600):
             return self.end(m.now, BUSY)
         if status == 487:
             return self.end(m.now, CANCELLED)
@@ -365,7 +365,7 @@ class Dialog:
             return CLEAR_REASON
         if m.branch != self.branch and not m.near:
             return KEEP
-        if m.status == 401 or m.status == 407 or m.status == 423:
+        if m.status in (401, 407, 423):
             if self.state != REGISTERED:
                 self.state = REGISTERING
                 self.ended = False
@@ -374,7 +374,7 @@ class Dialog:
         return self.end(m.now, FAILED)
 
     def last_until(self, now: int, state: int, expires: int) -> int:
-        """Valid for `expires` seconds, else what was asked for, else the default of RFC 3261 section 10.2.1.1."""
+        """Valid for `expires` seconds, else as long as asked for, else the default (RFC 3261, 10.2.1.1)."""
         seconds = expires
         if seconds < 0:
             seconds = self.asked
@@ -432,7 +432,7 @@ class Dialog:
             return CLEAR_REASON
         if m.branch != self.branch and not m.near:
             return KEEP
-        if m.status == 401 or m.status == 407 or m.status == 423:
+        if m.status in (401, 407, 423):
             if self.state == PENDING:
                 self.wait(m.now, TERMINATED)
             return TAKE_REASON
@@ -460,7 +460,7 @@ class Dialog:
             return KEEP
         self.final = m.status
         self.code = m.status
-        if m.status == 401 or m.status == 407:
+        if m.status in (401, 407):
             self.wait(m.now, FAILED)
             return TAKE_REASON
         if m.status < 300:

@@ -97,7 +97,7 @@ class Calls:
         return max(self.packet_ns, int(self.table.newest), self.streams.newest)
 
     def refresh(self, exact: bool = False) -> None:
-        """Read the streams anew and take the steps that time alone brings, where it is due; always if `exact`."""
+        """Read the streams and take the steps that time brings, where it is due; always if `exact`."""
         self.streams.refresh(exact)
         self.rows.media = self.streams.media()
         self.rows.now = now = self.now()
@@ -221,7 +221,7 @@ class Calls:
             "responses": responses,
             "removed": table.removed,
             "lost": sum(int(reader.region.words[LOST]) for reader in self.readers),
-            "held_bytes": table.held_octets(),
+            "held_bytes": table.arena.held_octets(),
             "restarts": 0,
             "lost_calls": None,
             "version": table.version,

@@ -1,4 +1,4 @@
-"""Media streams as the calls process knows them: the shared table, read now and then, and what has left it."""
+"""Media streams as the calls process knows them: the shared table, and what has left it."""
 
 from __future__ import annotations
 
