@@ -15,7 +15,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from engine.shm import counters as layout
-from engine.shm import ring as ring_layout
+from engine.shm import ring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,10 +49,8 @@ class WorkerPage:
 
 def ring_page(region: Region) -> tuple[int, int, int]:
     """(taken by the reader, lost before it was read, unread) of a send ring; sums to what was written."""
-    words = region.words
-    lost, next_sequence = int(words[ring_layout.LOST]), int(words[ring_layout.NEXT_SEQUENCE])
-    written = int(words[ring_layout.WRITTEN])
-    return next_sequence - lost, lost, max(0, written - next_sequence)
+    figures = ring.figures(region)
+    return figures["written"] - figures["unread"] - figures["lost"], figures["lost"], figures["unread"]
 
 
 def make_books(

@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from engine.books import make_books
+from engine.books import make_books, ring_page
 from engine.capture.sink import PacketSink
 from engine.config import Filter
 from engine.errors import OtusError, UsageError
@@ -347,7 +347,7 @@ class Task:
         if self._sender is not None:
             await self._sender.stop(SENDER_STOP)
             if self._figures is not None:
-                taken = sum(int(r.words[ring.NEXT_SEQUENCE]) - int(r.words[ring.LOST]) for r in self._send)
+                taken = sum(ring_page(region)[0] for region in self._send)
                 self._figures.add("lost_with_sender", max(0, taken - self._figures.settled()))
         for child in [*self._workers, *([self._sender] if self._sender else [])]:
             self._supervisor.remove(child)

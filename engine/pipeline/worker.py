@@ -88,7 +88,7 @@ class Worker:
         if send is not None:
             send.next_generation()
             # Its last record may be out although it did not come to count it: that packet is not lost.
-            ahead = int(send.words[ring.WRITTEN]) - self.counters.get("output")
+            ahead = ring.figures(send)["written"] - self.counters.get("output")
             if ahead > 0 and self.counters.balance() > 0:
                 self.counters.add("output", 1)
         self.counters.recover()

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from engine import child
+from engine.books import ring_page
 from engine.errors import OtusError
 from engine.log import log
 from engine.processors.chain import build_chain
@@ -24,7 +25,7 @@ from engine.reporters.figures import CPU_TIME, HEARTBEAT, PID, STATE, SenderFigu
 from engine.reporters.file import FileReporter
 from engine.reporters.output import OutputMaker
 from engine.reporters.queue import Item, ReporterQueue
-from engine.shm.ring import LOST, NEXT_SEQUENCE, RingReader, open_ring
+from engine.shm.ring import RingReader, open_ring
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +73,7 @@ class Sender:
         """Book what a killed predecessor had taken, and begin."""
         words = self.figures.words
         words[PID] = os.getpid()
-        taken = sum(int(reader.words[NEXT_SEQUENCE]) - int(reader.words[LOST]) for reader in self.readers)
+        taken = sum(ring_page(reader.region)[0] for reader in self.readers)
         self.figures.add("lost_with_sender", max(0, taken - self.figures.settled()))
         for queue in self.queues:
             self.figures.add_reporter(queue.number, "queued", 0)

@@ -51,7 +51,7 @@ class Main(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Anything that does not begin with a verb or a question about the program is a start."""
+        """What begins neither with a verb nor with a question about the program is a start."""
         if not args or (args[0] not in VERBS and args[0] not in ("--help", "-h", "--version")):
             args = [_START, *args]
         return super().parse_args(ctx, args)
@@ -62,8 +62,8 @@ class Main(click.Group):
         formatter.write_usage("otus-tui", "VERB --help", " " * 7)
         formatter.write_paragraph()
         formatter.write_text(
-            "SIP calls, media and their drops, live from this host or from a capture file. Without a verb: the "
-            "screens, over the engine that runs, or over one that is started for it."
+            "SIP calls, media and their drops, live from this host or from a capture file. Without a verb: "
+            "the screens, over the engine that runs, or over one that is started for it."
         )
         start = self.get_command(ctx, _START)
         if start is not None:
