@@ -105,7 +105,6 @@ class RingSocket:
         self._bound = 0
         self._open = False
         self._totals = [0, 0, 0]
-        self._ignores_outgoing = False
         self._map: mmap.mmap | None = None
         self._status: memoryview | None = None
         self._socket = self._make()
@@ -129,11 +128,11 @@ class RingSocket:
             ) from error
         try:
             ring.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V3)
-            self._ignores_outgoing = False
             if self.names == [LOOPBACK]:
-                with contextlib.suppress(OSError):  # before Linux 4.20: the filter does it
+                # Saves a clone of each packet. Not in a fanout group and not before Linux 4.20, so the filter
+                # leaves the second copy out in any case.
+                with contextlib.suppress(OSError):
                     ring.setsockopt(SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)
-                    self._ignores_outgoing = True
             self._make_ring(ring)
             # Nothing passes until the socket is in its fanout group: outside, it would see every packet.
             attach(ring, cbpf.REJECT)
@@ -175,7 +174,7 @@ class RingSocket:
     def _effective(self) -> Program:
         """The filter as attached: with the choice of interfaces and one copy of packets on `lo`."""
         program = self._program
-        if not self._single or (self.names == [LOOPBACK] and not self._ignores_outgoing):
+        if not self._single or self.names == [LOOPBACK]:
             program = cbpf.once_on_loopback(program)
         if len(self.names) > 1:
             program = cbpf.only_interfaces(program, self._indexes)

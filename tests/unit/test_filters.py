@@ -79,7 +79,9 @@ def packets(seed: int, count: int) -> Iterator[bytes]:
         ports = rng.choices([5060, 5061, 5062, 10000, 15000, 20000, 20001, 80, 9999], k=2)
         four = rng.random() < 0.6
         protocol = rng.choice([17, 17, 17, 6, 132, 1, 50])
-        body = {17: udp(*ports), 6: tcp(*ports), 132: udp(*ports)}.get(protocol, rng.randbytes(24))
+        sport, dport = ports
+        datagram = udp(sport, dport)
+        body = {17: datagram, 6: tcp(sport, dport), 132: datagram}.get(protocol, rng.randbytes(24))
         src, dst = rng.choices([A, B, C, "10.0.1.8", "10.0.3.9"] if four else [A6, B6, "2001:db8:3::1"], k=2)
         if four:
             fragment = rng.choice([0, 0, 0, 0x2000, 0x2005, 0x4000])
