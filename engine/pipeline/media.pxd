@@ -30,9 +30,10 @@ cdef unsigned long long MASK64
 cdef unsigned long long NEVER
 cdef Py_ssize_t SETS
 cdef Py_ssize_t WAYS
-cdef Py_ssize_t HELD
 cdef Py_ssize_t CANDIDATE
-cdef Py_ssize_t ENOUGH
+cdef unsigned long long HELD
+cdef unsigned long long ENOUGH
+cdef unsigned long long ROSE
 cdef unsigned long long PATIENCE
 cdef unsigned int LARGEST_STEP
 cdef unsigned int LARGEST_LEAP
@@ -76,7 +77,7 @@ cdef class MediaPath:
     cdef int guess(self, Decoder decoder, unsigned long long now) except -1
     @cython.locals(
         tag=cython.ulonglong, place=Py_ssize_t, count=cython.ulonglong, last=cython.ulonglong, step=cython.uint,
-        leap=cython.uint, word=cython.ulonglong)
+        leap=cython.uint, word=cython.ulonglong, agree=cython.ulonglong)
     cdef Py_ssize_t candidate(self, Decoder decoder, unsigned long long now) except -2
     @cython.locals(place=Py_ssize_t, way=Py_ssize_t, best=Py_ssize_t, oldest=cython.ulonglong, last=cython.ulonglong)
     cdef Py_ssize_t candidate_place(self, unsigned long long tag, unsigned long long now) except -1

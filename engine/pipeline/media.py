@@ -60,6 +60,7 @@ SETS, WAYS = 256, 4
 HELD = 16
 CANDIDATE = 4 + 3 * HELD
 ENOUGH = 5
+ROSE = 256
 PATIENCE = 2_000_000_000
 LARGEST_STEP = 4
 LARGEST_LEAP = 450_000
@@ -249,23 +250,28 @@ class MediaPath:
         tag = self.streams.tag_of(self.flows.tag, self.parser.ssrc)
         place = self.candidate_place(tag, now)
         count = self.candidates[place + 1]
+        step = 0
+        agree = self.candidates[place + 2]
         if count:
             last = self.candidates[place + 1 + 3 * count]
             step = (self.parser.sequence - (last & 0xFFFF)) & 0xFFFF
             leap = (self.parser.timestamp - (last >> 32)) & MASK32
-            if step == 0:
-                return -1
             if (
                 step > LARGEST_STEP
                 or leap > LARGEST_LEAP
+                or (step == 0 and leap)
                 or ((last >> 16) & 0x7F) != self.parser.payload_type
                 or now > self.candidates[place + 3 * count] + PATIENCE
                 or count >= HELD
             ):
                 count = 0
-                self.candidates[place + 2] = 0
+                agree = 0
             elif leap:
-                self.candidates[place + 2] = 1
+                agree |= ROSE
+        if not count or step:
+            # A packet that came twice is held, but proves nothing.
+            agree += 1
+        self.candidates[place + 2] = agree
         word = self.parser.timestamp
         word = (
             (word << 32)
@@ -278,7 +284,7 @@ class MediaPath:
         self.candidates[place + 4 + 3 * count] = word
         self.candidates[place + 5 + 3 * count] = self.parser.octets
         self.candidates[place + 1] = count + 1
-        if count + 1 >= ENOUGH and self.candidates[place + 2]:
+        if agree >= ROSE + ENOUGH:
             return self.promote(decoder, place, now)
         return -1
 
