@@ -201,4 +201,5 @@ def rtp_record(body: bytes | bytearray | memoryview) -> RtpRecord:
     header = packet_header(body)
     if len(body) < RTP_FRAME:
         raise ValueError(f"an RTP record of {len(body)} octets is cut")
-    return RtpRecord(header, *RTP_FIXED.unpack_from(body, PACKET_SIZE), bytes(body[RTP_FRAME:]))
+    fixed = RTP_FIXED.unpack_from(body, PACKET_SIZE)
+    return RtpRecord._make((header, *fixed, bytes(body[RTP_FRAME:])))
