@@ -63,6 +63,7 @@ cdef unsigned int CR
 cdef unsigned int SP
 cdef unsigned int MINUS
 cdef unsigned int SLASH
+cdef unsigned int ZERO
 cdef unsigned int COLON
 cdef unsigned int EQUALS
 cdef unsigned int MAX_MEDIA

@@ -50,7 +50,7 @@ from engine.parsers.sdp_text import media_dicts, media_summary
 
 __all__ = ["ERRORS", "SdpParser", "static_codec", "summarise"]
 
-HT, LF, CR, SP, MINUS, SLASH, COLON, EQUALS = b"\t\n\r -/:="
+HT, LF, CR, SP, MINUS, SLASH, ZERO, COLON, EQUALS = b"\t\n\r -/0:="
 SESSION, BEYOND = -1, -2
 """Where a line belongs that stands in no kept media description."""
 MAX_NUMBER = 1 << 31
@@ -150,7 +150,8 @@ class SdpParser:
     def line(self, kind: int, begin: int, stop: int) -> int:
         """Take in one line by its letter."""
         if kind == 118:  # v
-            self.began = True
+            if stop == begin + 1 and self.buf[begin] == ZERO:
+                self.began = True
             return 0
         if not self.began:
             self.began = True
