@@ -47,6 +47,7 @@ cdef unsigned long long SIDE_KIND
 cdef unsigned long long SDP
 cdef unsigned long long HEURISTIC
 
+@cython.final
 cdef class FlowTable:
     cdef public object region
     cdef unsigned long long[::1] words
@@ -74,7 +75,7 @@ cdef class FlowTable:
     @cython.locals(
         v0=cython.ulonglong, v1=cython.ulonglong, v2=cython.ulonglong, v3=cython.ulonglong, m=cython.ulonglong,
         step=Py_ssize_t)
-    cdef unsigned long long hash(
+    cpdef unsigned long long hash(
         self, unsigned long long a, unsigned long long b, unsigned long long c, unsigned long long d,
         unsigned long long e, unsigned long long f) except? 0x5a5a5a5a5a5a5a5a
     @cython.locals(index=Py_ssize_t, step=Py_ssize_t, word=Py_ssize_t, found=cython.ulonglong, state=cython.ulonglong, tries=Py_ssize_t)

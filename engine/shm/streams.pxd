@@ -66,6 +66,7 @@ cdef unsigned long long COMFORT_NOISE
 cdef unsigned long long EVENT
 cdef unsigned int LARGEST_MISORDER
 
+@cython.final
 cdef class StreamTable:
     cdef public object region
     cdef unsigned long long[::1] words
