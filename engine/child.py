@@ -19,6 +19,7 @@ from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _CHUNK = 65536
+BACKLOG = 1024 * 1024
 MAX_LINE = 64 * 1024 * 1024
 
 
@@ -64,8 +65,8 @@ class Channel:
         return messages
 
     def send(self, message: dict[str, Any]) -> bool:
-        """Queue a line for the other end; False if it does not take it now and half of another one waits."""
-        if not self.flush():
+        """Queue a line for the other end; False if it takes nothing and BACKLOG octets wait already."""
+        if not self.flush() and len(self._pending) > BACKLOG:
             return False
         self._pending += json.dumps(message, separators=(",", ":")).encode() + b"\n"
         self.flush()

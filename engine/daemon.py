@@ -25,9 +25,9 @@ import engine
 from engine import config_file, purity, systemd
 from engine.books import balance
 from engine.config import NodeConfig, TaskConfig
-from engine.control.methods import PROTOCOL
+from engine.control.methods import PARAMS, PROTOCOL, RpcError
 from engine.control.paths import own_socket_path, prepare_directory
-from engine.control.server import PARAMS, Connection, RpcError, Server
+from engine.control.server import Connection, Server
 from engine.errors import ExitCode, OtusError, UsageError
 from engine.log import log
 from engine.snapshot import SECTIONS
@@ -80,15 +80,25 @@ class Controller:
                 )
             task = Task(config, self.node, self.supervisor)
             task.file_fd = file_fd
+            # What the last task has seen stays to be asked for until another one really runs.
+            await task.create()
             await self._forget_task()
             self.task = task
-            try:
-                await task.create()
-            except BaseException:
-                self.task = None
-                raise
+            self._cached = (0.0, {})
             log.fields["task"] = task.id
             return task
+
+    async def create_first(self, config: TaskConfig, file_fd: int | None) -> None:
+        """create_task() at the start, given up when a signal comes first."""
+        creation = asyncio.ensure_future(self.create_task(config, file_fd))
+        stopping = asyncio.ensure_future(self.stopping.wait())
+        await asyncio.wait((creation, stopping), return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not creation.done():
+            creation.cancel()
+            await asyncio.gather(creation, return_exceptions=True)
+        else:
+            await creation
 
     async def stop_task(self, task_id: str) -> Task:
         """Stop the active task; OtusError if it is not that one."""
@@ -244,11 +254,7 @@ class Controller:
         if task is None or task.calls is None:
             self._cached = (now, {})
             return {}
-        figures = self._cached[1]
-        with contextlib.suppress(OtusError):
-            figures = dict(await task.calls.request("section", {}))
-            if figures.get("sip"):
-                figures["sip"] = {**figures["sip"], "restarts": task.calls_restarts}
+        figures = await task.ask_calls()
         self._cached = (now, figures)
         return figures
 
@@ -338,9 +344,9 @@ def live_task(interface: str, expression: str = "", ring_mb: int = 32, name: str
     )
 
 
-def file_task(path: str, name: str = FILE_TASK) -> TaskConfig:
-    """The task of `otus-tui -I FILE`."""
-    values = {"id": name, "capture": {"driver": "pcap", "file": path}}
+def file_task(path: str, expression: str = "", name: str = FILE_TASK) -> TaskConfig:
+    """The task of `otus-tui -I FILE [FILTER]`."""
+    values = {"id": name, "capture": {"driver": "pcap", "file": path}, "filter": {"bpf": expression}}
     return config_file.task_from_values(values, NodeConfig(), "file")
 
 
@@ -365,7 +371,7 @@ def first_task(options: argparse.Namespace, node: NodeConfig) -> TaskConfig | No
     if options.task:
         return config_file.load_task(options.task, node)
     if options.file:
-        return file_task(options.file)
+        return file_task(options.file, options.filter)
     if options.interface:
         return live_task(options.interface, options.filter, options.ring_mb)
     if options.filter:
@@ -404,7 +410,7 @@ async def run(options: argparse.Namespace) -> None:
             file_fd = options.file_fd
             if config.capture.file == "-" and file_fd is None:
                 file_fd = os.dup(0)
-            await controller.create_task(config, file_fd)
+            await controller.create_first(config, file_fd)
         if listener is not None:
             await controller.server.serve(listener)
         else:

@@ -20,6 +20,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from engine.child import Channel
+from engine.control.methods import INTERNAL, RpcError
 from engine.errors import ExitCode, NotPermittedError, OtusError, UsageError
 from engine.log import log
 
@@ -64,6 +65,8 @@ class Child:
         self.restarts = 0
         self.last_error = ""
         """The last line that it wrote to standard error before it died."""
+        self.restartable = True
+        """False: its first death is its last, because a successor could not go on."""
         self.failure: OtusError | None = None
         """The error for people with which it refused to start."""
         self.on_message: Callable[[dict[str, Any]], None] | None = None
@@ -163,7 +166,7 @@ class Child:
         """Send a message over its control socket; False if it does not take any."""
         return self._send(message)
 
-    async def request(self, method: str, params: dict[str, Any]) -> Any:
+    async def request(self, method: str, params: dict[str, Any], timeout: float = REQUEST_TIMEOUT) -> Any:
         """The child's answer to {"id", "method", "params"}; OtusError if it has none in time."""
         if self._channel is None or self.state not in ("starting", "running", "finished"):
             raise OtusError(f"{self.name} does not run just now", "it is being restarted: try again")
@@ -174,11 +177,9 @@ class Child:
         try:
             if not self._send({"id": number, "method": method, "params": params}):
                 raise OtusError(f"{self.name} is too busy to answer", "try again")
-            return await asyncio.wait_for(future, REQUEST_TIMEOUT)
+            return await asyncio.wait_for(future, timeout)
         except TimeoutError as error:
-            raise OtusError(
-                f"{self.name} gave no answer within {REQUEST_TIMEOUT:.0f} s", "try again"
-            ) from error
+            raise OtusError(f"{self.name} gave no answer within {timeout:g} s", "try again") from error
         finally:
             self._requests.pop(number, None)
 
@@ -272,7 +273,7 @@ class Child:
 
     def _boot_failed(self, code: int) -> None:
         self._boot_failures += 1
-        self.last_error = _error_line(self._lines) or self.last_error or f"exit code {code}"
+        self.last_error = _error_line(self._lines) or self.last_error or _how(code)
         self.failure = _refusal(self._lines, code)
         if self._boot_failures >= 2 or self.failure is not None:
             self._set_state("failed")
@@ -280,8 +281,11 @@ class Child:
             self._restart(code)
 
     def _died(self, code: int) -> None:
-        self.last_error = _error_line(self._lines) or self.last_error
-        self._restart(code)
+        self.last_error = _error_line(self._lines) or _how(code)
+        if self.restartable:
+            self._restart(code)
+        else:
+            self._set_state("failed")
 
     def _restart(self, code: int) -> None:
         if time.monotonic() - self._started > HEALTHY:
@@ -289,8 +293,7 @@ class Child:
         delay = BACK_OFF[min(self._deaths, len(BACK_OFF) - 1)]
         self._deaths += 1
         self.restarts += 1
-        what = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        log.error("supervisor", f"{self.name} ended ({what}) and is restarted", delay_s=delay)
+        log.error("supervisor", f"{self.name} ended ({_how(code)}) and is restarted", delay_s=delay)
         self._set_state("restarting")
         if self.on_restart is not None:
             self.on_restart()
@@ -311,6 +314,11 @@ class Child:
                 self.on_state(state)
 
 
+def _how(code: int) -> str:
+    """How a process ended, in words."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
 def _resolve(future: asyncio.Future[Any], message: dict[str, Any]) -> None:
     error = message.get("error")
     if error is None:
@@ -318,10 +326,9 @@ def _resolve(future: asyncio.Future[Any], message: dict[str, Any]) -> None:
         return
     if not isinstance(error, dict):
         error = {"message": str(error)}
-    data = error.get("data") or {}
-    trouble = OtusError(str(error.get("message", "failed")), str(error.get("hint") or data.get("hint", "")))
-    trouble.rpc_code = error.get("code")  # type: ignore[attr-defined]
-    future.set_exception(trouble)
+    data = dict(error.get("data") or {})
+    message = str(error.get("message", "failed"))
+    future.set_exception(RpcError(int(error.get("code", INTERNAL)), message, str(data.pop("hint", "")), data))
 
 
 def _error_line(lines: Sequence[str] | deque[str]) -> str:

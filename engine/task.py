@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from engine.books import make_books, ring_page
 from engine.capture.sink import PacketSink
-from engine.config import Filter
 from engine.errors import OtusError, UsageError
 from engine.log import log
 from engine.reporters.figures import HEARTBEAT as SENDER_HEARTBEAT
@@ -21,7 +20,7 @@ from engine.shm.counters import Counters
 from engine.shm.flows import FlowTable
 from engine.shm.streams import StreamTable
 from engine.supervisor import Child, Supervisor
-from engine.task_config import calls_config, sender_config, worker_config
+from engine.task_config import calls_config, file_filter, sender_config, worker_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -39,9 +38,11 @@ WORKER_STOP = 0.9
 SENDER_STOP = 1.2
 CALLS_STOP = 0.3
 FILE_DRAIN = 30.0
+SECTION_TIMEOUT = 0.4
 DROP_ALL = [(0x06, 0, 0, 0)]
 """BPF_RET 0: nothing enters the ring any more."""
 STANDARD_INPUT = "-"
+LINKTYPE_ETHERNET = 1
 FINAL = ("stopped", "failed", "finished")
 
 
@@ -79,6 +80,8 @@ class Task:
         """Called when it ended by itself."""
         self.calls: Child | None = None
         self.calls_restarts = 0
+        self.lost_calls: int | None = None
+        self.calls_section: dict[str, Any] = {}
         self.file_fd: int | None = None
         self._supervisor = supervisor
         self._rings: list[RingSocket] = []
@@ -130,18 +133,15 @@ class Task:
         for parser in self.config.parsers:
             if parser.plugin == "rtp" and parser.config.get("raw") and not self.config.all_reporters():
                 log.warning("task", "rtp.raw without a reporter changes nothing", task=self.id)
-        if capture.driver == "pcap":
-            if rules != Filter.model_validate({}).model_dump():
-                raise UsageError(
-                    f"task {self.id}: a capture file is read as a whole, without `filter:`",
-                    "cut it first: tcpdump -r FILE -w OUT 'FILTER'; or filter what the screens show",
-                )
-            _check_file(capture.file, self.file_fd)
-            return None
         from engine.capture import filters, interfaces
 
-        interfaces.require(capture.interface)
         self.filter_text = filters.expression_of(rules)
+        if capture.driver == "pcap":
+            if file_filter(self.config) is not None:
+                filters.build_program(rules, LINKTYPE_ETHERNET)
+            _check_file(capture.file, self.file_fd)
+            return None
+        interfaces.require(capture.interface)
         return filters.live_program(rules, capture.config.snaplen)
 
     def _build_memory(self, workers: int) -> None:
@@ -186,8 +186,10 @@ class Task:
                 f"worker {number}",
                 "engine.pipeline.worker",
                 lambda number=number: self._configure_worker(number),
-                lambda number=number: int(self._counters[number].words[layout.HEARTBEAT]),  # type: ignore[misc]
+                # Who reads a file may wait for a slow disk or for the other end of a pipe.
+                (lambda number=number: self._worker_heartbeat(number)) if self._rings else None,
             )
+            worker.restartable = self.file_fd is None
             worker.on_message = self._from_worker
             self._workers.append(worker)
         children += self._workers
@@ -226,9 +228,13 @@ class Task:
             }
             descriptors.append(socket.fileno())
         else:
-            source = {"kind": "file", "path": self.config.capture.file, "fd": self.file_fd}
+            rules = file_filter(self.config)
+            source = {"kind": "file", "path": self.config.capture.file, "fd": self.file_fd, "filter": rules}
             descriptors += [] if self.file_fd is None else [self.file_fd]
         return {**worker_config(self.config, self.node), **shared, "source": source}, descriptors
+
+    def _worker_heartbeat(self, number: int) -> int:
+        return int(self._counters[number].words[layout.HEARTBEAT])
 
     def _calls_heartbeat(self) -> int:
         return int.from_bytes(os.pread(self._calls_beat, 8, 0), "little")
@@ -266,7 +272,21 @@ class Task:
             self._problems = message["problems"]
 
     def _calls_restarted(self) -> None:
+        """What it held is gone: say how much that was, as far as it was known."""
         self.calls_restarts += 1
+        self.lost_calls = (self.lost_calls or 0) + int((self.calls_section.get("sip") or {}).get("calls", 0))
+        self.calls_section = {}
+
+    async def ask_calls(self) -> dict[str, Any]:
+        """Sections sip and media from the calls process; the last known ones while it does not answer."""
+        if self.calls is not None:
+            with contextlib.suppress(OtusError):
+                self.calls_section = dict(await self.calls.request("section", {}, SECTION_TIMEOUT))
+        section = dict(self.calls_section)
+        if section.get("sip"):
+            extra = {"restarts": self.calls_restarts, "lost_calls": self.lost_calls}
+            section["sip"] = {**section["sip"], **extra}
+        return section
 
     def _child_changed(self, child: Child, state: str) -> None:
         """A child failed for good, or the file is read."""

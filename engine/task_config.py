@@ -6,6 +6,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
+from engine.config import Filter
+
 if TYPE_CHECKING:
     from engine.config import NodeConfig, ParserRef, TaskConfig
 
@@ -57,10 +59,17 @@ def worker_config(config: TaskConfig, node: NodeConfig) -> dict[str, Any]:
             "rtp_heuristic": bool(rtp and rtp.config.get("heuristic", True)),
             "rtp_raw": bool(rtp and rtp.config.get("raw", False)),
             "unmatched_forward": config.unmatched_policy == "forward",
-            "frame_numbers": offline,
+            # A filter leaves packets out before they are counted: then no number would be that of the file.
+            "frame_numbers": offline and file_filter(config) is None,
             **_live_options(config.capture.interface),
         },
     }
+
+
+def file_filter(config: TaskConfig) -> dict[str, Any] | None:
+    """The plain filter rules of a task that reads a file; None where everything passes."""
+    rules = config.filter.model_dump()
+    return None if rules == Filter.model_validate({}).model_dump() else rules
 
 
 def _live_options(interface: str) -> dict[str, Any]:

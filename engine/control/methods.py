@@ -8,7 +8,12 @@ engine: `snapshot` (params: a Snapshot) and `event` (params: {"sequence", ...}; 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from engine.errors import OtusError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 PROTOCOL = 1
 """Version of this protocol; `hello` answers it, another version is refused by the client."""
@@ -20,6 +25,19 @@ ERROR_NOT_PERMITTED = -32001
 """Capture right is missing, or the caller may only read."""
 ERROR_INVALID = -32002
 """The configuration or the query is wrong; the message names the place."""
+
+
+PARSE, REQUEST, METHOD, PARAMS, INTERNAL = -32700, -32600, -32601, -32602, -32603
+"""The standard codes."""
+
+
+class RpcError(OtusError):
+    """An error with its JSON-RPC code; `data` goes into `error.data` beside the hint."""
+
+    def __init__(self, rpc_code: int, message: str, hint: str = "", data: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message, hint)
+        self.rpc_code = rpc_code
+        self.data = dict(data or {})
 
 
 class Method(NamedTuple):
@@ -49,7 +67,10 @@ METHODS = {
     "list_tasks": Method(False, "{}", "{tasks: [TASK]}", "Active and finished tasks, newest first."),
     "task_status": Method(False, "{task_id}", "TASK with books and figures", "One task."),
     "subscribe": Method(
-        False, "{sections: [str], hz: number}", "{sections, hz}", "Send `snapshot` notifications, at most 10 Hz."
+        False,
+        "{sections: [str], hz: number}",
+        "{sections, hz}",
+        "Send `snapshot` notifications, at most 10 Hz.",
     ),
     "unsubscribe": Method(False, "{}", "{}", "No more notifications on this connection."),
     "query": Method(
@@ -65,7 +86,9 @@ METHODS = {
         "{call: ROW, hosts: [str], messages: [MESSAGE], more: bool, streams: [ROW], media: [SDP]}",
         "One call: its ladder, without bodies.",
     ),
-    "message": Method(False, "{task?, id, index}", "{index, raw, error, gone}", "One message as it was on the wire."),
+    "message": Method(
+        False, "{task?, id, index}", "{index, raw, error, gone}", "One message as it was on the wire."
+    ),
     "clear": Method(True, "{store: calls|streams, keep?: [id]}", "{removed}", "Forget rows of a store."),
     "shutdown": Method(True, "{}", "{}", "Stop all tasks and end the engine."),
 }

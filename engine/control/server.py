@@ -20,7 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from engine.control.methods import ERROR_INVALID, ERROR_NOT_PERMITTED, ERROR_REFUSED, MAX_LINE, METHODS
+from engine.control.methods import (
+    ERROR_INVALID,
+    ERROR_NOT_PERMITTED,
+    ERROR_REFUSED,
+    INTERNAL,
+    MAX_LINE,
+    METHOD,
+    METHODS,
+    PARAMS,
+    PARSE,
+    REQUEST,
+    RpcError,
+)
+from engine.control.paths import SERVICE_SOCKET
 from engine.errors import NotPermittedError, OtusError, UsageError
 from engine.log import log
 
@@ -31,17 +44,8 @@ MAX_CONNECTIONS = 64
 ANSWER_TIMEOUT = 10.0
 SNAPSHOT_BACKLOG = 262_144
 """Octets that may wait for a client before snapshots for it are left out."""
-PARSE, REQUEST, METHOD, PARAMS, INTERNAL = -32700, -32600, -32601, -32602, -32603
 _SO_PEERGROUPS = 59
 _CREDENTIALS = struct.Struct("3i")
-
-
-class RpcError(OtusError):
-    """An error with a JSON-RPC code of its own."""
-
-    def __init__(self, rpc_code: int, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)
-        self.rpc_code = rpc_code
 
 
 class Connection:
@@ -91,7 +95,7 @@ class Connection:
         try:
             result = await self.server.call(self, method, params)
         except OtusError as error:
-            answer = _error(number, _code(error), error.message, error.hint)
+            answer = _error(number, _code(error), error.message, error.hint, getattr(error, "data", {}))
         except Exception:
             log.exception("control", f"method {method} failed")
             answer = _error(number, INTERNAL, f"{method} failed inside the engine", "its log has the details")
@@ -284,8 +288,10 @@ def _code(error: OtusError) -> int:
     return ERROR_NOT_PERMITTED if isinstance(error, NotPermittedError) else ERROR_REFUSED
 
 
-def _error(number: Any, code: int, message: str, hint: str = "") -> dict[str, Any]:
-    error = {"code": code, "message": message, "data": {"hint": hint}}
+def _error(
+    number: Any, code: int, message: str, hint: str = "", data: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    error = {"code": code, "message": message, "data": {"hint": hint, **(data or {})}}
     return {"jsonrpc": "2.0", "id": number, "error": error}
 
 
@@ -309,6 +315,8 @@ def bind_socket(path: str, group: int | None) -> socket.socket:
             listener.bind(path)
             if group is not None:
                 _give_to_group(path, group)
+                if os.path.dirname(path) == os.path.dirname(SERVICE_SOCKET):
+                    _give_to_group(os.path.dirname(path), group)
             os.chmod(path, 0o660)
             listener.listen(16)
         except OSError as error:

@@ -4,7 +4,7 @@ Started as `python -m engine.pipeline.worker FD`. Configuration (first line on t
 
     {"task", "parent", "index", "counters": fd, "flows": fd, "streams": fd, "send": fd | null,
      "evidence": fd, "source": {"kind": "ring", "fd", "block_size", "block_count", "max_waiting", "new"}
-                            or {"kind": "file", "path", "fd" | null},
+                            or {"kind": "file", "path", "fd" | null, "filter": {...} | null},
      "processors": [{"plugin", "priority", "config"}], "node": {labels}, "tunnels": bits,
      "reassembly": {"timeout_ns", "max_datagrams", "max_bytes"}, "options": {... of the Pipeline}}
 
@@ -162,7 +162,15 @@ class FileWorker(Worker):
         from engine.capture.pcap_file import PcapFile
 
         done_before = self.counters.get("received")
-        sink: PacketSink = Resume(self.pipeline, done_before) if done_before else self.pipeline
+        sink: PacketSink = self.pipeline
+        if source["filter"] is not None:
+            from engine.capture.file_filter import FilterSink
+
+            sink = FilterSink(sink, source["filter"])
+        if done_before:
+            # With a filter, what was received does not tell how far the file was read.
+            unfiltered = source["filter"] is None
+            sink = Resume(sink, done_before if unfiltered else int(self.words[layout.BLOCK_BASE]))
         path = source["path"] if source.get("fd") is None else source["fd"]
         file = PcapFile(path, sink)
         self.running()
@@ -177,6 +185,8 @@ class FileWorker(Worker):
             except OtusError as error:
                 warning = error.message
                 break
+            # For a successor: behind a filter the last packets may be seen twice, never missed.
+            self.words[layout.BLOCK_BASE] = file.packets
             if time.monotonic() - shown > PROGRESS:
                 shown = time.monotonic()
                 self._progress(file, False, "")

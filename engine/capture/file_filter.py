@@ -1,0 +1,57 @@
+"""A capture filter on the packets of a file, between its reader and the packet road."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from engine.capture.filters import build_program
+from engine.capture.packet_filter import PacketFilter
+from engine.capture.sink import PacketSink
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class FilterSink(PacketSink):
+    """Hands on what matches; each link type in the file gets its own program when its first packet comes."""
+
+    def __init__(self, sink: PacketSink, rules: Mapping[str, Any]) -> None:
+        """`rules`: the plain form of engine.config.Filter."""
+        self.sink = sink
+        self.rules = dict(rules)
+        self.filters: dict[int, PacketFilter] = {}
+        self.buf: Any = b""
+        self.left_out = 0
+
+    def attach(self, buf: Any) -> None:
+        """All following offsets are into `buf`."""
+        self.buf = buf
+        self.sink.attach(buf)
+        for one in self.filters.values():
+            one.attach(buf)
+
+    def packet(
+        self,
+        start: int,
+        end: int,
+        wire_length: int,
+        timestamp: int,
+        interface: int,
+        link_type: int,
+        vlan: int,
+        packet_type: int,
+    ) -> int:
+        """Hand a packet on if it matches."""
+        one = self.filters.get(link_type)
+        if one is None:
+            one = self.filters[link_type] = PacketFilter(build_program(self.rules, link_type))
+            one.attach(self.buf)
+        one.wire_length = wire_length
+        if not one.match(start, end):
+            self.left_out += 1
+            return 0
+        return self.sink.packet(start, end, wire_length, timestamp, interface, link_type, vlan, packet_type)
+
+    def idle(self, now: int) -> int:
+        """Time passed."""
+        return self.sink.idle(now)
