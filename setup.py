@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import platform
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import ClassVar
 
@@ -122,6 +124,25 @@ class BuildExt(build_ext):
         return Path(self.build_lib, self.get_ext_filename(ext.name))
 
 
+def no_compiler() -> str:
+    """What a build of C modules lacks here, empty if nothing."""
+    compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+    if shutil.which(compiler) is None:
+        return f"no C compiler ({compiler})"
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        return "no Python.h"
+    return ""
+
+
+def translators() -> int:
+    """Processes that translate to C side by side: 0, none of their own, where there are no semaphores."""
+    try:
+        multiprocessing.Lock()
+    except OSError:
+        return 0
+    return os.cpu_count() or 1
+
+
 def extensions() -> list[Extension]:
     """One extension a hot module; none with OTUS_PURE=1 or without Cython."""
     if os.environ.get("OTUS_PURE", "") not in ("", "0"):
@@ -130,6 +151,9 @@ def extensions() -> list[Extension]:
         from Cython.Build import cythonize
     except ImportError:
         note("no Cython: no module is compiled, everything runs much slower")
+        return []
+    if lacks := no_compiler():
+        note(f"{lacks}: no module is compiled, everything runs much slower")
         return []
 
     def extension(module: str, source: str) -> Extension:
@@ -147,7 +171,7 @@ def extensions() -> list[Extension]:
     modules.append(extension("engine._cyutility", "engine/_cyutility.c"))
     return cythonize(
         modules,
-        nthreads=os.cpu_count() or 1,
+        nthreads=translators(),
         build_dir="build/cython",
         shared_utility_qualified_name="engine._cyutility",
         compiler_directives={

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.packet import FiveTuple
+from engine.packet import FiveTuple, TunnelInfo
 from engine.shm import records
 
 V4 = bytes(10) + b"\xff\xff" + bytes([10, 0, 0, 1])
 V6 = bytes.fromhex("20010db8000000000000000000000002")
+A, B = ip_address("10.0.0.1"), ip_address("2001:db8::2")
 MESSAGE = b"INVITE sip:bob@example.com SIP/2.0\r\nSubject: a\r\n b\r\n\r\n"
 
 
@@ -39,7 +42,7 @@ def test_sizes_are_the_documented_ones() -> None:
 
 def test_packet_header_names_flow_and_network() -> None:
     header = records.packet_header(packet(vlan_count=1, outer_vlan=7, inner_vlan=9, copies=2, interface=3))
-    assert header.flow_id() == FiveTuple("10.0.0.1", "2001:db8::2", 5060, 5062, 17)
+    assert header.flow_id() == FiveTuple(A, B, 5060, 5062, 17)
     network = header.network()
     assert (network.vlans, network.copies, network.interface, network.tunnel) == ((7,), 2, 3, None)
     assert (network.src_mac, network.fragmented) == ("", False)
@@ -52,8 +55,7 @@ def test_flags_and_tunnel() -> None:
     )
     network = header.network()
     assert (network.src_mac, network.fragmented) == ("00:01:02:03:04:05", True)
-    assert network.tunnel is not None
-    assert network.tunnel[:4] == ("vxlan", "10.0.0.1", "2001:db8::2", 99)
+    assert network.tunnel == TunnelInfo("vxlan", A, B, 99)
 
 
 def test_sip_slots() -> None:
