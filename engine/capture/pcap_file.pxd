@@ -57,6 +57,7 @@ cdef class PcapFile:
     cdef long run_pcap(self, long max_packets) except -1
     @cython.locals(count=long, place=Py_ssize_t, end=Py_ssize_t, kind=cython.uint, length=cython.uint)
     cdef long run_pcapng(self, long max_packets) except -1
+    cdef int take_block(self, unsigned int kind, Py_ssize_t place, Py_ssize_t length) except -1
     @cython.locals(rest=Py_ssize_t)
     cdef int pass_over(self) except -1
     @cython.locals(number=Py_ssize_t, start=Py_ssize_t, wire=cython.uint, captured=cython.uint,
@@ -70,6 +71,7 @@ cdef class PcapFile:
     cdef unsigned long long nanoseconds(self, Py_ssize_t number, unsigned long long high, unsigned long long low) except? 0x5a5a5a5a5a5a5a5a
     cdef int order(self, Py_ssize_t place) except -1
     cdef int section(self, Py_ssize_t place) except -1
+    @cython.locals(base=Py_ssize_t, position=Py_ssize_t)
     cdef int interface(self, Py_ssize_t place, Py_ssize_t length) except -1
     cdef unsigned int u16(self, Py_ssize_t place) except? 0x5a5a
     @cython.locals(value=cython.uint)

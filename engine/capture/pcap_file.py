@@ -280,19 +280,22 @@ class PcapFile:
                 if not self.more(count):
                     break
                 continue
-            if self.u32(end - 4) != length:
-                self.damaged(f"a block of {length} octets that ends with the length {self.u32(end - 4)}")
-                break
-            if kind == B_SECTION:
-                self.section(place)
-            elif kind == B_INTERFACE:
-                self.interface(place, length)
-            else:
-                count += self.packet_block(kind, place, length)
+            count += self.take_block(kind, place, length)
             if self.finished:
                 break
             self.position = end
         return count
+
+    def take_block(self, kind: int, place: int, length: int) -> int:
+        """Use a whole block; returns the number of packets in it, with the file ended where it cannot be."""
+        if self.u32(place + length - 4) != length:
+            end = self.u32(place + length - 4)
+            return self.damaged(f"a block of {length} octets that ends with the length {end}")
+        if kind == B_SECTION:
+            return self.section(place)
+        if kind == B_INTERFACE:
+            return self.interface(place, length)
+        return self.packet_block(kind, place, length)
 
     def pass_over(self) -> int:
         """Leave out what is there of a block that is not wanted."""

@@ -90,6 +90,7 @@ cdef class Decoder:
     @cython.locals(position=Py_ssize_t)
     cpdef int decode(self, Py_ssize_t start, Py_ssize_t end, unsigned int wire_length, unsigned int link_type, unsigned int vlan) except -1
     cpdef int decode_network(self, Py_ssize_t start, Py_ssize_t end) except -1
+    cdef int begin(self, Py_ssize_t start, Py_ssize_t end) except -1
     @cython.locals(kind=cython.uint, position=Py_ssize_t)
     cdef Py_ssize_t other_link(self, Py_ssize_t start, Py_ssize_t end) except -1
     @cython.locals(family=cython.uint)
@@ -105,9 +106,10 @@ cdef class Decoder:
     cdef int ppp(self, Py_ssize_t position, Py_ssize_t end) except -1
     @cython.locals(_=Py_ssize_t)
     cdef int mpls(self, Py_ssize_t position, Py_ssize_t end) except -1
-    @cython.locals(first=cython.uint, header=Py_ssize_t, length=Py_ssize_t, available=Py_ssize_t, field=cython.uint,
-        word=cython.ulonglong)
+    @cython.locals(first=cython.uint, header=Py_ssize_t, length=Py_ssize_t, available=Py_ssize_t, field=cython.uint)
     cdef int ipv4(self, Py_ssize_t position, Py_ssize_t end) except -1
+    @cython.locals(identification=cython.uint)
+    cdef int ipv4_fragment(self, Py_ssize_t position, Py_ssize_t start, Py_ssize_t end, unsigned int field) except -1
     @cython.locals(length=Py_ssize_t, available=Py_ssize_t, following=cython.uint)
     cdef int ipv6(self, Py_ssize_t position, Py_ssize_t end) except -1
     @cython.locals(count=Py_ssize_t, size=Py_ssize_t)
@@ -116,6 +118,8 @@ cdef class Decoder:
     cdef int fragment_header(self, Py_ssize_t position, Py_ssize_t end, unsigned int field) except -1
     @cython.locals(value=cython.ulonglong, place=Py_ssize_t)
     cdef unsigned long long word(self, Py_ssize_t position) except? 0x5a5a5a5a5a5a5a5a
+    @cython.locals(value=cython.ulonglong)
+    cdef unsigned long long word32(self, Py_ssize_t position) except? 0x5a5a5a5a5a5a5a5a
     cdef int fragment(self, Py_ssize_t start, Py_ssize_t end, unsigned int offset, bint more, unsigned int identification) except -1
     @cython.locals(available=Py_ssize_t, length=Py_ssize_t)
     cdef int transport_layer(self, unsigned int protocol, Py_ssize_t position, Py_ssize_t end) except -1

@@ -18,9 +18,7 @@ VERDICTS = ("malformed", "udp", "tcp", "icmp", "other", "non_ip", "fragment", "u
 V_MALFORMED, V_UDP, V_TCP, V_ICMP = MALFORMED, UDP, TCP, ICMP
 V_OTHER, V_NON_IP, V_FRAGMENT, V_UNKNOWN_LINK = OTHER, NON_IP, FRAGMENT, UNKNOWN_LINK
 
-SNAPPED = records.P_SNAPPED
-ETHERNET = records.P_ETHERNET
-REASSEMBLED = records.P_REASSEMBLED
+SNAPPED, ETHERNET, REASSEMBLED = records.P_SNAPPED, records.P_ETHERNET, records.P_REASSEMBLED
 MAPPED = 0xFFFF0000
 """Octets 8 to 11 of ::ffff:a.b.c.d as a little-endian word."""
 
@@ -28,12 +26,10 @@ C_SNAPPED, C_GRO, C_VLAN_TAGGED = index("snapped"), index("gro"), index("vlan_ta
 C_IPV4, C_IPV6, C_UDP = index("ipv4"), index("ipv6"), index("udp")
 C_TCP, C_ICMP, C_OTHER_TRANSPORT = index("tcp"), index("icmp"), index("other_transport")
 C_NON_IP, C_LINK_UNKNOWN, C_MALFORMED_LINK = index("non_ip"), index("link_unknown"), index("malformed_link")
-C_MALFORMED_IPV4, C_MALFORMED_IPV6, C_MALFORMED_UDP = (
-    index("malformed_ipv4"),
-    index("malformed_ipv6"),
-    index("malformed_udp"),
+C_MALFORMED_IPV4, C_MALFORMED_IPV6 = index("malformed_ipv4"), index("malformed_ipv6")
+C_MALFORMED_UDP, C_MALFORMED_TCP, C_IP_FRAGMENTS = map(
+    index, ("malformed_udp", "malformed_tcp", "ip_fragments")
 )
-C_MALFORMED_TCP, C_IP_FRAGMENTS = index("malformed_tcp"), index("ip_fragments")
 
 LARGEST_FRAME = 9216
 """Octets of IP that a jumbo frame carries; a longer packet was merged by GRO or not yet cut by TSO."""
@@ -66,17 +62,14 @@ class Decoder:
         self.size = 0
         self.clipped = False
         self.src0 = self.src1 = self.dst0 = self.dst1 = 0
-        self.sport = self.dport = 0
-        self.protocol = self.tos = self.ttl = self.tcp_flags = 0
+        self.sport = self.dport = self.protocol = self.tos = self.ttl = self.tcp_flags = 0
         self.ether_type = self.vlan_count = self.outer_vlan = self.inner_vlan = 0
         self.tunnel_type = self.vni = 0
         self.outer_src0 = self.outer_src1 = self.outer_dst0 = self.outer_dst1 = 0
         self.domain = self.flags = self.link_type = 0
-        self.frame = self.frame_end = 0
-        self.network = self.transport = self.payload = self.payload_end = 0
-        self.fragment_id = self.fragment_offset = 0
+        self.frame = self.frame_end = self.network = self.transport = self.payload = self.payload_end = 0
+        self.fragment_id = self.fragment_offset = self.fragment_start = self.fragment_end = 0
         self.fragment_more = False
-        self.fragment_start = self.fragment_end = 0
 
     def attach(self, buf: memoryview | bytes) -> None:
         """All following offsets are into `buf`."""
@@ -95,8 +88,6 @@ class Decoder:
         `wire_length`: octets it had on the wire; `link_type`: LINKTYPE_ number; `vlan`: the outer tag that
         the kernel took off, TPID << 16 | TCI, or 0.
         """
-        self.frame = start
-        self.frame_end = end
         self.link_type = link_type
         self.flags = 0
         self.vlan_count = 0
@@ -104,14 +95,7 @@ class Decoder:
         self.inner_vlan = 0
         self.domain = 0
         self.ether_type = 0
-        self.protocol = 0
-        self.sport = 0
-        self.dport = 0
-        self.tcp_flags = 0
-        self.network = self.transport = self.payload = self.payload_end = end
-        self.clipped = False
-        if start < 0 or end > self.size or start > end:
-            self.frame = self.frame_end = 0
+        if self.begin(start, end):
             return self.malformed(C_MALFORMED_LINK)
         if end - start < wire_length:
             self.flags = SNAPPED
@@ -142,21 +126,25 @@ class Decoder:
         the octets before `start` are that fragment's link header, so `frame` becomes 0.
         A fragment inside is malformed.
         """
-        self.flags = (self.flags & ETHERNET) | REASSEMBLED
-        self.clipped = False
+        self.flags = (self.flags & ETHERNET) | REASSEMBLED if start >= 14 else REASSEMBLED
+        if self.begin(start, end):
+            return self.malformed(C_MALFORMED_LINK)
+        self.frame = 0
+        return self.by_version(start, end)
+
+    def begin(self, start: int, end: int) -> int:
+        """Forget the packet before; 1 if this one is not in the buffer."""
         self.protocol = 0
         self.sport = 0
         self.dport = 0
         self.tcp_flags = 0
-        self.frame = 0
-        self.frame_end = end
-        self.network = self.transport = self.payload = self.payload_end = end
+        self.clipped = False
         if start < 0 or end > self.size or start > end:
-            self.frame_end = 0
-            return self.malformed(C_MALFORMED_LINK)
-        if start < 14:
-            self.flags = REASSEMBLED
-        return self.by_version(start, end)
+            self.frame = self.frame_end = self.network = self.transport = self.payload = self.payload_end = 0
+            return 1
+        self.frame = start
+        self.frame_end = self.network = self.transport = self.payload = self.payload_end = end
+        return 0
 
     def other_link(self, start: int, end: int) -> int:
         """Where the network layer begins, with `ether_type` set; or -2 - verdict."""
@@ -326,36 +314,25 @@ class Decoder:
         self.tos = self.buf[position + 1]
         self.ttl = self.buf[position + 8]
         self.protocol = self.buf[position + 9]
-        word = self.buf[position + 15]
-        word = word << 8 | self.buf[position + 14]
-        word = word << 8 | self.buf[position + 13]
-        word = word << 8 | self.buf[position + 12]
         self.src0 = 0
-        self.src1 = word << 32 | MAPPED
-        word = self.buf[position + 19]
-        word = word << 8 | self.buf[position + 18]
-        word = word << 8 | self.buf[position + 17]
-        word = word << 8 | self.buf[position + 16]
+        self.src1 = self.word32(position + 12) << 32 | MAPPED
         self.dst0 = 0
-        self.dst1 = word << 32 | MAPPED
+        self.dst1 = self.word32(position + 16) << 32 | MAPPED
         if not self.flags & REASSEMBLED:
             self.counters[C_IPV4] += 1
             if length > LARGEST_FRAME:
                 self.counters[C_GRO] += 1
         field = self.buf[position + 6] << 8 | self.buf[position + 7]
         if field & 0x3FFF:
-            # An odd length before the last fragment is trimmed, as the kernel does (net/ipv4/ip_fragment.c).
-            end = position + length
-            if field & 0x2000 and not self.clipped:
-                end -= (length - header) & 7
-            return self.fragment(
-                position + header,
-                end,
-                (field & 0x1FFF) << 3,
-                field & 0x2000 != 0,
-                self.buf[position + 4] << 8 | self.buf[position + 5],
-            )
+            return self.ipv4_fragment(position, position + header, position + length, field)
         return self.transport_layer(self.protocol, position + header, position + length)
+
+    def ipv4_fragment(self, position: int, start: int, end: int, field: int) -> int:
+        """One that carries start..end; before the last, cut to a multiple of 8 as the kernel does."""
+        if field & 0x2000 and not self.clipped:
+            end -= (end - start) & 7
+        identification = self.buf[position + 4] << 8 | self.buf[position + 5]
+        return self.fragment(start, end, (field & 0x1FFF) << 3, field & 0x2000 != 0, identification)
 
     def ipv6(self, position: int, end: int) -> int:
         """RFC 8200, extension headers bounded in number; jumbograms end with the capture (RFC 2675)."""
@@ -431,6 +408,13 @@ class Decoder:
         identification = identification << 8 | self.buf[position + 6]
         identification = identification << 8 | self.buf[position + 7]
         return self.fragment(position + 8, end, field & 0xFFF8, field & 1 != 0, identification)
+
+    def word32(self, position: int) -> int:
+        """Four octets as a little-endian word."""
+        value = self.buf[position + 3]
+        value = value << 8 | self.buf[position + 2]
+        value = value << 8 | self.buf[position + 1]
+        return value << 8 | self.buf[position]
 
     def fragment(self, start: int, end: int, offset: int, more: bool, identification: int) -> int:
         """Report a fragment; one without octets, and one inside a reassembled packet, are malformed."""

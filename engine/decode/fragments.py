@@ -120,17 +120,14 @@ class Reassembly:
             verdict = decoder.decode_network(reassembly.network, len(packet))
         """
         self.expire(now_ns)
-        counters = self.counters
-        if decoder.clipped:
-            counters[SNAPPED] += 1
-            return None
         offset = decoder.fragment_offset
         octets = decoder.octets(decoder.fragment_start, decoder.fragment_end)
         header = decoder.octets(decoder.network, decoder.fragment_start)
-        if not octets or len(header) < 20:
+        if decoder.clipped or not octets or len(header) < 20:
+            self.counters[SNAPPED] += 1
             return None
         if offset + len(octets) > LARGEST_PACKET - (len(header) if header[0] >> 4 == 4 else 0):
-            counters[OVERSIZE] += 1
+            self.counters[OVERSIZE] += 1
             return None
         key, source = _key(decoder, header)
         datagram = self.datagrams.get(key)
