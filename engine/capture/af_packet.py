@@ -83,7 +83,8 @@ class RingSocket:
     """One capture socket with its ring. Made by open_rings().
 
     `interface` as given; `block_size`, `block_count`: the ring as the kernel granted it;
-    `generation`: +1 when the socket had to be replaced (see check()); `link`: as check() found it last.
+    `generation`: +1 when the socket had to be replaced (see check()); `link`: as check() found it last;
+    `problem`: why check() could not mend it, empty when all is well.
     """
 
     def __init__(self, capture: dict[str, Any], program: Program, fanout: Fanout) -> None:
@@ -93,6 +94,7 @@ class RingSocket:
         self.names = interfaces.split(self.interface)
         self.generation = 0
         self.link = "down"
+        self.problem = ""
         self.block_size = 0
         self.block_count = 0
         self._ring_octets = int(options.get("ring_mb", 32)) << 20
@@ -174,6 +176,8 @@ class RingSocket:
     def _effective(self) -> Program:
         """The filter as attached: with the choice of interfaces and one copy of packets on `lo`."""
         program = self._program
+        if program == cbpf.REJECT:
+            return program
         if not self._single or self.names == [LOOPBACK]:
             program = cbpf.once_on_loopback(program)
         if len(self.names) > 1:
@@ -264,14 +268,23 @@ class RingSocket:
         socket and ring; only a socket in a fanout group cannot be bound again and is replaced: then
         `generation` rises, and the worker must be stopped after it emptied the old ring,
         `ring_walk.forget_progress()` called, and a worker started on the new descriptor and geometry.
+        Never raises: what cannot be mended is in `problem`, and is tried again by the next call.
         """
+        try:
+            self._mend()
+            self.problem = ""
+        except (OSError, OtusError) as error:
+            self.problem = error.message if isinstance(error, OtusError) else str(error)
+        self.link = self._state()
+        return self.link
+
+    def _mend(self) -> None:
         if not self._open:
-            if self._bound and self._device_lost():
+            if self._single and self._bound and self._device_lost():
                 self._rebind()
             elif self.join():
                 self.admit()
-            return self.link
-        if self._single:
+        elif self._single:
             if self._device_lost() and interfaces.index_of(self.names[0]):
                 self._rebind()
         elif self.names:
@@ -280,8 +293,6 @@ class RingSocket:
                 self._indexes = present
                 self._join_promiscuous()
                 attach(self._socket, self._effective())
-        self.link = self._state()
-        return self.link
 
     def _state(self) -> str:
         if not self.names:

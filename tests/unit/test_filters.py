@@ -456,3 +456,35 @@ class TestPacketFilter:
             assert 0 <= machine.match(4, 40) < 2**32
             ran += 1
         assert ran == 300
+
+
+class TestFilterSink:
+    def test_each_link_type_has_its_program(self, build: Build) -> None:
+        seen: list[tuple[bytes, int]] = []
+        asked: list[int] = []
+
+        class Sink(build.module("engine.capture.sink").PacketSink):  # type: ignore[misc]
+            def attach(self, buf: memoryview) -> None:
+                self.buf = buf
+
+            def packet(self, start: int, end: int, *facts: int) -> int:
+                seen.append((bytes(self.buf[start:end]), facts[3]))
+                return 0
+
+        def compile_for(link_type: int) -> cbpf.Program:
+            asked.append(link_type)
+            return filters.structured_filter({"ports": [5060]}, link_type)
+
+        packet = ipv4(A, B, 17, udp(5060, 1))
+        frames = [(ethernet(packet), ETHERNET), (packet, RAW), (ethernet(packet, 9), ETHERNET)]
+        frames += [(ethernet(ipv4(A, B, 17, udp(2, 1))), ETHERNET), (ipv4(A, B, 17, udp(2, 1)), RAW)]
+        sink = build.module("engine.capture.packet_filter").FilterSink(Sink(), compile_for)
+        octets = b"".join(frame for frame, _ in frames)
+        sink.attach(memoryview(octets))
+        start = 0
+        for frame, link_type in frames:
+            assert sink.packet(start, start + len(frame), len(frame), 1, 0, link_type, 0, 0) == 0
+            start += len(frame)
+        assert seen == frames[:3]
+        assert asked == [ETHERNET, RAW]
+        assert sink.left_out == 2
