@@ -16,7 +16,8 @@ WEBRTC = (
 )
 HELD = (
     b"v=0\no=- 1 3 IN IP4 192.0.2.1\ns=-\nc=IN IP4 0.0.0.0\nt=0 0\n"
-    b"m=audio 6000/2 RTP/AVP 0\na=rtcp:7001 IN IP4 192.0.2.77\nm=image 6010 udptl t38\nc=IN IP4 224.2.1.1/127/3\n"
+    b"m=audio 6000/2 RTP/AVP 0\na=rtcp:7001 IN IP4 192.0.2.77\nm=image 6010 udptl t38\n"
+    b"c=IN IP4 224.2.1.1/127/3\n"
 )
 
 
@@ -32,7 +33,8 @@ INVITE = with_body(
     b'From: "Alice \\"<sip:x@y>\\"" <sip:alice@example.com>;tag=1928301774\r\n'
     b"To: Bob <sip:bob@example.com>\r\nCall-ID: a84b4c76e66710@192.0.2.1\r\nCSeq: 314159 INVITE\r\n"
     b"Contact: <sip:alice@192.0.2.1:5060;transport=udp>\r\nMax-Forwards: 70\r\n"
-    b"User-Agent: a phone/1.0 (of ours)\r\nX-CID: other@192.0.2.9\r\nSession-ID: ab30317f1a784dc48ff824d0d3715d86\r\n"
+    b"User-Agent: a phone/1.0 (of ours)\r\nX-CID: other@192.0.2.9\r\n"
+    b"Session-ID: ab30317f1a784dc48ff824d0d3715d86\r\n"
     b"Content-Type: application/sdp\r\n",
     OFFER,
 )
@@ -61,8 +63,10 @@ REGISTER = with_body(
 NOTIFY = with_body(
     b"NOTIFY sip:alice@192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.2;branch=z9hG4bKn\r\n"
     b"From: <sip:bob@example.com>;tag=2\r\nTo: <sip:alice@example.com>;tag=3\r\nCall-ID: n@192.0.2.2\r\n"
-    b"CSeq: 7 NOTIFY\r\nEvent: refer\r\nSubscription-State: terminated;reason=noresource\r\nReason: Q.850;cause=16\r\n"
-    b'Warning: 399 x "y"\r\nRetry-After: 5\r\nReplaces: a;to-tag=b;from-tag=c\r\nDiversion: <sip:d@example.com>\r\n'
+    b"CSeq: 7 NOTIFY\r\nEvent: refer\r\nSubscription-State: terminated;reason=noresource\r\n"
+    b"Reason: Q.850;cause=16\r\n"
+    b'Warning: 399 x "y"\r\nRetry-After: 5\r\nReplaces: a;to-tag=b;from-tag=c\r\n'
+    b"Diversion: <sip:d@example.com>\r\n"
     b"RAck: 1 2 INVITE\r\nP-Charging-Vector: icid-value=1\r\nContent-Type: message/sipfrag\r\n",
     b"SIP/2.0 200 OK\r\n",
 )

@@ -19,14 +19,14 @@ class AddressReader:
     """
 
     def __init__(self) -> None:
-        self.buf: memoryview | bytes = b""
+        self.buf: bytes | bytearray | memoryview = b""
         self.groups = array("I", [0] * 8)
         self.word0 = self.word1 = 0
         self.unspecified = self.multicast = self.numeric = False
 
     def attach(self, buf: bytes | bytearray | memoryview) -> None:
         """Read from `buf` from now on."""
-        self.buf = memoryview(buf)
+        self.buf = buf
 
     def read(self, begin: int, stop: int) -> bool:
         """Whether [begin, stop) is an address, nothing more; the words are 0 when it is none."""

@@ -152,4 +152,5 @@ cdef class SdpParser:
     cdef int rtcp(self, Py_ssize_t begin, Py_ssize_t stop) except -1
     @cython.locals(flags=cython.uint, port=cython.uint)
     cdef int settle(self, Py_ssize_t media) except -1
+    @cython.locals(finish=Py_ssize_t)
     cdef int address(self, Py_ssize_t begin, Py_ssize_t stop) except -1

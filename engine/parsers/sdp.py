@@ -87,7 +87,7 @@ class SdpParser:
     """
 
     def __init__(self) -> None:
-        self.buf: memoryview | bytes = b""
+        self.buf: bytes | bytearray | memoryview = b""
         self.count = self.over_limit = self.codecs_over_limit = self.error = self.session_version = 0
         media, codecs = [0] * MAX_MEDIA, [0] * (MAX_MEDIA * MAX_CODECS)
         self.address0, self.address1 = array("Q", media), array("Q", media)
@@ -109,7 +109,7 @@ class SdpParser:
 
     def attach(self, buf: bytes | bytearray | memoryview) -> None:
         """Read from `buf` (octets, contiguous) from now on; offsets count from its front."""
-        self.buf = memoryview(buf)
+        self.buf = buf
         self.reader.attach(buf)
 
     def parse(self, start: int, end: int) -> int:

@@ -52,13 +52,13 @@ class SipValues:
     """Slots, the first defect, and the readers of single values."""
 
     def __init__(self) -> None:
-        self.buf: memoryview | bytes = b""
+        self.buf: bytes | bytearray | memoryview = b""
         self.slots = array("i", [-1] * (2 * len(SLOTS)))
         self.start = self.error = 0
 
     def attach(self, buf: bytes | bytearray | memoryview) -> None:
         """Read from `buf` (octets, contiguous) from now on; offsets count from its front."""
-        self.buf = memoryview(buf)
+        self.buf = buf
 
     def fail(self, error: int) -> int:
         """Keep the first defect."""

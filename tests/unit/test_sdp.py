@@ -200,12 +200,14 @@ def test_rtcp_ports(build: Build) -> None:
         assert scanned(build, HEAD + media + lines).rtcp_port[0] == port
 
 
-@pytest.mark.parametrize("payload_type", range(128))
-def test_static_codecs(build: Build, payload_type: int) -> None:
+def test_static_codecs(build: Build) -> None:
     module = build.module("engine.parsers.sdp")
-    name, clock = module.static_codec(payload_type)
-    codec = scanned(build, HEAD + b"m=audio 4000 RTP/AVP %d\r\n" % payload_type).as_dicts()[0]["codecs"][0]
-    assert codec == {"type": payload_type, "name": name, "clock": clock or None}
+    for payload_type in range(128):
+        name, clock = module.static_codec(payload_type)
+        codec = scanned(build, HEAD + b"m=audio 4000 RTP/AVP %d\r\n" % payload_type).as_dicts()[0]["codecs"][
+            0
+        ]
+        assert codec == {"type": payload_type, "name": name, "clock": clock or None}
 
 
 def test_the_static_table_of_rfc_3551() -> None:
@@ -217,7 +219,8 @@ def test_the_static_table_of_rfc_3551() -> None:
 def test_rtpmap(build: Build) -> None:
     lines = (
         b"m=audio 4000 RTP/AVP 96 97 98 8\r\na=rtpmap:96 iLBC/8000\r\na=rtpmap:97 L16/44100/2\r\n"
-        b"a=rtpmap:98 a-name-longer-than-16/99999999999\r\na=rtpmap:99 not-offered/1\r\na=rtpmap:8 other/16000\r\n"
+        b"a=rtpmap:98 a-name-longer-than-16/99999999999\r\na=rtpmap:99 not-offered/1\r\n"
+        b"a=rtpmap:8 other/16000\r\n"
     )
     parser = scanned(build, b"a=rtpmap:96 nothing/1\r\n" + HEAD + lines)
     assert [(codec["name"], codec["clock"]) for codec in parser.as_dicts()[0]["codecs"]] == [

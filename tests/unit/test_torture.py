@@ -54,7 +54,9 @@ def torture() -> list[dict[str, str]]:
 
 
 ROWS = torture()
-pytestmark = pytest.mark.skipif(not ROWS, reason=f"{TORTURE} is not there (OTUS_CAPTURES names another folder)")
+pytestmark = pytest.mark.skipif(
+    not ROWS, reason=f"{TORTURE} is not there (OTUS_CAPTURES names another folder)"
+)
 
 
 def test_the_collection_is_whole() -> None:

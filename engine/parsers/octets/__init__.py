@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _PIECE = 1024
 
 
-def find(buf: memoryview | bytes, begin: int, stop: int, octet: int) -> int:
+def find(buf: bytes | bytearray | memoryview, begin: int, stop: int, octet: int) -> int:
     """The first place of `octet` in [begin, stop) of `buf`; stop where there is none."""
     while begin < stop:
         place = bytes(buf[begin : min(begin + _PIECE, stop)]).find(octet)
