@@ -1,12 +1,9 @@
 cimport cython
 
-from engine.capture.sink cimport PacketSink
-
 cdef unsigned int MASK32
 cdef unsigned int ANCILLARY
 cdef unsigned int NETWORK
 cdef unsigned int LINK_LAYER
-cdef unsigned int NO_LINK_TYPE
 
 cdef class PacketFilter:
     cdef const unsigned char[::1] buf
@@ -35,20 +32,3 @@ cdef class PacketFilter:
     cdef unsigned int compute(self, unsigned int code, unsigned int a, unsigned int x, unsigned int k) except? 0x5a5a5a5a
     @cython.locals(a=cython.uint, x=cython.uint, k=cython.uint, code=cython.uint, kind=cython.uint, place=Py_ssize_t, other=cython.uint, hit=cython.bint)
     cpdef unsigned int match(self, Py_ssize_t start, Py_ssize_t end) except? 0x5a5a5a5a
-
-
-cdef class FilterSink(PacketSink):
-    cdef PacketSink sink
-    cdef PacketFilter filter
-    cdef const unsigned char[::1] buf
-    cdef object compile
-    cdef dict filters
-    cdef unsigned int link_type
-    cdef readonly unsigned long long left_out
-
-    cpdef attach(self, const unsigned char[::1] buf)
-    cdef int choose(self, unsigned int link_type) except -1
-    cpdef int packet(
-        self, Py_ssize_t start, Py_ssize_t end, unsigned int wire_length, unsigned long long timestamp,
-        unsigned int interface, unsigned int link_type, unsigned int vlan, unsigned int packet_type) except -1
-    cpdef int idle(self, unsigned long long now) except -1

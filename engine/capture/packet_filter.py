@@ -5,18 +5,13 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
-from engine.capture.sink import PacketSink
-
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from engine.capture.cbpf import Program
 
 MASK32 = 0xFFFFFFFF
 ANCILLARY = 0xFFFFF000
 NETWORK = 0xFFF00000
 LINK_LAYER = 0xFFE00000
-NO_LINK_TYPE = 0xFFFFFFFF
 MOST_INSTRUCTIONS = 4096
 _LOADS = frozenset({0x00, 0x20, 0x28, 0x30, 0x40, 0x48, 0x50, 0x60, 0x80, 0x01, 0x61, 0x81, 0xB1})
 _COMPUTE = frozenset(op | source | 0x04 for op in range(0, 0xB0, 0x10) for source in (0, 8)) - {0x8C}
@@ -202,58 +197,3 @@ class PacketFilter:
             if self.outside:
                 return 0
         return 0
-
-
-class FilterSink(PacketSink):
-    """Hands on to another sink what a filter lets through, as the kernel does; the rest is `left_out`."""
-
-    def __init__(self, sink: PacketSink, compile_for: Callable[[int], Program]) -> None:
-        """`compile_for(link_type)` gives the program; it is called once for each link type of the file."""
-        self.sink = sink
-        self.compile = compile_for
-        self.filters: dict[int, PacketFilter] = {}
-        self.filter = PacketFilter([(6, 0, 0, 0)])
-        self.link_type = NO_LINK_TYPE
-        self.buf = memoryview(b"")
-        self.left_out = 0
-
-    def attach(self, buf: memoryview) -> None:
-        """All following offsets are into `buf`."""
-        self.buf = buf
-        self.filter.attach(buf)
-        self.sink.attach(buf)
-
-    def choose(self, link_type: int) -> int:
-        """Take the filter for another link type than that of the packet before."""
-        if link_type not in self.filters:
-            self.filters[link_type] = PacketFilter(self.compile(link_type))
-        self.filter = self.filters[link_type]
-        self.filter.attach(self.buf)
-        self.link_type = link_type
-        return 0
-
-    def packet(
-        self,
-        start: int,
-        end: int,
-        wire_length: int,
-        timestamp: int,
-        interface: int,
-        link_type: int,
-        vlan: int,
-        packet_type: int,
-    ) -> int:
-        """One frame, as PacketSink.packet()."""
-        if link_type != self.link_type:
-            self.choose(link_type)
-        self.filter.wire_length = wire_length
-        self.filter.interface = interface
-        self.filter.vlan = vlan
-        if not self.filter.match(start, end):
-            self.left_out += 1
-            return 0
-        return self.sink.packet(start, end, wire_length, timestamp, interface, link_type, vlan, packet_type)
-
-    def idle(self, now: int) -> int:
-        """Time passed without packets."""
-        return self.sink.idle(now)
