@@ -13,8 +13,10 @@ comparison but != and !~.
 from __future__ import annotations
 
 import difflib
+import functools
 import operator
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -65,7 +67,7 @@ class _Token(NamedTuple):
 def compile_filter(text: str, columns: dict[str, Column], search: Callable[[Any], str]) -> Test | None:
     """The test of a filter, None for an empty one; FilterError names what is wrong and where.
 
-    `search` gives a row's joined columns, in which bare words are looked for.
+    `search` gives a row's joined columns in lower case, in which bare words are looked for.
     """
     if len(text) > MOST_CHARACTERS:
         raise FilterError("too long", MOST_CHARACTERS, f"at most {MOST_CHARACTERS} characters")
@@ -130,7 +132,7 @@ class _Parser:
         while self.peek().kind == "or":
             self.take()
             tests.append(self.all())
-        return tests[0] if len(tests) == 1 else lambda row: any(test(row) for test in tests)
+        return functools.reduce(_or, tests)
 
     def all(self) -> Test:
         tests = [self.one()]
@@ -138,7 +140,7 @@ class _Parser:
             if self.peek().kind == "and":
                 self.take()
             tests.append(self.one())
-        return tests[0] if len(tests) == 1 else lambda row: all(test(row) for test in tests)
+        return functools.reduce(_and, tests)
 
     def one(self) -> Test:
         token = self.take()
@@ -170,6 +172,9 @@ class _Parser:
     def word(self, token: _Token) -> Test:
         find = _pattern(token).search
         search = self.search
+        plain = _plain(token).lower()
+        if plain.isascii() and re.escape(plain) == plain:
+            return lambda row: plain in search(row)
         return lambda row: find(search(row)) is not None
 
     def comparison(self, name: _Token) -> Test:
@@ -195,6 +200,14 @@ class _Parser:
         if column.kind == "state":
             return _among(column, _states(value), relation == "!=")
         return _among(column, frozenset([_plain(value).lower()]), relation == "!=")
+
+
+def _and(first: Test, second: Test) -> Test:
+    return lambda row: first(row) and second(row)
+
+
+def _or(first: Test, second: Test) -> Test:
+    return lambda row: first(row) or second(row)
 
 
 def _matches(column: Column, find: Callable[[str], Any], negated: bool) -> Test:
@@ -271,7 +284,10 @@ def _pattern(token: _Token) -> re.Pattern[str]:
             "write it without the outer repetition",
         )
     try:
-        return re.compile(text, re.IGNORECASE)
+        with warnings.catch_warnings():
+            # What Python will read otherwise some day is no concern of who types a filter.
+            warnings.simplefilter("ignore")
+            return re.compile(text, re.IGNORECASE)
     except (re.error, OverflowError, RecursionError) as error:
         place = getattr(error, "pos", None) or 0
         raise FilterError(

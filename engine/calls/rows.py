@@ -117,23 +117,14 @@ class CallRows:
         return {name: column.get(d) for name, column in self.columns.items()}
 
     def search(self, d: Dialog) -> str:
-        """The joined columns that a bare word of a filter is looked for in."""
+        """The joined columns that a bare word of a filter is looked for in, in lower case."""
         text = d.search_text
         if text is None:
-            text = " ".join(
-                str(part)
-                for part in (
-                    self.method(d),
-                    self.sender(d),
-                    self.receiver(d),
-                    self.src(d),
-                    self.dst(d),
-                    self.call_id(d),
-                )
-                if part
-            )
-            d.search_text = text
-        return f"{text} {STATES[d.state]} {self.reason(d) or ''}"
+            parts = (self.method, self.sender, self.receiver, self.src, self.dst, self.call_id)
+            text = d.search_text = " ".join(str(part(d) or "") for part in parts).lower()
+        if d.reason is None:
+            return f"{text} {STATES[d.state]}"
+        return f"{text} {STATES[d.state]} {self.reason(d)}".lower()
 
     def id(self, d: Dialog) -> int:
         """Unique, also over a restart of the calls process."""
@@ -260,8 +251,9 @@ def stream_columns() -> dict[str, Column]:
 
 
 def stream_search(row: dict[str, Any]) -> str:
-    """The joined columns of a stream."""
-    return (
+    """The joined columns of a stream, in lower case."""
+    text = (
         f"{row['src']}:{row['sport']} {row['dst']}:{row['dport']} 0x{row['ssrc']:08x} {row['codec'] or ''} "
         f"{row['call_id'] or ''} {row['found_by']}"
     )
+    return text.lower()

@@ -355,7 +355,8 @@ class Dialog:
         self.code = m.status
         if m.status < 300:
             if self.asked == 0 or m.expires == 0:
-                return self.end(m.now, EXPIRED)
+                self.end(m.now, EXPIRED)
+                return CLEAR_REASON
             if self.answer_ns == 0 or self.ended:
                 self.answer_ns = m.now
             self.state = REGISTERED

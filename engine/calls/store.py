@@ -180,8 +180,7 @@ class Calls:
 
     def clear(self, params: dict[str, Any]) -> dict[str, Any]:
         """Forget the rows of a store, except those of `keep` and those that match `keep_filter`."""
-        keep = set(params.get("keep") or ())
-        matching = params.get("keep_filter") or ""
+        keep, matching = _keep(params)
         self.refresh()
         if _store(params) == "streams":
             kept = self._matching(self.stream_windows, matching, lambda: self.streams.ordered(self.now()))
@@ -229,9 +228,9 @@ class Calls:
         return {"sip": sip, "media": self.streams.section(self.now())}
 
     def dialogs_report(self) -> list[dict[str, Any]]:
-        """One entry for each Call-ID in the form of `report --json`."""
+        """One entry for each Call-ID in the form of `report --json`; messages without one have none."""
         self.refresh(exact=True)
-        return [self._report(dialog) for dialog in self.table.dialogs.values()]
+        return [self._report(dialog) for dialog in self.table.dialogs.values() if dialog.call_id]
 
     def _report(self, dialog: Dialog) -> dict[str, Any]:
         rows = self.rows
@@ -266,6 +265,15 @@ def _store(params: dict[str, Any]) -> str:
     if store not in ("calls", "streams"):
         raise UsageError(f"store: no store {store!r}", "stores: calls, streams")
     return str(store)
+
+
+def _keep(params: dict[str, Any]) -> tuple[set[Any], str]:
+    keep, matching = params.get("keep") or [], params.get("keep_filter") or ""
+    if not isinstance(keep, list) or not all(isinstance(name, int | str) for name in keep):
+        raise UsageError("keep: not a list of ids")
+    if not isinstance(matching, str):
+        raise UsageError("keep_filter: not a text")
+    return set(keep), matching
 
 
 def _whole(params: dict[str, Any], name: str, default: int) -> int:

@@ -102,7 +102,7 @@ class StreamStore:
 
     def ordered(self, now: int) -> list[dict[str, Any]]:
         """All streams, in the order of their first packets; `active` is set."""
-        rows = sorted(self.rows.values(), key=lambda row: row["start_ns"])
+        rows = sorted(self.rows.values(), key=lambda row: (row["start_ns"], row["id"]))
         for row in rows:
             row["active"] = now - row["last_ns"] <= ACTIVE_NS
         return rows
@@ -110,7 +110,7 @@ class StreamStore:
     def of_call(self, call_id: bytes, now: int) -> list[dict[str, Any]]:
         """The streams of a call, in the order of their first packets."""
         names = self._calls.get(media_key(call_id), ())
-        rows = sorted((self.rows[name] for name in names), key=lambda row: row["start_ns"])
+        rows = sorted((self.rows[name] for name in names), key=lambda row: (row["start_ns"], row["id"]))
         for row in rows:
             row["active"] = now - row["last_ns"] <= ACTIVE_NS
         return rows

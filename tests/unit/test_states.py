@@ -355,7 +355,7 @@ FLOWS: dict[str, tuple[list[Step], float, dict[str, Any]]] = {
             registered(5, "200 OK", 3),
         ],
         6,
-        {"state": "expired"},
+        {"state": "expired", "reason": None},
     ),
     "forbidden": (
         [register(0, 1), registered(0.1, "403 Forbidden", 1)],
