@@ -37,10 +37,13 @@ def bpf_headers() -> str | None:
 
 
 def build_bpf() -> None:
-    """Compile bpf/*.bpf.c beside their sources; leave them out, and say so, where the means are missing."""
+    """Compile bpf/*.bpf.c beside their sources; leave them out, and say so, where the means are missing.
+
+    By way of engine/data/bpf: a link to bpf in a checkout, the files themselves in a source distribution.
+    """
     arch = {"x86_64": "x86", "aarch64": "arm64"}.get(platform.machine(), "x86")
     clang, headers = shutil.which(os.environ.get("OTUS_CLANG", "clang")), bpf_headers()
-    for source in sorted((ROOT / "bpf").glob("*.bpf.c")):
+    for source in sorted((ROOT / "engine" / "data" / "bpf").resolve().glob("*.bpf.c")):
         target = source.with_suffix(".o")
         newest = max(p.stat().st_mtime for p in (source, *source.parent.glob("*.h")))
         if target.exists() and target.stat().st_mtime >= newest:
