@@ -17,6 +17,7 @@ from otus_tui.client import Client, ClientError
 from otus_tui.model import Model
 from otus_tui.settings import Settings
 from otus_tui.terminal import check_terminal
+from otus_tui.widgets.ink import Inks
 
 if TYPE_CHECKING:
     import socket
@@ -102,7 +103,7 @@ class OtusApp(App[str]):
         self.settings = settings or Settings.load()
         self.glyphs = glyphs.choose(ascii_only)
         self.theme_titles: dict[str, str] = {}
-        self._seconds = 0
+        self._inks: tuple[str, Inks] | None = None
 
     # --- set-up
 
@@ -111,6 +112,15 @@ class OtusApp(App[str]):
             text = (themes.FOLDER / "otus-dark.toml").read_text(encoding="utf-8")
             self._ink_defaults = themes.parse_theme(text)[0].variables
         return {k: v for k, v in self._ink_defaults.items() if k.startswith("ink-")}
+
+    @property
+    def inks(self) -> Inks:
+        """The styles of the theme in use."""
+        theme = self.current_theme
+        if self._inks is None or self._inks[0] != theme.name:
+            variables = {**self.get_theme_variable_defaults(), **theme.variables}
+            self._inks = (theme.name, Inks(variables, theme.ansi))
+        return self._inks[1]
 
     def on_mount(self) -> None:
         self._load_themes()
@@ -156,7 +166,7 @@ class OtusApp(App[str]):
     def _snapshot(self, snapshot: Snapshot) -> None:
         self.model.take(snapshot)
         frame = self.frame
-        if frame is not None and frame.is_mounted and frame.is_running:
+        if frame is not None and frame.ready:
             frame.call_later(frame.snapshot_arrived)
 
     @property
@@ -173,7 +183,7 @@ class OtusApp(App[str]):
 
     def _second(self) -> None:
         frame = self.frame
-        if frame is not None and frame.is_mounted:
+        if frame is not None and frame.ready:
             frame.second_passed()
 
     # --- the connection
@@ -212,6 +222,8 @@ class OtusApp(App[str]):
                 self._connection_changed()
                 continue
             break
+        if self.client is not None:
+            await self.client.close()
         self.model.lost = None
         self.model.history.samples.clear()
         await self._take_client(client)
@@ -220,7 +232,7 @@ class OtusApp(App[str]):
 
     def _connection_changed(self) -> None:
         frame = self.frame
-        if frame is not None and frame.is_mounted:
+        if frame is not None and frame.ready:
             frame.call_later(frame.snapshot_arrived)
 
     # --- going places

@@ -44,7 +44,11 @@ class Choose(Dialog[str]):
     ]
 
     def __init__(
-        self, title: str, options: Sequence[tuple[str, str]], current: str = "", note: str = ""
+        self,
+        title: str,
+        options: Sequence[tuple[str, str]],
+        current: str | None = None,
+        note: str = "",
     ) -> None:
         super().__init__()
         self.title_text = title

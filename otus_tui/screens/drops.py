@@ -82,7 +82,7 @@ def task_lines(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
 
 
 def books_lines(books: Books, glyphs: Glyphs) -> list[Line]:
-    """The equation: what came in is what went out, what was handled, what is on its way and what was dropped."""
+    """The equation: what came in went out, was handled, is on its way, or was dropped."""
     dropped = {layer: sum(names.values()) for layer, names in books["dropped"].items()}
     after_ring = sum(n for layer, n in dropped.items() if layer != "ring")
     lines: list[Line] = []

@@ -29,6 +29,7 @@ from otus_tui.widgets.text_view import TextView, message_lines, table_lines
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.geometry import Size
 
     from engine.snapshot import Snapshot
     from otus_tui.glyphs import Glyphs
@@ -87,11 +88,10 @@ class FlowScreen(FrameScreen):
     def on_mount(self) -> None:
         super().on_mount()
         self.query_one(LadderHead).names = self.otus.settings.aliases
-        self._place_panel()
         self._load()
 
-    def on_resize(self, event: Any) -> None:
-        super().on_resize(event)
+    def _fit(self, size: Size) -> None:
+        super()._fit(size)
         self._place_panel()
 
     # --- loading

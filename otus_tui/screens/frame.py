@@ -13,6 +13,7 @@ from otus_tui.widgets.frame import Banner, BooksLine, FrameHead, KeyLine, LoadBa
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
+    from textual.geometry import Size
 
     from engine.snapshot import Snapshot
     from otus_tui.app import OtusApp
@@ -35,6 +36,8 @@ class FrameScreen(Screen[None]):
     def __init__(self) -> None:
         super().__init__()
         self.frame_title = ""
+        self.ready = False
+        """Its parts are there; before that a snapshot has nowhere to go."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -77,16 +80,22 @@ class FrameScreen(Screen[None]):
         yield from ()
 
     def on_mount(self) -> None:
+        self.ready = True
+        self._fit(self.app.size)
         self._frame_update()
 
     def on_resize(self, event: events.Resize) -> None:
-        size = event.size
+        if self.ready:
+            self._fit(event.size)
+
+    def _fit(self, size: Size) -> None:
+        """Arrange for a terminal of this size."""
         self.set_class(size.width < MIN_WIDTH or size.height < MIN_HEIGHT, "-too-small")
         self.query_one(FrameHead).set_class(size.height >= TWO_LINES_FROM, "-two")
         self.query_one(FrameHead).refresh()
 
     def on_screen_resume(self) -> None:
-        if self.is_mounted:
+        if self.ready:
             self.snapshot_arrived()
 
     def _frame_update(self) -> None:

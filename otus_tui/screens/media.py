@@ -35,7 +35,7 @@ class MediaScreen(TableScreen):
         return [
             [
                 (
-                    "no media yet: streams are found by the SDP of calls, or guessed from several packets of one SSRC",
+                    "no media yet: found by the SDP of calls, or guessed from several packets of one SSRC",
                     "dim",
                 )
             ]

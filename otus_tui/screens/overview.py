@@ -17,6 +17,7 @@ from otus_tui.widgets.rows_view import RowsView
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
+    from textual.geometry import Size
 
     from engine.snapshot import Snapshot
     from otus_tui.glyphs import Glyphs
@@ -311,13 +312,13 @@ class OverviewScreen(FrameScreen):
         super().on_mount()
         self.snapshot_arrived()
 
-    def on_resize(self, event: Any) -> None:
-        super().on_resize(event)
+    def _fit(self, size: Size) -> None:
+        super()._fit(size)
         charts = self.query_one("#charts")
-        charts.display = not self.model.file and event.size.height >= 18
+        charts.display = not self.model.file and size.height >= 18
         # One chart where there is no width for two.
-        list(self.query(Chart))[1].display = event.size.width >= 72
-        charts.styles.height = 5 if event.size.height < 30 else 9
+        list(self.query(Chart))[1].display = size.width >= 72
+        charts.styles.height = 5 if size.height < 30 else 9
 
     def update_body(self, snapshot: Snapshot) -> None:
         self.query_one(Facts).set_blocks(blocks(self.model, self.glyphs, self._worst))

@@ -115,7 +115,7 @@ class TableScreen(FrameScreen):
         right: Line = []
         if table.paused:
             right = [(f"{g.warning} paused", "warning")]
-        elif table.new_rows:
+        elif table.new_rows and not self.model.file:
             sign = g.down if table.edge == "bottom" else g.up
             right = [(f"{sign} {table.new_rows:,} new", "accent")]
         elif table.following and not self.model.file:

@@ -1,70 +1,76 @@
 """Painting lines of cells in the roles of the theme.
 
-A role (`dim`, `warning`, `request` ...) is a component class `ink--<role>`; the theme gives it its colour and
-nothing else in Python or TCSS names one. A line is a list of spans (text, role); text is never markup.
+A role (`dim`, `warning`, `request` ...) has its colour from the theme's variable `ink-<role>`, and
+nothing else in Python names one. A line is a list of spans (text, role); text is never markup.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, cast
 
 from rich.cells import cell_len
 from rich.segment import Segment
 from rich.style import Style
+from textual.color import Color
 from textual.strip import Strip
 from textual.widget import Widget
 
 from otus_tui.glyphs import UNICODE, Glyphs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+
+    from rich.color import Color as RichColor
+
+    from otus_tui.app import OtusApp
 
 Span = tuple[str, str]
 Line = list[Span]
 
-ROLES = (
-    "text",
-    "dim",
-    "title",
-    "rule",
-    "key",
-    "accent",
-    "good",
-    "warning",
-    "error",
-    "head",
-    "sorted",
-    "cursor",
-    "blurred",
-    "mark",
-    "find",
-    "request",
-    "register",
-    "presence",
-    "provisional",
-    "success",
-    "redirect",
-    "failure",
-    "media",
-    "header",
-    "quote",
-    "sdp",
-    "bar",
-    "current",
-    "banner",
-)
+BOLD = {"title", "key", "sorted", "cursor", "current"}
+ATTRIBUTES = {
+    "cursor": "reverse",
+    "blurred": "underline",
+    "find": "reverse",
+    "current": "reverse bold",
+    "banner": "reverse",
+    "dim": "dim",
+    "rule": "dim",
+    "quote": "dim",
+    "head": "underline",
+}
+"""What says the same in themes without colours of their own."""
+
+
+class Inks:
+    """The styles of the roles in one theme."""
+
+    def __init__(self, variables: Mapping[str, str], ansi: bool) -> None:
+        self.variables = variables
+        self.ansi = ansi
+        self._styles: dict[str, Style] = {"": Style.null()}
+
+    def __getitem__(self, role: str) -> Style:
+        style = self._styles.get(role)
+        if style is None:
+            style = self._styles[role] = self._make(role)
+        return style
+
+    def _make(self, role: str) -> Style:
+        attributes = ATTRIBUTES.get(role, "") if self.ansi else ""
+        if role in BOLD:
+            attributes += " bold"
+        return Style(color=self._colour(role), bgcolor=self._colour(f"{role}-background")) + Style.parse(
+            attributes
+        )
+
+    def _colour(self, name: str) -> RichColor | None:
+        value = self.variables.get(f"ink-{name}")
+        return None if value is None else Color.parse(value).rich_color
 
 
 class Inked(Widget):
     """A widget that paints spans."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = {f"ink--{role}" for role in ROLES}
-
-    _inks: dict[str, Style] | None = None
-
-    def notify_style_update(self) -> None:
-        self._inks = None
-        super().notify_style_update()
 
     @property
     def glyphs(self) -> Glyphs:
@@ -72,22 +78,15 @@ class Inked(Widget):
         return getattr(self.app, "glyphs", UNICODE)
 
     def ink(self, role: str) -> Style:
-        """The style of a role; `a+b` lays b over a; empty is plain."""
-        if self._inks is None:
-            self._inks = {"": Style.null()}
-        style = self._inks.get(role)
-        if style is None:
-            style = Style.null()
-            for part in role.split("+"):
-                if part:
-                    style += self.get_component_rich_style(f"ink--{part}", partial=True)
-            self._inks[role] = style
-        return style
+        """The style of a role; empty is plain."""
+        return cast("OtusApp", self.app).inks[role]
 
     def strip(
         self, spans: Iterable[Span], width: int, over: str = "", under: str = "", offset: int = 0
     ) -> Strip:
-        """One line of `width` cells from `offset` on; `over` lies over every span and the rest of the line."""
+        """One line of `width` cells from `offset` on; `over` lies over every span and the rest."""
+        if self.glyphs.ascii_only:
+            spans = [(text if text.isascii() else self.glyphs.ink(text), role) for text, role in spans]
         base = self.rich_style
         if under:
             base += self.ink(under)

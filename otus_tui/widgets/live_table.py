@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from textual.message import Message
 from textual.strip import Strip
@@ -51,9 +51,7 @@ class Column:
 
 
 class LiveTable(RowsView):
-    """Rows come from `fetch(params)` -> {total, matched, offset, rows}; see `query` of the control methods."""
-
-    COMPONENT_CLASSES: ClassVar[set[str]] = set()
+    """Rows come from `fetch(params)`, which answers as the control method `query` does."""
 
     @dataclass
     class Loaded(Message):
@@ -252,8 +250,8 @@ class LiveTable(RowsView):
         self.loaded = True
         shift = 0
         if "anchor" in params:
-            for index, row in self.rows.items():
-                if row["id"] == params["anchor"]:
+            for index, found in self.rows.items():
+                if found["id"] == params["anchor"]:
                     shift = index - self._anchor_index
                     break
         self._own_scroll = True
@@ -278,10 +276,10 @@ class LiveTable(RowsView):
             self.following or self.selected is None or was_cursor == self.cursor or shift
         ):
             self.selected = row["id"]
-        for index, row in self.rows.items():
-            if row["id"] in self.marks:
-                self.marks[row["id"]] = row
-            if row["id"] == self.selected and index != self.cursor and not self.following:
+        for index, found in self.rows.items():
+            if found["id"] in self.marks:
+                self.marks[found["id"]] = found
+            if found["id"] == self.selected and index != self.cursor and not self.following:
                 self.set_reactive(RowsView.cursor, index)
         if not self._covers():
             self._dirty = True

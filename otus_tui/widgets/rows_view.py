@@ -126,7 +126,7 @@ class RowsView(Inked, ScrollView, can_focus=True):
         return max(1, self.scrollable_content_region.height)
 
     def move_to(self, index: int, step: int = 1) -> None:
-        """Set the cursor, and bring it into sight; over rows that cannot be selected in the direction of `step`."""
+        """Set the cursor and bring it into sight; past rows that cannot be selected, by `step`."""
         total = self.row_total()
         if not total:
             return

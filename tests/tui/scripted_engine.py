@@ -28,7 +28,8 @@ INVITE = (
     "a=rtpmap:8 PCMA/8000\r\n"
 )
 OK = (
-    "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 10.0.0.7:5060;branch=z9hG4bK1\r\nFrom: <sip:alice@10.0.0.7>;tag=f1\r\n"
+    "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP 10.0.0.7:5060;branch=z9hG4bK1\r\n"
+    "From: <sip:alice@10.0.0.7>;tag=f1\r\n"
     "To: <sip:bob@10.0.0.9>;tag=t1\r\nCall-ID: call-0@10.0.0.7\r\nCSeq: 1 INVITE\r\nContent-Length: 0\r\n\r\n"
 )
 
@@ -260,13 +261,15 @@ class ScriptedEngine:
             },
             "tasks": self.tasks,
             "sip": {
-                "calls": len(self.calls), "active": active, "by_state": states, "messages": 1_000 + 8 * self.sequence,
+                "calls": len(self.calls), "active": active, "by_state": states,
+                "messages": 1_000 + 8 * self.sequence,
                 "retransmissions": 12, "malformed": 0, "requests": {"INVITE": 400, "BYE": 300},
-                "responses": {"200": 600, "503": 12}, "removed": 0, "lost": 0, "held_bytes": 1 << 20, "restarts": 0,
-                "lost_calls": None, "version": self.version,
+                "responses": {"200": 600, "503": 12}, "removed": 0, "lost": 0, "held_bytes": 1 << 20,
+                "restarts": 0, "lost_calls": None, "version": self.version,
             },
             "media": {
-                "streams": len(self.streams), "active": len(self.streams), "packets": 100_000 + 1_000 * self.sequence,
+                "streams": len(self.streams), "active": len(self.streams),
+                "packets": 100_000 + 1_000 * self.sequence,
                 "lost": 120, "one_way": None, "version": self.version,
             },
         }  # fmt: skip
