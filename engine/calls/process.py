@@ -37,7 +37,7 @@ SHORTEST_S, LONGEST_S = 0.002, 0.05
 """Sleep between two looks at the rings: short while there is traffic, long while there is none."""
 HOLD_BACK_NS = 50_000_000
 """How long a record waits for older ones of other workers."""
-MOST_HELD = 65_536
+MOST_HELD = 16_384
 INTERNAL = -32603
 
 
@@ -86,10 +86,6 @@ class Merge:
         for timestamp, kind, body in due:
             self.calls.add(kind, timestamp, body)
 
-    def lost(self) -> int:
-        """Records that were overwritten before they were read."""
-        return sum(ring.figures(reader.region)["lost"] for reader in self.readers)
-
 
 class Process:
     """The loop."""
@@ -102,7 +98,7 @@ class Process:
         self.calls = Calls(
             configuration.get("limits") or {},
             "live" if live else "packet",
-            None if streams is None else StreamTable.open(streams),
+            None if streams is None or streams < 0 else StreamTable.open(streams),
         )
         readers = [ring.RingReader(ring.open_ring(fd)) for fd in configuration["evidence_fds"]]
         self.calls.readers = readers

@@ -152,7 +152,7 @@ class Dialog:
     def take(self, m: Facts) -> int:
         """Take a message; KEEP the reason, TAKE_REASON from this message, or CLEAR_REASON."""
         self.expire(m.now)
-        if self.kind in (0, OTHER):
+        if self.kind != CALL:
             self.classify(m)
         if self.kind == CALL:
             return self.call_response(m) if m.status else self.call_request(m)
@@ -165,13 +165,15 @@ class Dialog:
     def classify(self, m: Facts) -> int:
         """What this Call-ID is, by its first message; a later INVITE makes a call of anything else."""
         method = m.method
-        if method in (INVITE, ACK, BYE, CANCEL, PRACK):
-            if self.kind == OTHER:
+        if method == INVITE or (self.kind in (0, OTHER) and method in (ACK, BYE, CANCEL, PRACK)):
+            if self.kind:
                 self.state = 0
                 self.ended = False
                 self.deadline_ns = 0
+                self.answer_ns = 0
+                self.end_ns = 0
             self.kind = CALL
-        elif self.kind == OTHER:
+        elif self.kind:
             return 0
         elif method == REGISTER:
             self.kind = REGISTRATION
@@ -332,13 +334,16 @@ class Dialog:
         self.cseq = m.cseq
         self.branch = m.branch
         self.asked = m.expires
-        self.final = 0
         if self.state == REGISTERED:
+            self.final = 0
             return KEEP
+        # Who asks again and again without an answer waits since the first time.
+        if self.state != REGISTERING or self.final or self.deadline_ns == 0:
+            self.wait(m.now, FAILED)
         self.state = REGISTERING
         self.ended = False
         self.end_ns = 0
-        self.wait(m.now, FAILED)
+        self.final = 0
         return CLEAR_REASON
 
     def register_response(self, m: Facts) -> int:
@@ -446,10 +451,11 @@ class Dialog:
                 return KEEP
             self.cseq = m.cseq
             self.branch = m.branch
-            self.final = 0
             if self.state == 0:
                 self.state = PENDING
-            self.wait(m.now, FAILED)
+            if self.final or self.deadline_ns == 0:
+                self.wait(m.now, FAILED)
+            self.final = 0
             return KEEP
         if self.state == 0:
             self.state = PENDING

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
 
 INTERVAL_S = 0.2
 """The table is read at most so often."""
-PATIENCE = 5
+PATIENCE = 10
 """And at most every so many times as long as a reading took."""
+ACTIVE_S = 0.5
+"""How long a count of active streams is good."""
 
 
 class StreamStore:
@@ -28,6 +30,10 @@ class StreamStore:
         self.removed = 0
         self._calls: dict[str, set[str]] = {}
         self._media: dict[str, Media] = {}
+        self._stale: set[str] = set()
+        self._packets = 0
+        self._lost = 0
+        self._active = (0.0, 0, 0)
         self._hidden: dict[str, int] = {}
         self._since = 0
         self._next = 0.0
@@ -57,17 +63,22 @@ class StreamStore:
         self.version += 1
         self.rows[name] = row
         self.newest = max(self.newest, row["last_ns"])
-        if before is not None and before["call_id"] != row["call_id"]:
-            self._leave(before)
+        self._packets += row["packets"]
+        self._lost += max(0, row["lost"])
+        if before is not None:
+            self._leave(before, before["call_id"] != row["call_id"])
         if row["call_id"]:
             self._calls.setdefault(row["call_id"], set()).add(name)
-            self._media.pop(row["call_id"], None)
+            self._stale.add(row["call_id"])
 
-    def _leave(self, row: dict[str, Any]) -> None:
-        names = self._calls.get(row["call_id"])
+    def _leave(self, row: dict[str, Any], moved: bool = True) -> None:
+        """The figures of a row count no more; if it `moved`, its call has it no more."""
+        self._packets -= row["packets"]
+        self._lost -= max(0, row["lost"])
+        names = self._calls.get(row["call_id"]) if moved else None
         if names is not None:
             names.discard(row["id"])
-            self._media.pop(row["call_id"], None)
+            self._stale.add(row["call_id"])
             if not names:
                 del self._calls[row["call_id"]]
 
@@ -94,11 +105,24 @@ class StreamStore:
 
     def media(self) -> dict[str, Media]:
         """What the streams of each Call-ID come to."""
-        for call_id, names in self._calls.items():
-            if call_id not in self._media:
+        for call_id in self._stale:
+            names = self._calls.get(call_id)
+            if names:
                 losses = [loss for name in names if (loss := self.rows[name]["lost_pct"]) is not None]
                 self._media[call_id] = Media(len(names), max(losses) if losses else None)
+            else:
+                self._media.pop(call_id, None)
+        self._stale.clear()
         return self._media
+
+    def active(self, now: int) -> int:
+        """How many streams had a packet lately; counted anew after a moment or a change of their number."""
+        clock = time.monotonic()
+        until, streams, count = self._active
+        if clock >= until or streams != len(self.rows):
+            count = sum(now - row["last_ns"] <= ACTIVE_NS for row in self.rows.values())
+            self._active = (clock + ACTIVE_S, len(self.rows), count)
+        return count
 
     def ordered(self, now: int) -> list[dict[str, Any]]:
         """All streams, in the order of their first packets; `active` is set."""
@@ -117,12 +141,11 @@ class StreamStore:
 
     def section(self, now: int) -> dict[str, Any]:
         """The `media` section of a Snapshot."""
-        rows = self.rows.values()
         return {
-            "streams": len(rows),
-            "active": sum(now - row["last_ns"] <= ACTIVE_NS for row in rows),
-            "packets": sum(row["packets"] for row in rows),
-            "lost": sum(max(0, row["lost"]) for row in rows),
+            "streams": len(self.rows),
+            "active": self.active(now),
+            "packets": self._packets,
+            "lost": self._lost,
             "one_way": None,
             "version": self.version,
         }

@@ -89,7 +89,12 @@ METHODS = {
     "message": Method(
         False, "{task?, id, index}", "{index, raw, error, gone}", "One message as it was on the wire."
     ),
-    "clear": Method(True, "{store: calls|streams, keep?: [id]}", "{removed}", "Forget rows of a store."),
+    "clear": Method(
+        True,
+        "{store: calls|streams, keep?: [id], keep_filter?: str}",
+        "{removed}",
+        "Forget the rows of a store but those named and those that match the filter.",
+    ),
     "shutdown": Method(True, "{}", "{}", "Stop all tasks and end the engine."),
 }
 

@@ -291,6 +291,27 @@ FLOWS: dict[str, tuple[list[Step], float, dict[str, Any]]] = {
         2,
         {"state": "call_setup", "method": "OPTIONS"},
     ),
+    "registered before the call": (
+        [
+            register(0, 1),
+            registered(0.1, "200 OK", 1),
+            invite(1, 2, "z9hG4bKb"),
+            answer(2, "200 OK", 2, "z9hG4bKb"),
+        ],
+        4,
+        {"state": "in_call", "method": "REGISTER", "setup_s": 1, "duration_s": 2},
+    ),
+    "asked again and again": (
+        [register(0, 1), register(20, 2), register(31, 3)],
+        33,
+        {"state": "failed", "reason": "no answer"},
+    ),
+    "pinged in vain": ([option(0, 1), option(20, 2), option(31, 3)], 33, {"state": "failed"}),
+    "pinged well": (
+        [option(0, 1), option_answer(0.1, "200 OK"), option(30, 2)],
+        61,
+        {"state": "done"},
+    ),
     "registering": ([register(0, 1), registered(0.1, "401 Unauthorized", 1)], 1, {"state": "registering"}),
     "never registered": (
         [register(0, 1), registered(0.1, "401 Unauthorized", 1)],
