@@ -275,7 +275,8 @@ class Child:
         self._boot_failures += 1
         self.last_error = _error_line(self._lines) or self.last_error or _how(code)
         self.failure = _refusal(self._lines, code)
-        if self._boot_failures >= 2 or self.failure is not None:
+        # Killed by a signal, it may yet start another time; with an error of its own, it will not.
+        if self.failure is not None or self._boot_failures >= (2 if code >= 0 else 5):
             self._set_state("failed")
         else:
             self._restart(code)

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS = 64
 ANSWER_TIMEOUT = 10.0
+REFUSAL_TIMEOUT = 1.0
 SNAPSHOT_BACKLOG = 262_144
 """Octets that may wait for a client before snapshots for it are left out."""
 _SO_PEERGROUPS = 59
@@ -230,7 +231,13 @@ class Server:
         if reason is not None:
             self.refused += 1
             log.warning("control", reason.message)
-            writer.write(orjson.dumps(_error(None, _code(reason), reason.message, reason.hint)) + b"\n")
+            with contextlib.suppress(
+                OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
+            ):
+                writer.write(orjson.dumps(_error(None, _code(reason), reason.message, reason.hint)) + b"\n")
+                writer.write_eof()
+                # Closing with its request unread would take the answer away from it.
+                await asyncio.wait_for(reader.readuntil(b"\n"), REFUSAL_TIMEOUT)
             writer.close()
             return
         task = asyncio.current_task()

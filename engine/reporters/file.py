@@ -56,20 +56,18 @@ class FileReporter(Reporter):
             self._rotate()
         lines = json_lines(batch)
         data = b"".join(lines)
-        try:
-            written = _write_all(self._fd, data)
-        except OSError:
-            self._take_back(self._size)
-            raise
-        if written == len(data):
+        written, trouble = _write_all(self._fd, data)
+        if trouble is None:
             self._size += written
             return len(lines)
         accepted = position = 0
-        while position + len(lines[accepted]) <= written:
+        while accepted < len(lines) and position + len(lines[accepted]) <= written:
             position += len(lines[accepted])
             accepted += 1
         self._take_back(self._size + position)
         self._size += position
+        if not accepted:
+            raise trouble
         return accepted
 
     def stop(self) -> None:
@@ -109,14 +107,12 @@ class FileReporter(Reporter):
         self._open()
 
 
-def _write_all(descriptor: int, data: bytes) -> int:
-    """Octets written; less than all when the disk is full after some. OSError if it took none."""
+def _write_all(descriptor: int, data: bytes) -> tuple[int, OSError | None]:
+    """Octets written, and what kept the rest from it."""
     view, written = memoryview(data), 0
     while written < len(view):
         try:
             written += os.write(descriptor, view[written:])
-        except OSError:
-            if not written:
-                raise
-            break
-    return written
+        except OSError as error:
+            return written, error
+    return written, None

@@ -34,6 +34,7 @@ CREATE_TIMEOUT = 60.0
     "-B", "--ring-mb", type=click.IntRange(1, 2048), metavar="MB", help="Capture ring of one worker (32)."
 )
 @click.option("--headless", is_flag=True, help="The engine alone, no screens.")
+@click.option("--task", metavar="FILE", help="With --headless: run the task of this file (YAML).")
 @click.option("--socket", "path", metavar="PATH", help="The engine's socket, if not at the usual place.")
 @click.option("--config", metavar="FILE", help="The node file (YAML) for an engine that is started.")
 @click.argument("rest", nargs=-1, metavar="[FILE | FILTER...]")
@@ -46,6 +47,7 @@ def command(
     limit: int | None,
     ring_mb: int | None,
     headless: bool,
+    task: str | None,
     path: str | None,
     config: str | None,
     rest: tuple[str, ...],
@@ -57,6 +59,7 @@ def command(
 
         return run_engine(
             config=config,
+            task=task,
             device=device,
             path=path,
             expression=expression,
@@ -64,6 +67,8 @@ def command(
             limit=limit,
             file=file,
         )
+    if task is not None:
+        raise UsageError("--task is for --headless", "for a running engine: otus-tui task create --file FILE")
     if not sys.stdout.isatty() or not (sys.stdin.isatty() or file == "-"):
         parent = ctx.parent or ctx
         click.echo(parent.get_help(), err=True)
