@@ -271,18 +271,11 @@ def _states(token: _Token) -> frozenset[str]:
 
 
 def _pattern(token: _Token) -> re.Pattern[str]:
-    """A caseless regular expression; one that could take for ever on a hostile text is refused."""
+    """A caseless regular expression. One may take for ever on a text made for it: see engine.calls.query."""
     text = token.text[1:-1].replace('\\"', '"') if token.kind == "string" else token.text
     quoted = token.kind == "string"
     if len(text) > MOST_PATTERN:
         raise FilterError("this expression is too long", token.position, f"at most {MOST_PATTERN} characters")
-    place = _explosive(text)
-    if place is not None:
-        raise FilterError(
-            "a repeated group that repeats or chooses inside may take for ever",
-            token.position + place + quoted,
-            "write it without the outer repetition",
-        )
     try:
         with warnings.catch_warnings():
             # What Python will read otherwise some day is no concern of who types a filter.
@@ -295,40 +288,3 @@ def _pattern(token: _Token) -> re.Pattern[str]:
             token.position + place + quoted,
             "put a backslash before . * + ? ( ) [ ] to mean the character",
         ) from error
-
-
-def _explosive(pattern: str) -> int | None:
-    """Where an unbounded repetition is applied to a group that holds one, or a choice; None if nowhere."""
-    inside = [False]
-    group = False
-    place = 0
-    while place < len(pattern):
-        mark = pattern[place]
-        was_group, group = group, False
-        if mark == "\\":
-            place += 1
-        elif mark == "[":
-            place = _class_end(pattern, place)
-        elif mark == "(":
-            inside.append(False)
-        elif mark == ")" and len(inside) > 1:
-            group = inside.pop()
-            inside[-1] = inside[-1] or group
-        elif mark == "|":
-            inside[-1] = True
-        elif mark in "*+" or re.match(r"\{\d*,\}|\{\d*,?\d{2,}\}", pattern[place:]):
-            if was_group:
-                return place
-            inside[-1] = True
-        place += 1
-    return None
-
-
-def _class_end(pattern: str, start: int) -> int:
-    place = start + 1
-    if pattern[place : place + 1] == "^":
-        place += 1
-    place += 1
-    while place < len(pattern) and pattern[place] != "]":
-        place += 2 if pattern[place] == "\\" else 1
-    return place

@@ -21,6 +21,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from engine.calls.query import time_limit
 from engine.calls.store import Calls
 from engine.child import Channel, Stop, begin
 from engine.control.methods import ERROR_INVALID, ERROR_REFUSED, MAX_LINE
@@ -37,6 +38,8 @@ SHORTEST_S, LONGEST_S = 0.002, 0.05
 """Sleep between two looks at the rings: short while there is traffic, long while there is none."""
 HOLD_BACK_NS = 50_000_000
 """How long a record waits for older ones of other workers."""
+FILTER_S = 0.8
+"""CPU time of one filter: well below the silence after which the supervisor takes a process for dead."""
 MOST_HELD = 16_384
 INTERNAL = -32603
 
@@ -99,6 +102,7 @@ class Process:
             configuration.get("limits") or {},
             "live" if live else "packet",
             None if streams is None or streams < 0 else StreamTable.open(streams),
+            guard=lambda: time_limit(FILTER_S),
         )
         readers = [ring.RingReader(ring.open_ring(fd)) for fd in configuration["evidence_fds"]]
         self.calls.readers = readers

@@ -1,10 +1,16 @@
-"""Windows of a store: filter, sort, offset, count; what was found is kept while nothing changes."""
+"""Windows of a store: filter, sort, offset, count; what was found is kept while nothing changes.
+
+A regular expression can take for ever on a text that was made for it, and texts come from the wire:
+who must not hang gives a `guard`, such as time_limit(), around each pass of a filter.
+"""
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 from engine.calls.filter import Column, compile_filter
@@ -16,6 +22,28 @@ KEPT = 8
 """Answers whose order is kept."""
 PATIENCE = 5
 """An order may be shown this many times as long as making it took, although rows have changed meanwhile."""
+
+
+Guard = Callable[[], AbstractContextManager[Any]]
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """UsageError when the body takes more CPU time; in the main thread only. `re` lets signals through."""
+
+    def stop(*_: object) -> None:
+        raise UsageError(
+            f"filter: takes longer than {seconds:g} s",
+            "repeat less inside repetitions, such as (a+)+ or .*x.*y.*",
+        )
+
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 class Query(NamedTuple):
@@ -75,12 +103,18 @@ class Windows:
     """Answers queries over one store. The rows of the store come in the order of `natural`."""
 
     def __init__(
-        self, names: dict[str, Column], search: Callable[[Any], str], natural: str, patience: float = PATIENCE
+        self,
+        names: dict[str, Column],
+        search: Callable[[Any], str],
+        natural: str,
+        patience: float = PATIENCE,
+        guard: Guard = nullcontext,
     ) -> None:
         self.names = names
         self.search = search
         self.natural = natural
         self.patience = patience
+        self.guard = guard
         self.kept: OrderedDict[tuple[str, str, bool], _Found] = OrderedDict()
 
     def forget(self) -> None:
@@ -99,7 +133,10 @@ class Windows:
                 return found
         test = compile_filter(query.filter, self.names, self.search)
         every = rows()
-        matched = every if test is None else [row for row in every if test(row)]
+        matched = every
+        if test is not None:
+            with self.guard():
+                matched = [row for row in every if test(row)]
         if query.sort != self.natural:
             matched = order(matched, self.names[query.sort], query.descending)
         elif query.descending:

@@ -8,11 +8,12 @@ of the newest packet in a file.
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from engine.calls.dialogs import DialogTable
 from engine.calls.messages import message_answer, message_rows
-from engine.calls.query import Windows, parse_query
+from engine.calls.query import PATIENCE, Guard, Windows, parse_query
 from engine.calls.rows import CallRows, stream_columns, stream_search
 from engine.calls.states import CLASSES, STATES, Dialog
 from engine.calls.streams import StreamStore
@@ -47,7 +48,8 @@ class Calls:
         clock: str = "live",
         streams: StreamTable | None = None,
         flows: object = None,
-        patience: float = 5,
+        patience: float = PATIENCE,
+        guard: Guard = nullcontext,
     ) -> None:
         """`clock`: live or packet. `message_bytes` 0 keeps no messages at all, only figures."""
         self.limits = {**DEFAULTS, **limits}
@@ -61,8 +63,8 @@ class Calls:
         # Ids of an earlier process of this engine are not taken for those of this one.
         self.rows = CallRows(self.table, (int(time.time()) & 0xFFFFF) << 32)
         self.streams = StreamStore(streams, self.limits["streams"])
-        self.call_windows = Windows(self.rows.names, self.rows.search, "number", patience)
-        self.stream_windows = Windows(stream_columns(), stream_search, "", patience)
+        self.call_windows = Windows(self.rows.names, self.rows.search, "number", patience, guard)
+        self.stream_windows = Windows(stream_columns(), stream_search, "", patience, guard)
         self.readers: list[RingReader] = []
         self.packet_ns = 0
         self._next_sweep = 0.0

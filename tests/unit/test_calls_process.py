@@ -190,6 +190,17 @@ def test_a_filter_error_has_its_position(rings: list[Region]) -> None:
         assert error["data"]["position"] == 10
 
 
+def test_a_filter_cannot_hang_it(rings: list[Region]) -> None:
+    text = sip("OPTIONS", "1 OPTIONS").replace("sip:alice@", f"sip:{'a' * 40}@")
+    ring.RingWriter(rings[0]).write(SIP, 0, time.time_ns(), record(text, A, B))
+    with running(rings[:1]) as process:
+        process.wait_for(1)
+        error = process.ask("query", filter='from ~ "(a+)+$"')["error"]
+        assert error["code"] == ERROR_INVALID
+        assert "takes longer" in error["message"]
+        assert process.query(filter="alice or aaa", count=1)["matched"] == 1
+
+
 def test_it_goes_on_behind_a_killed_one(rings: list[Region]) -> None:
     writer = ring.RingWriter(rings[0])
     with running(rings[:1]) as first:

@@ -97,11 +97,11 @@ def test_filter(text: str, expected: str) -> None:
 @pytest.mark.parametrize(
     ("text", "position", "says"),
     [
-        ("metod == INVITE", 0, "no column 'metod'"),
+        ("methox == INVITE", 0, "no column 'methox'"),
         ("bob and xyz > 1", 8, "no column 'xyz'"),
         ("count > many", 8, "is none"),
         ("count >", 7, "needs a value"),
-        ("state == ringin", 9, "no state 'ringin'"),
+        ("state == ringix", 9, "no state 'ringix'"),
         ("user < 5", 5, "cannot compare"),
         ("(bob", 0, "not closed"),
         ("bob)", 3, "does not belong here"),
@@ -111,9 +111,6 @@ def test_filter(text: str, expected: str) -> None:
         ('user ~ "bob', 7, "quote is not closed"),
         ("user ~ [a", 7, "not a regular expression"),
         ("bob *x", 4, "not a regular expression"),
-        ('user ~ "(a+)+"', 12, "take for ever"),
-        ('"(a|b)*x"', 6, "take for ever"),
-        ('"(?:(a*b))+"', 10, "take for ever"),
         ("a" * 1001, 1000, "too long"),
         ('"' + "a" * 300 + '"', 0, "too long"),
         ("(" * 50 + "a" + ")" * 50, 40, "nested too deeply"),
@@ -129,7 +126,7 @@ def test_filter_error_names_the_place(text: str, position: int, says: str) -> No
 
 def test_filter_error_knows_what_is_near() -> None:
     with pytest.raises(FilterError) as caught:
-        compile_filter("metod == x", columns(), search)
+        compile_filter("methox == x", columns(), search)
     assert caught.value.hint == "did you mean method?"
 
 
