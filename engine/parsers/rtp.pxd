@@ -1,9 +1,6 @@
 cimport cython
 
-cdef int NOT_MEDIA
-cdef int IS_RTP
-cdef int IS_RTCP
-cdef int IS_BROKEN
+cdef Py_ssize_t MOST_PACKETS
 
 @cython.final
 cdef class RtpParser:
@@ -23,6 +20,6 @@ cdef class RtpParser:
     @cython.locals(header=Py_ssize_t, first=cython.uint, padding=Py_ssize_t)
     cdef int rtp(self, Py_ssize_t start, Py_ssize_t end, bint snapped) except -1
     cpdef int rtcp(self, Py_ssize_t start, Py_ssize_t end, bint snapped) except -1
-    @cython.locals(length=Py_ssize_t, step=Py_ssize_t)
+    @cython.locals(_=Py_ssize_t)
     cpdef bint rtcp_compound(self, Py_ssize_t start, Py_ssize_t end) except -1
     cdef unsigned int word(self, Py_ssize_t position) except? 0x5a5a5a5a

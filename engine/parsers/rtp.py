@@ -6,14 +6,13 @@ TURN channels (64 to 79), RFC 7983; the second tells RTP from RTCP (192 to 223),
 
 from __future__ import annotations
 
-NOT_MEDIA, IS_RTP, IS_RTCP, IS_BROKEN = 0, 1, 2, 3
 RESULTS = ("not media", "rtp", "rtcp", "malformed")
 """Names of the results of classify(), by number."""
 MOST_PACKETS = 64
 
 
 class RtpParser:
-    """Looks at one payload at a time; the fields are those of the last RTP (or RTCP: `ssrc`, `packet_type`) header.
+    """Looks at one payload at a time; the fields are of the last header (RTCP: `ssrc`, `packet_type`).
 
     `octets` is the payload without header, CSRC list, extension and padding.
     """
@@ -78,7 +77,7 @@ class RtpParser:
         return 1
 
     def rtcp(self, start: int, end: int, snapped: bool) -> int:
-        """The first packet of a compound one (RFC 3550 section 6.4); SRTCP encrypts what is behind 8 octets."""
+        """The first packet of a compound one (RFC 3550 section 6.4); SRTCP encrypts all behind 8 octets."""
         if end - start < 8:
             return 3
         self.packet_type = self.buf[start + 1]
@@ -91,7 +90,7 @@ class RtpParser:
         """Whether this is RTCP beyond doubt: SR or RR first and packets that fill the payload exactly."""
         if start < 0 or end > self.size or end - start < 8 or not 200 <= self.buf[start + 1] <= 201:
             return False
-        for step in range(MOST_PACKETS):
+        for _ in range(MOST_PACKETS):
             if end - start < 4 or self.buf[start] >> 6 != 2 or not 192 <= self.buf[start + 1] <= 223:
                 return False
             start += 4 + 4 * ((self.buf[start + 2] << 8) | self.buf[start + 3])

@@ -4,6 +4,7 @@ from engine.capture.sink cimport PacketSink
 from engine.decode.classifier cimport Decoder
 from engine.parsers.sdp cimport SdpParser
 from engine.parsers.sip cimport SipParser
+from engine.pipeline.copies cimport CopyTable
 from engine.pipeline.media cimport MediaPath
 from engine.pipeline.writer cimport PacketFacts, RecordWriter
 from engine.shm cimport atomics
@@ -14,17 +15,11 @@ cdef int V_MALFORMED
 cdef int V_UDP
 cdef int V_ICMP
 cdef int V_FRAGMENT
-cdef int V_NON_IP
-cdef int V_UNKNOWN_LINK
 cdef unsigned int RTCP_VERDICT
 cdef unsigned int OUTGOING
 cdef unsigned int DUPLICATE
 cdef unsigned int TRUNCATED
 cdef unsigned long long NO_FLOW
-cdef unsigned long long SPREAD
-cdef unsigned long long MASK64
-cdef unsigned long long COPY_TIME
-cdef Py_ssize_t COPIES
 cdef unsigned int K_RTCP
 cdef unsigned int K_RAW
 cdef unsigned int K_ICMP
@@ -84,7 +79,6 @@ cdef class Pipeline(PacketSink):
     cdef readonly PacketFacts facts
     cdef RecordWriter output
     cdef RecordWriter evidence
-    cdef RecordWriter copier
     cdef bint sending
     cdef bint witnessing
     cdef readonly object reassembly
@@ -101,8 +95,7 @@ cdef class Pipeline(PacketSink):
     cdef bint filtering
     cdef bint by_ssrc
     cdef unsigned int loopback
-    cdef unsigned long long[::1] copies
-    cdef unsigned long long copy_seed
+    cdef CopyTable copies
 
     cpdef attach(self, const unsigned char[::1] buf)
     @cython.locals(verdict=int)
@@ -136,9 +129,6 @@ cdef class Pipeline(PacketSink):
     cdef bint quotes_sip(self, Py_ssize_t at, Py_ssize_t end) except -1
     cdef int unmatched(self) except -1
     cdef bint ask_plugins(self) except -1
-    @cython.locals(
-        at=Py_ssize_t, end=Py_ssize_t, mixed=cython.ulonglong, now=cython.ulonglong, found=cython.bint)
-    cdef bint is_copy(self, int verdict) except -1
     cdef int copy_seen(self, int verdict) except -1
     @cython.locals(bucket=Py_ssize_t, power=Py_ssize_t, rest=cython.ulonglong)
     cpdef int latency(self, unsigned long long nanoseconds) except -1

@@ -1,23 +1,21 @@
 """The packet road of one worker: a frame in, records in the rings and one outcome in the counters.
 
-UDP that begins like RTP (version 2) goes to the flow registry first; everything else is SIP by
-its port or by its first line; what nobody wants is forwarded or dropped as the task says. Nothing
-here waits, and no object is made for a packet of a known media flow.
+UDP that begins like RTP (version 2) goes to the flow registry first; everything else is SIP by its port or by
+its first line; what nobody wants is forwarded or dropped. No object is made for a packet of a known media flow.
 """
 
 from __future__ import annotations
 
-import os
-import struct
 from array import array
 from typing import TYPE_CHECKING, Any
 
 from engine.capture.sink import PACKET_OUTGOING, PacketSink
 from engine.decode import classifier
-from engine.packet import DecodedPacket, RawPacket, address_from_bytes
 from engine.parsers.sdp import SdpParser
 from engine.parsers.sip import SipParser
+from engine.pipeline.copies import CopyTable
 from engine.pipeline.media import MediaPath
+from engine.pipeline.plugins import decoded_packet
 from engine.pipeline.writer import PacketFacts, RecordWriter
 from engine.shm import atomics, records
 from engine.shm import counters as layout
@@ -32,13 +30,11 @@ if TYPE_CHECKING:
     from engine.shm.ring import RingWriter
     from engine.shm.streams import StreamTable
 
-V_MALFORMED, V_UDP, V_ICMP, V_NON_IP, V_FRAGMENT, V_UNKNOWN_LINK = (
+V_MALFORMED, V_UDP, V_ICMP, V_FRAGMENT = (
     classifier.MALFORMED,
     classifier.UDP,
     classifier.ICMP,
-    classifier.NON_IP,
     classifier.FRAGMENT,
-    classifier.UNKNOWN_LINK,
 )
 OUTGOING = PACKET_OUTGOING
 DUPLICATE = records.P_DUPLICATE
@@ -47,11 +43,6 @@ NO_FLOW = records.NO_SLOT
 K_RTCP, K_RAW, K_ICMP = records.RTCP, records.RAW, records.ICMP
 RTCP_VERDICT = 72
 """Where the verdict of a flow's RTCP is kept: a payload type that RTP cannot have beside RTCP (RFC 5761)."""
-SPREAD = 0x9E3779B97F4A7C15
-MASK64 = 0xFFFFFFFFFFFFFFFF
-COPY_TIME = 1_000_000
-"""Within 1 ms on another interface a packet is the same one."""
-COPIES = 4096
 W_PACKET_TIME, W_LATENCY, LATENCIES = layout.PACKET_TIME, layout.FIRST_LATENCY, layout.LATENCY_BUCKETS
 FLOW_SWEEP, STREAM_SWEEP = 1024, 512
 """Slots looked at in one idle()."""
@@ -71,7 +62,7 @@ DEFAULTS: dict[str, Any] = {
     "plugins": (),
 }
 """Options of the pipeline. `chain` has verdict_sip(labels) and verdict_flow(labels) and is there only where
-something can be dropped; `deduplicate` is for captures on several interfaces; `loopback_index` 0: none."""
+something can be dropped; `deduplicate`: the capture is on several interfaces; `loopback_index` 0: none."""
 
 (
     C_RECEIVED, C_OUTPUT, C_HANDLED, C_FILTERED, C_UNMATCHED, C_MALFORMED, C_FRAGMENTS, C_DUPLICATES, C_BYTES,
@@ -83,12 +74,12 @@ something can be dropped; `deduplicate` is for captures on several interfaces; `
 ) = (
     layout.index(name)
     for name in (
-        "received", "output", "handled", "filtered", "unmatched", "malformed", "fragments", "duplicates", "bytes",
-        "wire_bytes", "icmp_errors", "icmp_quoted_sip", "sip_messages", "sip_requests", "sip_responses",
-        "sip_malformed", "sip_truncated", "sip_keepalives", "rtp_packets", "rtp_by_sdp", "rtp_by_heuristic",
-        "rtp_malformed", "rtcp_packets", "rtcp_malformed", "flows_expired", "streams_expired", "evidence",
-        "evidence_oversize", "output_oversize", "output_sip", "output_rtp", "output_rtcp", "output_raw",
-        "plugin_errors", "rtp_handled", "rtcp_handled",
+        "received", "output", "handled", "filtered", "unmatched", "malformed", "fragments", "duplicates",
+        "bytes", "wire_bytes", "icmp_errors", "icmp_quoted_sip", "sip_messages", "sip_requests",
+        "sip_responses", "sip_malformed", "sip_truncated", "sip_keepalives", "rtp_packets", "rtp_by_sdp",
+        "rtp_by_heuristic", "rtp_malformed", "rtcp_packets", "rtcp_malformed", "flows_expired",
+        "streams_expired", "evidence", "evidence_oversize", "output_oversize", "output_sip", "output_rtp",
+        "output_rtcp", "output_raw", "plugin_errors", "rtp_handled", "rtcp_handled",
     )
 )  # fmt: skip
 
@@ -121,8 +112,8 @@ class Pipeline(PacketSink):
         self.sip = SipParser()
         self.sdp = SdpParser()
         self.facts = PacketFacts()
-        self.output = None if send is None else RecordWriter(send, decoder, self.facts)
-        self.evidence = None if evidence is None else RecordWriter(evidence, decoder, self.facts)
+        self.output: Any = None if send is None else RecordWriter(send, decoder, self.facts)
+        self.evidence: Any = None if evidence is None else RecordWriter(evidence, decoder, self.facts)
         self.sending = send is not None
         self.witnessing = evidence is not None
         self.reassembly = reassembly
@@ -141,9 +132,7 @@ class Pipeline(PacketSink):
         self.deduplicate = bool(chosen["deduplicate"])
         self.frame_numbers = bool(chosen["frame_numbers"])
         self.loopback = int(chosen["loopback_index"] or 0)
-        self.copier = self.output or self.evidence
-        self.copies = memoryview(array("Q", bytes(24 * COPIES)))
-        self.copy_seed = int.from_bytes(os.urandom(8), "little")
+        self.copies = CopyTable()
         self.buffer: Any = None
         self.buf: Any = b""
 
@@ -182,7 +171,7 @@ class Pipeline(PacketSink):
             # Everything on loopback is seen twice: as it is sent and as it arrives.
             return self.outcome(C_DUPLICATES)
         verdict = self.decoder.decode(start, end, wire_length, link_type, vlan)
-        if self.deduplicate and self.is_copy(verdict):
+        if self.deduplicate and self.copies.seen(self.decoder, verdict, interface, timestamp):
             return self.copy_seen(verdict)
         if verdict == V_UDP:
             return self.udp()
@@ -246,13 +235,12 @@ class Pipeline(PacketSink):
                     kind = self.media.guess(self.decoder, self.facts.timestamp)
                 if kind:
                     return self.media_result(kind)
-        elif self.parse_sip:
-            if (
-                (self.ports[self.decoder.dport >> 6] >> (self.decoder.dport & 63)) & 1
-                or (self.ports[self.decoder.sport >> 6] >> (self.decoder.sport & 63)) & 1
-                or self.sip.looks_like(self.decoder.payload, self.decoder.payload_end)
-            ):
-                return self.sip_message()
+        elif self.parse_sip and (
+            (self.ports[self.decoder.dport >> 6] >> (self.decoder.dport & 63)) & 1
+            or (self.ports[self.decoder.sport >> 6] >> (self.decoder.sport & 63)) & 1
+            or self.sip.looks_like(self.decoder.payload, self.decoder.payload_end)
+        ):
+            return self.sip_message()
         return self.unmatched()
 
     def media_result(self, kind: int) -> int:
@@ -288,7 +276,11 @@ class Pipeline(PacketSink):
         """An RTCP packet of a known flow."""
         self.words[C_RTCP_PACKETS] += 1
         self.witness(
-            K_RTCP, self.decoder.payload, self.decoder.payload_end, self.media.flow, self.media.flow_generation
+            K_RTCP,
+            self.decoder.payload,
+            self.decoder.payload_end,
+            self.media.flow,
+            self.media.flow_generation,
         )
         if self.sending:
             if self.filtering and not self.passes(RTCP_VERDICT):
@@ -332,7 +324,7 @@ class Pipeline(PacketSink):
         """The processors' verdict of a flow; one that raises lets it pass."""
         try:
             return bool(self.chain.verdict_flow(labels))
-        except Exception:  # noqa: BLE001 -- a plugin must not take the packet road down
+        except Exception:
             self.words[C_PLUGIN_ERRORS] += 1
             return True
 
@@ -383,12 +375,12 @@ class Pipeline(PacketSink):
         """The processors' verdict of a message; one that raises lets it pass."""
         try:
             return bool(self.chain.verdict_sip(self.sip_labels()))
-        except Exception:  # noqa: BLE001 -- a plugin must not take the packet road down
+        except Exception:
             self.words[C_PLUGIN_ERRORS] += 1
             return True
 
     def sip_labels(self) -> dict[str, str]:
-        """The labels of the message parsed last, as the sender makes them (engine.reporters.output.sip_labels)."""
+        """The labels of the message parsed last, as in engine.reporters.output.sip_labels()."""
         method = records.METHODS[self.sip.method]
         labels = {
             "sip.method": method or self.slot_text("cseq_method" if self.sip.status else "method"),
@@ -462,42 +454,9 @@ class Pipeline(PacketSink):
                 if plugin.can_handle(packet):
                     plugin.handle(packet)
                     return True
-            except Exception:  # noqa: BLE001 -- a plugin must not take the packet road down
+            except Exception:
                 self.words[C_PLUGIN_ERRORS] += 1
         return False
-
-    # ---- copies on other interfaces ----
-
-    def is_copy(self, verdict: int) -> bool:
-        """Whether the same IP packet came on another interface within COPY_TIME; TTL and IP checksum may differ."""
-        at = self.decoder.network
-        end = self.decoder.frame_end
-        if verdict in (V_MALFORMED, V_NON_IP, V_UNKNOWN_LINK) or end - at < 24:
-            return False
-        mixed = self.decoder.src0 ^ self.copy_seed
-        mixed = ((mixed ^ (mixed >> 29)) * SPREAD + self.decoder.src1) & MASK64
-        mixed = ((mixed ^ (mixed >> 29)) * SPREAD + self.decoder.dst0) & MASK64
-        mixed = ((mixed ^ (mixed >> 29)) * SPREAD + self.decoder.dst1) & MASK64
-        mixed = ((mixed ^ (mixed >> 29)) * SPREAD + self.copier.octets_at(at + 2, 6)) & MASK64
-        at = self.decoder.fragment_start if verdict == V_FRAGMENT else self.decoder.transport
-        for _ in range(3):
-            if end - at < 8:
-                break
-            mixed = ((mixed ^ (mixed >> 29)) * SPREAD + self.copier.octets_at(at, 8)) & MASK64
-            at += 8
-        mixed = ((mixed ^ (mixed >> 32)) * SPREAD) & MASK64
-        at = 3 * (mixed >> 52)
-        now = self.facts.timestamp
-        found = (
-            self.copies[at] == mixed
-            and self.copies[at + 2] != self.facts.interface + 1
-            and self.copies[at + 1] <= now <= self.copies[at + 1] + COPY_TIME
-        )
-        if not found:
-            self.copies[at] = mixed
-            self.copies[at + 1] = now
-            self.copies[at + 2] = self.facts.interface + 1
-        return found
 
     def copy_seen(self, verdict: int) -> int:
         """Book a copy; the calls process learns of one that is SIP, to mark the message."""
@@ -538,29 +497,3 @@ class Pipeline(PacketSink):
         self.words[C_FLOWS_EXPIRED] += self.flows.sweep(now, FLOW_SWEEP)
         self.words[C_STREAMS_EXPIRED] += self.streams.sweep(now, STREAM_SWEEP)
         return 0
-
-
-def decoded_packet(decoder: Decoder, facts: PacketFacts) -> DecodedPacket:
-    """The packet in work as plugins see it; its octets are copies."""
-    frame = decoder.octets(decoder.frame, decoder.frame_end)
-    ethernet = decoder.flags & records.P_ETHERNET and len(frame) >= 12
-    vlans = (decoder.outer_vlan, decoder.inner_vlan)[: decoder.vlan_count]
-    return DecodedPacket(
-        RawPacket(
-            frame, facts.timestamp, facts.captured, facts.wire_length, facts.interface, decoder.link_type
-        ),
-        frame[6:12].hex(":") if ethernet else "",
-        frame[:6].hex(":") if ethernet else "",
-        vlans,
-        decoder.ether_type,
-        None,
-        address_from_bytes(struct.pack("<QQ", decoder.src0, decoder.src1)),
-        address_from_bytes(struct.pack("<QQ", decoder.dst0, decoder.dst1)),
-        decoder.protocol,
-        decoder.ttl,
-        bool(decoder.flags & records.P_REASSEMBLED),
-        decoder.sport,
-        decoder.dport,
-        decoder.tcp_flags,
-        decoder.octets(decoder.payload, decoder.payload_end),
-    )

@@ -79,7 +79,7 @@ cdef class MediaPath:
         tag=cython.ulonglong, place=Py_ssize_t, count=cython.ulonglong, last=cython.ulonglong, step=cython.uint,
         leap=cython.uint, word=cython.ulonglong, agree=cython.ulonglong)
     cdef Py_ssize_t candidate(self, Decoder decoder, unsigned long long now) except -2
-    @cython.locals(place=Py_ssize_t, way=Py_ssize_t, best=Py_ssize_t, oldest=cython.ulonglong, last=cython.ulonglong)
+    @cython.locals(place=Py_ssize_t, _=Py_ssize_t, best=Py_ssize_t, oldest=cython.ulonglong, last=cython.ulonglong)
     cdef Py_ssize_t candidate_place(self, unsigned long long tag, unsigned long long now) except -1
     @cython.locals(
         slot=Py_ssize_t, stream=Py_ssize_t, index=Py_ssize_t, count=Py_ssize_t, word=cython.ulonglong, ports=cython.ulonglong,
@@ -94,4 +94,5 @@ cdef class MediaPath:
         unsigned long long now) except -1
     @cython.locals(first=Py_ssize_t)
     cdef bint stage_call(self, SipParser sip) except -1
+    @cython.locals(over=cython.bint)
     cdef int end_of_call(self, SipParser sip) except -1

@@ -1,10 +1,10 @@
 """The media part of the packet road: RTP of known flows, media from SDP, media found without it.
 
 Without SDP a flow counts as RTP after ENOUGH packets in a row that agree: unprivileged ports of which one
-is even, RTP's version, a payload type that RFC 3551 assigns or leaves dynamic, one SSRC other than 0, one
-payload type, sequence numbers that rise by 1 to LARGEST_STEP, timestamps that rise by less than LARGEST_LEAP or
-stay, and rise at least once, no pause of more than PATIENCE. Until then its packets are held as
-numbers, so that the figures of the stream begin with the first of them.
+is even, RTP's version, a payload type that RFC 3551 assigns or leaves dynamic, one SSRC other than 0,
+one payload type, sequence numbers that rise by 1 to LARGEST_STEP, timestamps that rise by less than
+LARGEST_LEAP or stay, and rise at least once, no pause of more than PATIENCE. Until then its packets are
+held as numbers, so that the figures of the stream begin with the first of them.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class MediaPath:
     def __init__(
         self, counters: memoryview, flows: FlowTable, streams: StreamTable, ttl_ns: int, heuristic: bool
     ) -> None:
-        """`ttl_ns`: how long an endpoint lives without media; `heuristic`: whether to look for media without SDP."""
+        """`ttl_ns`: how long an endpoint lives without media; `heuristic`: find media without SDP, too."""
         self.counters = counters
         self.flows = flows
         self.streams = streams
@@ -293,7 +293,7 @@ class MediaPath:
         place = (tag % SETS) * WAYS * CANDIDATE
         best = place
         oldest = NEVER
-        for way in range(WAYS):
+        for _ in range(WAYS):
             if self.candidates[place] == tag:
                 return place
             last = 0
@@ -311,7 +311,7 @@ class MediaPath:
         return best
 
     def promote(self, decoder: Decoder, place: int, now: int) -> int:
-        """Make flow and stream of a candidate and count what was held; the stream, or -1 where a table is full."""
+        """Make flow and stream of a candidate and count what was held; the stream, -1 in a full table."""
         count = self.candidates[place + 1]
         self.candidates[place] = 0
         self.candidates[place + 1] = 0
@@ -407,15 +407,9 @@ class MediaPath:
 
     def end_of_call(self, sip: SipParser) -> int:
         """After BYE, or a final refusal of the INVITE, another call may have the endpoints of this one."""
-        if (
-            (sip.status == 0 and sip.method == BYE)
-            or (
-                300 <= sip.status < 700
-                and sip.method == INVITE
-                and sip.status != 401
-                and sip.status != 407
-                and sip.status != 491
-            )
-        ) and self.stage_call(sip):
+        over = sip.status == 0 and sip.method == BYE
+        if 300 <= sip.status < 700 and sip.method == INVITE:
+            over = sip.status not in (401, 407, 491)
+        if over and self.stage_call(sip):
             self.flows.end_call()
         return 0

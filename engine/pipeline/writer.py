@@ -139,7 +139,11 @@ class RecordWriter:
         d = sip.method
         e = sip.flags
         self.ring.words[word + 16] = (
-            (a & 0xFFFF) | ((b & 0xFFFF) << 16) | ((c & 0xFFFF) << 32) | ((d & 0xFF) << 48) | ((e & 0xFF) << 56)
+            (a & 0xFFFF)
+            | ((b & 0xFFFF) << 16)
+            | ((c & 0xFFFF) << 32)
+            | ((d & 0xFF) << 48)
+            | ((e & 0xFF) << 56)
         )
         a = sip.cseq
         b = length

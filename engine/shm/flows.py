@@ -1,60 +1,44 @@
-"""The flow registry: one open-addressing table in shared memory, written by all workers.
+"""The flow registry: who announced which endpoint by SDP, and the media flows found so far.
 
-Two kinds of keys: a whole five-tuple in one direction, and one side of it (address and port), as
-SDP announces it. `find()` looks for the five-tuple; at the first packet of a flow it looks for the
-receiving and then the sending side and makes a five-tuple entry with a copy of their labels, so
-that media from behind a NAT is known, and every later packet costs one probe.
+A table of engine.shm.slots with two kinds of keys: a whole five-tuple in one direction, and one side of it
+(address and port) as SDP announces it. `find()` looks for the five-tuple; at the first packet of a
+flow it looks for the receiving and then the sending side and makes a five-tuple entry with a copy
+of their labels, so media from behind a NAT is known, and every later packet costs one probe. When
+a side changes, an epoch changes with it, and the copies are made anew at their next packet.
 
-Readers take no lock: an entry begins with a word that counts its changes. Its low 16 bits name the
-worker that is writing (index + 1), so the successor of a killed worker frees what that one held.
-The hash is SipHash-1-3 with a random seed of each table, and a probe looks at no more than PROBES tags,
-so chosen addresses can neither slow a lookup nor fill one place of the table unnoticed.
+Words behind those of engine.shm.slots (index of the 64-bit word):
 
-Words behind the region header (index of the 64-bit word):
-
-    16 slots     17, 18 seed     24 used     25 added     26 expired     27 not written: entry was locked
     512 ended calls, 2048 words: hash of a Call-ID that may lose its endpoints to another call
     2560 epochs, 2048 words: changes of the sides that hash there
-    4608 tags, a word a slot: EMPTY, REMOVED, CLAIMED + writer, or hash with its top bit set
-    then the entries, 64 words each:
+    4608 tags, then the entries:
 
-     0 lock: changes << 16 | writer + 1 while written         1 generation << 32 | kind
-     2 source port | destination port << 16 | protocol << 32  3 source address, 2 words
-     5 destination address, 2 words                           7 domain (VLAN, VNI)
+     1 generation << 32 | kind (1 five-tuple, 2 side)
+     2 source port | destination port << 16 | protocol << 32
      8 last use, ns                   9 epoch of the copy << 32 | its two places in the epochs
     10 five-tuple: stream slot + 1; side: last media, ns     11 labels (see below)
     12 verdicts of the processors, 2 bits for each payload type (0 unknown, 1 pass, 2 drop), 4 words
     16 Call-ID, 127 octets, zero padded, 16 words
     32 codecs, 16 of 2 words: u8 payload type, 11 octets name, u32 clock rate
 
-Labels: u8 found by (1 SDP, 2 heuristic), u8 flags (F_*), u8 media index, 5 bits codecs, from bit 32 the time to live in ms. A side has address and port in the source's place.
+Labels: u8 found by (1 SDP, 2 heuristic), u8 flags (engine.shm.rows.F_*), u8 media index, 5 bits codecs, from
+bit 32 the time to live in ms. A side has address and port in the source's place.
 """
 
 from __future__ import annotations
 
-import os
-import struct
-from array import array
 from typing import Any
 
-from engine.packet import address_from_bytes
 from engine.shm import atomics
 from engine.shm.region import Region
+from engine.shm.rows import flow_row
+from engine.shm.slots import SlotTable, create_region
 
 VERSION = 1
-SLOTS, SEED0, SEED1, USED, ADDED, EXPIRED, BUSY = 16, 17, 18, 24, 25, 26, 27
-ENDED = 512
-EPOCHS = 2560
-TAGS = 4608
-ENTRY = 64
-LOCK, FACTS, PORTS, KEY, DOMAIN, LAST, EPOCH, STREAM, LABELS, VERDICTS, CALL, CODECS = (
-    0, 1, 2, 3, 7, 8, 9, 10, 11, 12, 16, 32,
+ENDED, EPOCHS, TAGS = 512, 2560, 4608
+FACTS, PORTS, KEY, DOMAIN, LAST, EPOCH, STREAM, LABELS, VERDICTS, CALL, CODECS = (
+    1, 2, 3, 7, 8, 9, 10, 11, 12, 16, 32,
 )  # fmt: skip
-PROBES = 32
-SPINS = 1000
-"""How often a lock is tried before the change is given up: the holder may have been killed."""
-EMPTY, REMOVED, CLAIMED = 0, 1, 0x10000
-TOP = 0x8000000000000000
+TRIES = 1000
 MASK64 = 0xFFFFFFFFFFFFFFFF
 MASK32 = 0xFFFFFFFF
 TOUCH = 1_000_000_000
@@ -62,39 +46,23 @@ TOUCH = 1_000_000_000
 IDLE = 10_000_000_000
 """An endpoint that saw neither SDP nor media for this long may be taken over by another call."""
 MILLISECOND = 1_000_000
-INIT0, INIT1, INIT2, INIT3 = 0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573
-"""SipHash's initial state."""
 SIDE_MARK = 0x10000000000
 """In the hash of a side beside its port, so that it is not that of a five-tuple."""
 KEPT = 0xFFFFFFFFE0FFFFFF
 FIVE_TUPLE_KIND, SIDE_KIND = 1, 2
 SDP, HEURISTIC = 1, 2
 MAX_CODECS = 16
-MAX_CALL_ID = 127
-F_RTCP, F_CUT = 1, 2
-FOUND_BY = ("", "sdp", "heuristic")
 PLACE_STREAM, PLACE_CALL = STREAM, CALL
 """The same, visible from Python where this module is compiled."""
-_LABELS = struct.Struct("<BBBx")
 
 
-class FlowTable:
-    """The table as one worker writes it, or as a reader maps it."""
+class FlowTable(SlotTable):
+    """The registry as one worker writes it, or as a reader maps it."""
 
     def __init__(self, region: Region, writer: int = 0) -> None:
         """Map the table; `writer` is the worker's index, below 65,535."""
-        self.region = region
-        self.memory = region.memory
-        self.words = region.words
-        self.slots = self.words[SLOTS]
-        self.mask = self.slots - 1
-        self.seed0 = self.words[SEED0]
-        self.seed1 = self.words[SEED1]
-        self.first = TAGS + self.slots
-        self.writer = writer
-        self.cursor = 0
+        super().__init__(region, writer, TAGS)
         self.tag = 0
-        self.generation = 0
         self.labels_word = 0
         self.epoch = 0
         self.call_octets = memoryview(bytearray(128))
@@ -107,12 +75,7 @@ class FlowTable:
     @classmethod
     def create(cls, task: str, writer: int, slots: int) -> FlowTable:
         """A new table for at least `slots` entries (a power of two; 520 octets each, touched when used)."""
-        size = 1 << max(6, (slots - 1).bit_length())
-        region = Region.create("flows", VERSION, 8 * (TAGS + size + ENTRY * size), task, writer)
-        region.words[SLOTS] = size
-        seed = array("Q", os.urandom(16))
-        region.words[SEED0], region.words[SEED1] = seed
-        return cls(region, writer)
+        return cls(create_region("flows", VERSION, task, writer, slots, TAGS), writer)
 
     @classmethod
     def open(cls, fd: int, writer: int = 0) -> FlowTable:
@@ -121,77 +84,12 @@ class FlowTable:
 
     # ---- lookup ----
 
-    def hash(self, a: int, b: int, c: int, d: int, e: int, f: int) -> int:
-        """SipHash-1-3 of six words, with the top bit set."""
-        v0 = self.seed0 ^ INIT0
-        v1 = self.seed1 ^ INIT1
-        v2 = self.seed0 ^ INIT2
-        v3 = self.seed1 ^ INIT3
-        for step in range(9):
-            m = 0
-            if step == 0:
-                m = a
-            elif step == 1:
-                m = b
-            elif step == 2:
-                m = c
-            elif step == 3:
-                m = d
-            elif step == 4:
-                m = e
-            elif step == 5:
-                m = f
-            else:
-                v2 ^= 0xFF if step == 6 else 0
-            v3 ^= m
-            v0 = (v0 + v1) & MASK64
-            v1 = ((v1 << 13) | (v1 >> 51)) & MASK64
-            v1 ^= v0
-            v0 = ((v0 << 32) | (v0 >> 32)) & MASK64
-            v2 = (v2 + v3) & MASK64
-            v3 = ((v3 << 16) | (v3 >> 48)) & MASK64
-            v3 ^= v2
-            v0 = (v0 + v3) & MASK64
-            v3 = ((v3 << 21) | (v3 >> 43)) & MASK64
-            v3 ^= v0
-            v2 = (v2 + v1) & MASK64
-            v1 = ((v1 << 17) | (v1 >> 47)) & MASK64
-            v1 ^= v2
-            v2 = ((v2 << 32) | (v2 >> 32)) & MASK64
-            v0 ^= m
-        return v0 ^ v1 ^ v2 ^ v3 | TOP
-
-    def probe(self, tag: int, ports: int, src0: int, src1: int, dst0: int, dst1: int, domain: int) -> int:
-        """The slot of a key, or -1; sets `generation`, `labels_word` and `epoch`."""
-        index = tag & self.mask
-        for step in range(PROBES):
-            found = atomics.load(self.words, TAGS + index)
-            if found == EMPTY:
-                return -1
-            if found == tag:
-                word = self.first + (index << 6)
-                for tries in range(SPINS):
-                    state = atomics.load(self.words, word + LOCK)
-                    if state & 0xFFFF:
-                        continue
-                    if (
-                        self.words[word + PORTS] != ports
-                        or self.words[word + KEY] != src0
-                        or self.words[word + KEY + 1] != src1
-                        or self.words[word + KEY + 2] != dst0
-                        or self.words[word + KEY + 3] != dst1
-                        or self.words[word + DOMAIN] != domain
-                        or not self.words[word + FACTS] & 0xFF
-                    ):
-                        break
-                    self.generation = self.words[word + FACTS] >> 32
-                    self.labels_word = self.words[word + LABELS]
-                    self.epoch = self.words[word + EPOCH]
-                    atomics.fence()
-                    if atomics.peek(self.words, word + LOCK) == state:
-                        return index
-            index = (index + 1) & self.mask
-        return -1
+    def look(self, word: int) -> int:
+        """What the packet road needs of an entry: `generation`, `labels_word`, `epoch`."""
+        self.generation = self.words[word + FACTS] >> 32
+        self.labels_word = self.words[word + LABELS]
+        self.epoch = self.words[word + EPOCH]
+        return 0
 
     def find(
         self,
@@ -207,7 +105,7 @@ class FlowTable:
     ) -> int:
         """The slot of a packet's flow, or -1 where neither it nor one of its sides is known at `now`.
 
-        Addresses are the little-endian words of the 16 octets. Sets `tag`, `generation`, `labels_word`, `epoch`.
+        Addresses are little-endian words of the 16 octets. Sets `tag`, `generation`, `labels_word`, `epoch`.
         """
         ports = sport | (dport << 16) | (protocol << 32)
         tag = self.hash(src0, src1, dst0, dst1, ports, domain)
@@ -222,9 +120,7 @@ class FlowTable:
                     return self.adopt(tag, src0, src1, dst0, dst1, ports, domain, now)
                 atomics.store(self.words, word + LAST, now)
                 self.touch_sides(src0, src1, dst0, dst1, ports, domain, now)
-                self.generation = self.words[word + FACTS] >> 32
-                self.labels_word = self.words[word + LABELS]
-                self.epoch = self.words[word + EPOCH]
+                self.look(word)
             last = self.words[EPOCHS + ((self.epoch >> 16) & 2047)] + self.words[EPOCHS + (self.epoch & 2047)]
             if (last & MASK32) != self.epoch >> 32:
                 self.refresh(slot)
@@ -332,87 +228,6 @@ class FlowTable:
         self.probe(tag, ports, src0, src1, dst0, dst1, domain)
         return slot
 
-    def claim(self, tag: int, now: int) -> int:
-        """A free slot for a key, else one that has expired; -1 where PROBES slots are taken."""
-        for turn in range(2):
-            index = tag & self.mask
-            for step in range(PROBES):
-                found = atomics.load(self.words, TAGS + index)
-                if turn == 1 and found >= TOP and self.expired(index, now):
-                    self.remove(index)
-                    found = atomics.load(self.words, TAGS + index)
-                if found <= REMOVED and atomics.swap(self.words, TAGS + index, found, CLAIMED + self.writer):
-                    atomics.add(self.words, USED, 1)
-                    return index
-                index = (index + 1) & self.mask
-        return -1
-
-    def begin(self, slot: int, kind: int, ports: int, a0: int, a1: int, b0: int, b1: int, domain: int) -> int:
-        """Lock a claimed slot, make it anew and write its key."""
-        word = self.first + (slot << 6)
-        state = self.words[word + LOCK] & ~0xFFFF & MASK64
-        atomics.store(self.words, word + LOCK, state | (self.writer + 1))
-        atomics.fence()
-        generation = (self.words[word + FACTS] >> 32) + 1
-        for index in range(LAST, CODECS):
-            self.words[word + index] = 0
-        self.words[word + FACTS] = ((generation & MASK32) << 32) | kind
-        self.words[word + PORTS] = ports
-        self.words[word + KEY] = a0
-        self.words[word + KEY + 1] = a1
-        self.words[word + KEY + 2] = b0
-        self.words[word + KEY + 3] = b1
-        self.words[word + DOMAIN] = domain
-        return 0
-
-    def publish(self, slot: int, tag: int) -> int:
-        """Let an entry be found; the slot, or that of another worker which was first with the same key."""
-        atomics.swap(self.words, TAGS + slot, CLAIMED + self.writer, tag)
-        atomics.add(self.words, ADDED, 1)
-        word = self.first + (slot << 6)
-        other = self.probe(
-            tag,
-            self.words[word + PORTS],
-            self.words[word + KEY],
-            self.words[word + KEY + 1],
-            self.words[word + KEY + 2],
-            self.words[word + KEY + 3],
-            self.words[word + DOMAIN],
-        )
-        if other >= 0 and other != slot:
-            self.remove(slot)
-            return other
-        return slot
-
-    def lock(self, slot: int) -> bool:
-        """Begin a change; False (and counted) where another worker does not let go."""
-        word = self.first + (slot << 6) + LOCK
-        for tries in range(SPINS):
-            state = atomics.load(self.words, word)
-            if not state & 0xFFFF and atomics.swap(self.words, word, state, state | (self.writer + 1)):
-                atomics.fence()
-                return True
-        atomics.add(self.words, BUSY, 1)
-        return False
-
-    def unlock(self, slot: int) -> int:
-        """End a change."""
-        word = self.first + (slot << 6) + LOCK
-        atomics.store(self.words, word, ((self.words[word] >> 16) + 1) << 16 & MASK64)
-        return 0
-
-    def remove(self, slot: int) -> bool:
-        """Forget an entry; False where it is locked."""
-        if not self.lock(slot):
-            return False
-        word = self.first + (slot << 6)
-        if self.words[word + FACTS] & 0xFF:
-            self.words[word + FACTS] &= ~0xFF & MASK64
-            atomics.store(self.words, TAGS + slot, REMOVED)
-            atomics.add(self.words, USED, MASK64)
-        self.unlock(slot)
-        return True
-
     def copy_labels(self, slot: int, receiver: int, sender: int) -> int:
         """Labels and codecs of a five-tuple from its sides; the receiver's come first. Within a change."""
         word = self.first + (slot << 6)
@@ -478,12 +293,9 @@ class FlowTable:
             if receiver >= 0 or sender >= 0:
                 self.copy_labels(slot, receiver, sender)
             self.unlock(slot)
-        self.generation = self.words[word + FACTS] >> 32
-        self.labels_word = self.words[word + LABELS]
-        self.epoch = self.words[word + EPOCH]
-        return 0
+        return self.look(word)
 
-    def stage_call(self, buf: bytes, start: int, end: int) -> int:
+    def stage_call(self, buf: bytes | bytearray | memoryview, start: int, end: int) -> int:
         """The Call-ID of what is registered next: octets start..end of `buf`, cut at 127. No codecs yet."""
         length = end - start
         if length > 127:
@@ -565,7 +377,7 @@ class FlowTable:
         self.words[word + LABELS] = labels
         self.words[word + LAST] = now
         self.unlock(slot)
-        if atomics.load(self.words, TAGS + slot) != tag:
+        if atomics.load(self.words, self.tags + slot) != tag:
             self.publish(slot, tag)
         atomics.add(self.words, EPOCHS + (tag & 2047), 1)
         return 0
@@ -586,7 +398,7 @@ class FlowTable:
     def same_call(self, slot: int) -> bool:
         """Whether an entry carries the staged Call-ID."""
         word = self.first + (slot << 6) + CALL
-        for index in range(16):
+        for index in range(16):  # noqa: SIM110 -- compiled
             if self.words[word + index] != self.call[index]:
                 return False
         return True
@@ -637,87 +449,18 @@ class FlowTable:
         """Remember what the processors said until the labels change."""
         word = self.first + (slot << 6) + VERDICTS + ((payload_type & 127) >> 5)
         shift = 2 * (payload_type & 31)
-        for tries in range(SPINS):
+        for _ in range(TRIES):
             old = atomics.load(self.words, word)
             if atomics.swap(self.words, word, old, (old | ((verdict & 3) << shift)) & MASK64):
                 break
         return 0
 
-    def sweep(self, now: int, budget: int) -> int:
-        """Remove what has expired among the next `budget` slots; returns how many."""
-        gone = 0
-        for step in range(min(budget, self.slots)):
-            slot = self.cursor
-            self.cursor = (slot + 1) & self.mask
-            if self.words[TAGS + slot] >= TOP and self.expired(slot, now) and self.remove(slot):
-                gone += 1
-        if gone:
-            atomics.add(self.words, EXPIRED, gone)
-        return gone
-
-    def break_locks(self, writer: int) -> int:
-        """Free what a killed worker was writing; half-written entries are forgotten. Returns how many."""
-        broken = 0
-        for slot in range(self.slots):
-            tag = self.words[TAGS + slot]
-            word = self.first + (slot << 6)
-            if tag == EMPTY:
-                continue
-            if self.words[word + LOCK] & 0xFFFF == writer + 1:
-                self.words[word + FACTS] &= ~0xFF & MASK64
-                self.unlock(slot)
-                tag = CLAIMED + writer
-            if tag == CLAIMED + writer:
-                atomics.store(self.words, TAGS + slot, REMOVED)
-                atomics.add(self.words, USED, MASK64)
-                broken += 1
-        return broken
-
     # ---- cold readers ----
-
-    def _copy(self, slot: int) -> bytes | None:
-        """One consistent entry, or None where it is empty or does not hold still."""
-        if not 0 <= slot < self.slots:
-            return None
-        word = self.first + (slot << 6)
-        for _ in range(SPINS):
-            state = atomics.load(self.words, word)
-            if state & 0xFFFF:
-                continue
-            octets = bytes(self.region.memory[8 * word : 8 * word + 512])
-            atomics.fence()
-            if atomics.load(self.words, word) == state:
-                return octets if octets[8] else None
-        return None
 
     def read(self, slot: int) -> dict[str, Any] | None:
         """One entry by name of what stands in it; None where there is none."""
-        entry = self._copy(slot)
-        if entry is None:
-            return None
-        found_by, flags, media = _LABELS.unpack_from(entry, 88)
-        count = min(entry[91] & 31, MAX_CODECS)
-        row = {
-            "slot": slot,
-            "generation": int.from_bytes(entry[12:16], "little"),
-            "kind": "flow" if entry[8] == FIVE_TUPLE_KIND else "side",
-            "src": str(address_from_bytes(entry[24:40])),
-            "sport": int.from_bytes(entry[16:18], "little"),
-            "protocol": entry[20],
-            "domain": int.from_bytes(entry[56:64], "little"),
-            "call_id": entry[128:256].rstrip(b"\0").decode("utf-8", "replace"),
-            "cut": bool(flags & F_CUT),
-            "rtcp": bool(flags & F_RTCP),
-            "media": media,
-            "found_by": FOUND_BY[found_by] if found_by < len(FOUND_BY) else "",
-            "last_ns": int.from_bytes(entry[64:72], "little"),
-            "ttl_ms": int.from_bytes(entry[92:96], "little"),
-            "codecs": [_codec(entry[256 + 16 * index :]) for index in range(count)],
-        }
-        if entry[8] == FIVE_TUPLE_KIND:
-            row["dst"] = str(address_from_bytes(entry[40:56]))
-            row["dport"] = int.from_bytes(entry[18:20], "little")
-        return row
+        entry = self.copy(slot)
+        return None if entry is None else flow_row(slot, entry)
 
     def labels(self, slot: int, generation: int, payload_type: int) -> dict[str, str] | None:
         """Labels `call-id` and `codec` of a flow, where known; None where the slot is another's by now."""
@@ -734,20 +477,4 @@ class FlowTable:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every entry; a snapshot entry by entry, not of the table."""
-        rows = (self.read(slot) for slot in range(self.slots) if self.words[TAGS + slot] >= TOP)
-        return [row for row in rows if row is not None]
-
-    def figures(self) -> dict[str, int]:
-        """slots, used, added, expired and busy, cumulative but for the first two."""
-        return {
-            "slots": self.slots,
-            "used": self.words[USED],
-            "added": self.words[ADDED],
-            "expired": self.words[EXPIRED],
-            "busy": self.words[BUSY],
-        }
-
-
-def _codec(octets: bytes) -> tuple[int, str, int]:
-    name = octets[1:12].rstrip(b"\0").decode("ascii", "replace")
-    return octets[0], name, int.from_bytes(octets[12:16], "little")
+        return [row for slot in self.taken() if (row := self.read(slot)) is not None]

@@ -1,21 +1,10 @@
 cimport cython
 
 from engine.shm cimport atomics
+from engine.shm.slots cimport SlotTable
 
-cdef Py_ssize_t SLOTS
 cdef Py_ssize_t TTL
-cdef Py_ssize_t SEED
-cdef Py_ssize_t USED
-cdef Py_ssize_t ADDED
-cdef Py_ssize_t EXPIRED
-cdef Py_ssize_t BUSY
 cdef Py_ssize_t VERSION_WORD
-cdef Py_ssize_t TAGS
-cdef Py_ssize_t PROBES
-cdef Py_ssize_t SPINS
-cdef unsigned long long EMPTY
-cdef unsigned long long REMOVED
-cdef unsigned long long CLAIMED
 cdef unsigned long long TOP
 cdef unsigned long long MASK64
 cdef unsigned long long MASK32
@@ -23,7 +12,6 @@ cdef unsigned long long SPREAD
 cdef unsigned long long ONE
 cdef unsigned long long HIGH
 cdef unsigned long long HALF
-cdef Py_ssize_t LOCK
 cdef Py_ssize_t FACTS
 cdef Py_ssize_t PORTS
 cdef Py_ssize_t KEY
@@ -43,10 +31,8 @@ cdef Py_ssize_t NOMINAL
 cdef Py_ssize_t JITTER
 cdef Py_ssize_t MEAN_JITTER
 cdef Py_ssize_t MAX_JITTER
-cdef Py_ssize_t MIN_JITTER
 cdef Py_ssize_t DELTA
 cdef Py_ssize_t MAX_DELTA
-cdef Py_ssize_t MIN_DELTA
 cdef Py_ssize_t MEAN_DELTA
 cdef Py_ssize_t CODEC
 cdef Py_ssize_t CODEC_OF
@@ -66,18 +52,8 @@ cdef unsigned long long COMFORT_NOISE
 cdef unsigned long long EVENT
 cdef unsigned int LARGEST_MISORDER
 
-@cython.final
-cdef class StreamTable:
-    cdef public object region
-    cdef unsigned long long[::1] words
+cdef class StreamTable(SlotTable):
     cdef double[::1] reals
-    cdef readonly Py_ssize_t slots
-    cdef readonly unsigned long long writer
-    cdef unsigned long long mask
-    cdef unsigned long long seed
-    cdef Py_ssize_t first
-    cdef Py_ssize_t cursor
-    cdef readonly unsigned long long generation
 
     @cython.locals(word=Py_ssize_t)
     cpdef bint is_stream(
@@ -92,19 +68,9 @@ cdef class StreamTable:
         self, unsigned long long flow_tag, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
         unsigned long long dst1, unsigned long long ports, unsigned long long domain, unsigned long long now) except -2
     cdef unsigned long long tag_of(self, unsigned long long flow_tag, unsigned long long ssrc) except? 0x5a5a5a5a5a5a5a5a
-    @cython.locals(index=Py_ssize_t, step=Py_ssize_t, found=cython.ulonglong)
-    cdef Py_ssize_t probe(
-        self, unsigned long long tag, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
-        unsigned long long dst1, unsigned long long ports, unsigned long long domain) except -2
-    @cython.locals(index=Py_ssize_t, step=Py_ssize_t, found=cython.ulonglong, turn=Py_ssize_t)
-    cdef Py_ssize_t claim(self, unsigned long long tag, unsigned long long now) except -2
     @cython.locals(latest=cython.ulonglong, ttl=cython.ulonglong)
     cdef bint expired(self, Py_ssize_t slot, unsigned long long now) except -1
-    @cython.locals(word=Py_ssize_t, tries=Py_ssize_t, state=cython.ulonglong)
-    cdef bint lock(self, Py_ssize_t slot) except -1
-    cdef int unlock(self, Py_ssize_t slot) except -1
-    @cython.locals(word=Py_ssize_t)
-    cdef bint remove(self, Py_ssize_t slot) except -1
+    cdef int mend(self, Py_ssize_t slot) except -1
     @cython.locals(word=Py_ssize_t, index=Py_ssize_t)
     cpdef int label(
         self, Py_ssize_t slot, unsigned long long found_by, unsigned long long flow, unsigned long long codec_of,
@@ -121,7 +87,5 @@ cdef class StreamTable:
     cdef int cycle(self, Py_ssize_t word, unsigned int sequence) except -1
     @cython.locals(highest=cython.ulonglong, ahead=cython.uint, back=cython.uint)
     cdef int order(self, Py_ssize_t word, unsigned int sequence) except -1
-    @cython.locals(step=Py_ssize_t, slot=Py_ssize_t, gone=int)
-    cpdef int sweep(self, unsigned long long now, Py_ssize_t budget) except -1
     @cython.locals(slot=Py_ssize_t)
     cpdef list slots_since(self, unsigned long long version)

@@ -1,30 +1,27 @@
 """The figures of every media stream, in shared memory: one entry for each SSRC of each five-tuple.
 
-Written by the workers under the lock word of an entry (as in engine.shm.flows: changes << 16 | writer + 1),
-read without a lock. The figures are those of RFC 3550 in the way Wireshark computes them
-(ui/tap-rtp-analysis.c), so that they can be compared with `tshark -z rtp,streams`:
+A table of engine.shm.slots, written by the workers and read by everyone. The figures are those of RFC 3550 in
+the way Wireshark computes them (ui/tap-rtp-analysis.c), so that they equal those of `tshark -z rtp,streams`:
 
 - expected is last - first sequence number + 1 + 65536 for each cycle; lost is expected - packets, so it
   is below 0 where packets came twice.
 - jitter in ms: J += (|D| - J) / 16 at each packet but the first, D by the clock rate of the packet's
-  payload type; packets of unknown clock rate, of telephone events and with a timestamp before the first
-  one leave it alone. The mean and the largest jitter and the deltas leave out packets with marker, comfort noise
-  (types 13 and 19), the packet behind comfort noise, and those before the first timestamp.
+  payload type; packets of unknown clock rate, of telephone events and with a timestamp before the
+  first one leave it alone. Its mean and largest value and the deltas leave out packets with marker,
+  comfort noise (types 13 and 19), the packet behind comfort noise, and those before the first timestamp.
 
-Words behind the region header (index of the 64-bit word):
+Words behind those of engine.shm.slots (index of the 64-bit word):
 
-    16 slots    17 time to live, ns (0: for ever)    18 seed    24 used    25 added    26 expired
-    27 not counted: entry was locked    28 version: number of looks at what changed
-    64 tags, a word a slot; then the entries, 64 words each:
+    32 time to live, ns (0: for ever)    33 version: number of looks at what changed
+    64 tags, then the entries:
 
-     0 lock      1 generation << 32 | found by << 8 | 1      2 source port | destination port << 16 | SSRC << 32
-     3 source address, 2 words    5 destination address, 2 words    7 domain
+     1 generation << 32 | found by << 8 | 1      2 source port | destination port << 16 | SSRC << 32
      8 packets   9 octets of payload   10 first packet, ns   11 newest packet, ns
     12 first sequence number     13 sequence number of the newest packet
     14 highest sequence number, extended   15 bits of the 64 sequence numbers up to it that were seen
-    16 cycles << 1 | in the first half of a cycle      17 first timestamp
+    16 cycles << 1 | in the first half of a cycle, top bit: jitter is known     17 first timestamp
     18 newest packet in time order, ns     19 its nominal time, ms (double)
-    20 jitter   21 mean   22 largest   23 smallest     24 delta   25 largest   26 smallest   27 mean (double, ms)
+    20 jitter   21 mean   22 largest   24 delta   25 largest   27 mean (double, ms)
     28 codec of the newest packet: payload type | kind << 8 | clock rate << 32     29 what it was taken from
     30 version at the newest packet      31 out of order      32 duplicates      33 sequence resets
     34 packets with marker << 32 | comfort noise     35 telephone events << 32 | timestamps before the first
@@ -35,21 +32,16 @@ Words behind the region header (index of the 64-bit word):
 
 from __future__ import annotations
 
-import os
-import struct
-from array import array
 from typing import Any
 
-from engine.packet import address_from_bytes
 from engine.shm import atomics
 from engine.shm.region import Region
+from engine.shm.rows import stream_row
+from engine.shm.slots import SlotTable, create_region
 
 VERSION = 1
-SLOTS, TTL, SEED, USED, ADDED, EXPIRED, BUSY, VERSION_WORD = 16, 17, 18, 24, 25, 26, 27, 28
+TTL, VERSION_WORD = 32, 33
 TAGS = 64
-PROBES = 32
-SPINS = 1000
-EMPTY, REMOVED, CLAIMED = 0, 1, 0x10000
 TOP = 0x8000000000000000
 MASK64 = 0xFFFFFFFFFFFFFFFF
 MASK32 = 0xFFFFFFFF
@@ -57,10 +49,10 @@ SPREAD = 0x9E3779B97F4A7C15
 ONE = 1
 HIGH = 1 << 32
 HALF = 1 << 31
-LOCK, FACTS, PORTS, KEY, DOMAIN, PACKETS, OCTETS, FIRST, LATEST = 0, 1, 2, 3, 7, 8, 9, 10, 11
+FACTS, PORTS, KEY, DOMAIN, PACKETS, OCTETS, FIRST, LATEST = 1, 2, 3, 7, 8, 9, 10, 11
 START_SEQUENCE, STOP_SEQUENCE, HIGHEST, WINDOW, CYCLES, FIRST_TIMESTAMP = 12, 13, 14, 15, 16, 17
-IN_ORDER_TIME, NOMINAL, JITTER, MEAN_JITTER, MAX_JITTER, MIN_JITTER = 18, 19, 20, 21, 22, 23
-DELTA, MAX_DELTA, MIN_DELTA, MEAN_DELTA, CODEC, CODEC_OF, STAMP = 24, 25, 26, 27, 28, 29, 30
+IN_ORDER_TIME, NOMINAL, JITTER, MEAN_JITTER, MAX_JITTER = 18, 19, 20, 21, 22
+DELTA, MAX_DELTA, MEAN_DELTA, CODEC, CODEC_OF, STAMP = 24, 25, 27, 28, 29, 30
 OUT_OF_ORDER, DUPLICATES, RESETS, MARKERS, EVENTS, SEEN, FLOW, NAME, TYPE_CHANGES = (
     31, 32, 33, 34, 35, 36, 38, 39, 41,
 )  # fmt: skip
@@ -71,31 +63,15 @@ NORMAL, COMFORT_NOISE, EVENT = 0, 1, 2
 """Kinds of payload types: a medium, comfort noise (RFC 3389), telephone events (RFC 4733)."""
 LARGEST_MISORDER = 3000
 """A sequence number further off than this begins a new sequence (RFC 3550 appendix A.1, MAX_DROPOUT)."""
-FOUND_BY = ("", "sdp", "heuristic")
-STATIC_NAMES = {
-    0: "PCMU", 3: "GSM", 4: "G723", 5: "DVI4", 6: "DVI4", 7: "LPC", 8: "PCMA", 9: "G722", 10: "L16",
-    11: "L16", 12: "QCELP", 13: "CN", 14: "MPA", 15: "G728", 16: "DVI4", 17: "DVI4", 18: "G729", 19: "CN",
-    25: "CELB", 26: "JPEG", 28: "NV", 31: "H261", 32: "MPV", 33: "MP2T", 34: "H263",
-}  # fmt: skip
-"""Encoding names of the static payload types (RFC 3551 tables 4 and 5)."""
-_ENTRY = struct.Struct("<Q I I HHI 16s16s Q 8Q Q Q Q 9d Q Q Q 3Q 2I 2I 2Q II 16s Q 48x 128s")
 
 
-class StreamTable:
+class StreamTable(SlotTable):
     """The table as one worker writes it, or as a reader maps it."""
 
     def __init__(self, region: Region, writer: int = 0) -> None:
         """Map the table; `writer` is the worker's index, below 65,535."""
-        self.region = region
-        self.words = region.words
+        super().__init__(region, writer, TAGS)
         self.reals = region.memory.cast("d")
-        self.slots = self.words[SLOTS]
-        self.mask = self.slots - 1
-        self.seed = self.words[SEED]
-        self.first = TAGS + self.slots
-        self.writer = writer
-        self.cursor = 0
-        self.generation = 0
 
     @classmethod
     def create(cls, task: str, writer: int, slots: int, ttl_ns: int = 0) -> StreamTable:
@@ -103,11 +79,8 @@ class StreamTable:
 
         `ttl_ns` after its newest packet an entry may go; 0: never.
         """
-        size = 1 << max(6, (slots - 1).bit_length())
-        region = Region.create("streams", VERSION, 8 * (TAGS + size + 64 * size), task, writer)
-        region.words[SLOTS] = size
+        region = create_region("streams", VERSION, task, writer, slots, TAGS)
         region.words[TTL] = ttl_ns
-        region.words[SEED] = array("Q", os.urandom(8))[0]
         return cls(region, writer)
 
     @classmethod
@@ -139,7 +112,7 @@ class StreamTable:
 
     def tag_of(self, flow_tag: int, ssrc: int) -> int:
         """The hash of a stream from the keyed one of its flow."""
-        ssrc = ((flow_tag ^ self.seed) + (ssrc + 1) * SPREAD) & MASK64
+        ssrc = ((flow_tag ^ self.seed0) + (ssrc + 1) * SPREAD) & MASK64
         ssrc = ((ssrc ^ (ssrc >> 32)) * SPREAD) & MASK64
         ssrc = ((ssrc ^ (ssrc >> 29)) * SPREAD) & MASK64
         return (ssrc ^ (ssrc >> 32)) | TOP
@@ -147,18 +120,6 @@ class StreamTable:
     def find(self, flow_tag: int, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int) -> int:
         """The slot of a stream, or -1; `flow_tag` is FlowTable.tag after its find(). Sets `generation`."""
         return self.probe(self.tag_of(flow_tag, ports >> 32), src0, src1, dst0, dst1, ports, domain)
-
-    def probe(self, tag: int, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int) -> int:
-        """The slot with this hash and key, or -1."""
-        index = tag & self.mask
-        for step in range(PROBES):
-            found = atomics.load(self.words, TAGS + index)
-            if found == EMPTY:
-                return -1
-            if found == tag and self.is_stream(index, src0, src1, dst0, dst1, ports, domain):
-                return index
-            index = (index + 1) & self.mask
-        return -1
 
     def add(
         self, flow_tag: int, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int, now: int
@@ -168,45 +129,12 @@ class StreamTable:
         slot = self.claim(tag, now)
         if slot < 0:
             return -1
-        tag_word = TAGS + slot
-        word = self.first + (slot << 6)
-        atomics.store(self.words, word, (self.words[word] & ~0xFFFF & MASK64) | (self.writer + 1))
-        atomics.fence()
-        self.generation = ((self.words[word + FACTS] >> 32) + 1) & MASK32
-        for index in range(2, 64):
-            self.words[word + index] = 0
-        self.words[word + FACTS] = (self.generation << 32) | 1
-        self.words[word + PORTS] = ports
-        self.words[word + KEY] = src0
-        self.words[word + KEY + 1] = src1
-        self.words[word + KEY + 2] = dst0
-        self.words[word + KEY + 3] = dst1
-        self.words[word + DOMAIN] = domain
-        self.words[word + LATEST] = now
+        self.begin(slot, 1, ports, src0, src1, dst0, dst1, domain)
+        self.words[self.first + (slot << 6) + LATEST] = now
         self.unlock(slot)
-        atomics.swap(self.words, tag_word, CLAIMED + self.writer, tag)
-        atomics.add(self.words, ADDED, 1)
-        # Another worker may have been first with the same key: the earlier one in probe order stays.
-        other = self.probe(tag, src0, src1, dst0, dst1, ports, domain)
-        if other >= 0 and other != slot:
-            self.remove(slot)
-            return other
+        slot = self.publish(slot, tag)
+        self.look(self.first + (slot << 6))
         return slot
-
-    def claim(self, tag: int, now: int) -> int:
-        """A free slot for a key, else one that has expired; -1 where PROBES slots are taken."""
-        for turn in range(2):
-            index = tag & self.mask
-            for step in range(PROBES):
-                found = atomics.load(self.words, TAGS + index)
-                if turn == 1 and found >= TOP and self.expired(index, now):
-                    self.remove(index)
-                    found = atomics.load(self.words, TAGS + index)
-                if found <= REMOVED and atomics.swap(self.words, TAGS + index, found, CLAIMED + self.writer):
-                    atomics.add(self.words, USED, 1)
-                    return index
-                index = (index + 1) & self.mask
-        return -1
 
     def expired(self, slot: int, now: int) -> bool:
         """Whether an entry may make room."""
@@ -214,34 +142,9 @@ class StreamTable:
         ttl = self.words[TTL]
         return ttl != 0 and now > latest + ttl
 
-    def lock(self, slot: int) -> bool:
-        """Begin a change; False (and counted) where another worker does not let go."""
-        word = self.first + (slot << 6)
-        for tries in range(SPINS):
-            state = atomics.load(self.words, word)
-            if not state & 0xFFFF and atomics.swap(self.words, word, state, state | (self.writer + 1)):
-                atomics.fence()
-                return True
-        atomics.add(self.words, BUSY, 1)
-        return False
-
-    def unlock(self, slot: int) -> int:
-        """End a change."""
-        slot = self.first + (slot << 6)
-        atomics.store(self.words, slot, (((self.words[slot] >> 16) + 1) << 16) & MASK64)
+    def mend(self, slot: int) -> int:
+        """A killed worker was counting a packet of this stream: it stays, a packet more or less."""
         return 0
-
-    def remove(self, slot: int) -> bool:
-        """Forget an entry; False where it is locked."""
-        if not self.lock(slot):
-            return False
-        word = self.first + (slot << 6)
-        if self.words[word + FACTS] & 0xFF:
-            self.words[word + FACTS] &= ~0xFF & MASK64
-            atomics.store(self.words, TAGS + slot, REMOVED)
-            atomics.add(self.words, USED, MASK64)
-        self.unlock(slot)
-        return True
 
     # ---- counting ----
 
@@ -263,10 +166,11 @@ class StreamTable:
         words: memoryview,
         call: int,
     ) -> int:
-        """What the flow says of the stream: before its first packet, at another payload type, after another SDP.
+        """What the flow says of the stream: before its first packet, at another payload type, after an SDP.
 
-        `flow`: generation << 32 | slot; `codec_of`: any word that changes with the flow's codecs; `clock` in Hz, 0
-        unknown; the name as two little-endian words; `words[call:call + 16]` the Call-ID, kept from the first SDP on.
+        `flow`: generation << 32 | slot; `codec_of`: any word that changes with the flow's codecs; `clock` in
+        Hz, 0 unknown; the name as two little-endian words; `words[call:call + 16]` the Call-ID, kept from
+        the first SDP on.
         """
         if not self.lock(slot):
             return 0
@@ -290,7 +194,7 @@ class StreamTable:
     def count(
         self, slot: int, now: int, sequence: int, timestamp: int, payload_type: int, marker: int, octets: int
     ) -> int:
-        """One packet of a stream that is labelled for its payload type. Returns 0, 1 where it was not counted."""
+        """One packet of a stream that is labelled for its payload type; 1 where it could not be counted."""
         if not self.lock(slot):
             return 1
         word = self.first + (slot << 6)
@@ -323,14 +227,13 @@ class StreamTable:
         if in_order:
             self.cycle(word, sequence)
             latest = self.words[word + IN_ORDER_TIME]
-            if now >= latest:
+            if now >= latest:  # noqa: SIM108 -- unsigned
                 elapsed = (now - latest) * 0.000001
             else:
                 elapsed = (latest - now) * -0.000001
             self.reals[word + DELTA] = elapsed
             if clock >= 1000 and kind != EVENT:
-                nominal = timestamp
-                nominal = nominal / (clock // 1000)
+                nominal = timestamp / float(clock // 1000)
                 jitter = elapsed - (nominal - self.reals[word + NOMINAL])
                 if jitter < 0:
                     jitter = -jitter
@@ -338,7 +241,7 @@ class StreamTable:
                 self.reals[word + JITTER] = jitter
                 self.reals[word + NOMINAL] = nominal
             self.words[word + IN_ORDER_TIME] = now
-            if not marker and kind != COMFORT_NOISE and before != COMFORT_NOISE:
+            if not marker and kind != COMFORT_NOISE and before != COMFORT_NOISE:  # noqa: PLR1714 -- compiled
                 delta = self.reals[word + DELTA]
                 count = self.words[word + PACKETS]
                 if delta > self.reals[word + MAX_DELTA]:
@@ -400,47 +303,21 @@ class StreamTable:
             self.words[word + WINDOW] = 1
         return 0
 
-    def sweep(self, now: int, budget: int) -> int:
-        """Remove what has expired among the next `budget` slots; returns how many."""
-        gone = 0
-        for step in range(min(budget, self.slots)):
-            slot = self.cursor
-            self.cursor = (slot + 1) & self.mask
-            if self.words[TAGS + slot] >= TOP and self.expired(slot, now) and self.remove(slot):
-                gone += 1
-        if gone:
-            atomics.add(self.words, EXPIRED, gone)
-        return gone
-
-    def break_locks(self, writer: int) -> int:
-        """Free what a killed worker held; half-made entries are forgotten. Returns how many."""
-        broken = 0
-        for slot in range(self.slots):
-            tag = self.words[TAGS + slot]
-            word = self.first + (slot << 6)
-            if tag == EMPTY:
-                continue
-            if self.words[word + LOCK] & 0xFFFF == writer + 1:
-                self.unlock(slot)
-                broken += 1
-            if tag == CLAIMED + writer:
-                self.words[word + FACTS] &= ~0xFF & MASK64
-                atomics.store(self.words, TAGS + slot, REMOVED)
-                atomics.add(self.words, USED, MASK64)
-        return broken
-
     # ---- cold readers ----
 
     def slots_since(self, version: int) -> list[int]:
         """Slots with packets at or after `version`, a number that changed() gave."""
         found = []
         for slot in range(self.slots):
-            if self.words[TAGS + slot] >= TOP and self.words[self.first + (slot << 6) + STAMP] >= version:
+            if (
+                self.words[self.tags + slot] >= TOP
+                and self.words[self.first + (slot << 6) + STAMP] >= version
+            ):
                 found.append(slot)  # noqa: PERF401 -- compiled
         return found
 
     def changed(self, since: int) -> tuple[int, list[int]]:
-        """(version, slots with packets since `version` `since`); 0 gives all. A slot may be given once too often."""
+        """(version, slots with packets since that version); 0 gives all, and some slots are given twice."""
         version = int(atomics.add(self.words, VERSION_WORD, 1)) + 1
         # A worker may have taken its stamp just before this look and write its figures just behind it.
         return version, self.slots_since(max(0, since - 1))
@@ -450,89 +327,11 @@ class StreamTable:
 
         Unknown is None. `id` is unique while the table lives; `ssrc` is a number.
         """
-        if not 0 <= slot < self.slots:
+        octets = self.copy(slot)
+        if octets is None or not int.from_bytes(octets[64:72], "little"):
             return None
-        word = self.first + (slot << 6)
-        for _ in range(SPINS):
-            state = atomics.load(self.words, word)
-            if state & 0xFFFF:
-                continue
-            octets = bytes(self.region.memory[8 * word : 8 * word + 512])
-            atomics.fence()
-            if atomics.load(self.words, word) == state:
-                break
-        else:
-            return None
-        if not octets[8] or not int.from_bytes(octets[64:72], "little"):
-            return None
-        return _row(slot, octets)
+        return stream_row(slot, octets)
 
     def rows(self) -> list[dict[str, Any]]:
         """All streams, in no order."""
-        rows = (self.read(slot) for slot in range(self.slots) if self.words[TAGS + slot] >= TOP)
-        return [row for row in rows if row is not None]
-
-    def figures(self) -> dict[str, int]:
-        """slots, used, added, expired and busy, cumulative but for the first two."""
-        return {
-            "slots": self.slots,
-            "used": self.words[USED],
-            "added": self.words[ADDED],
-            "expired": self.words[EXPIRED],
-            "busy": self.words[BUSY],
-        }
-
-
-def _row(slot: int, octets: bytes) -> dict[str, Any]:
-    (
-        _, facts, generation, sport, dport, ssrc, src, dst, domain, packets, payload, first, latest, start, stop,
-        highest, _, cycles, _, _, _, jitter, mean_jitter, max_jitter, _, _, max_delta, _, mean_delta, _, _, _,
-        out_of_order, duplicates, resets, noise, markers, backward, events, seen0, seen1, flow_slot, flow_generation,
-        name, changes, call,
-    ) = _ENTRY.unpack(octets)  # fmt: skip
-    expected = (stop & 0xFFFF) + ((cycles & ~TOP) >> 1) * 65536 - start + 1
-    seen = seen0 | seen1 << 64
-    types = [number for number in range(128) if seen >> number & 1]
-    found_by = facts >> 8 & 0xFF
-    known_jitter = cycles & TOP
-    codec = name.rstrip(b"\0").decode("ascii", "replace")
-    if not codec:
-        codec = next((STATIC_NAMES[number] for number in types if number in STATIC_NAMES), "")
-    return {
-        "id": f"{slot}.{generation}",
-        "call_id": call.rstrip(b"\0").decode("utf-8", "replace"),
-        "src": str(address_from_bytes(src)),
-        "sport": sport,
-        "dst": str(address_from_bytes(dst)),
-        "dport": dport,
-        "ssrc": ssrc,
-        "codec": codec or None,
-        "payload_types": types,
-        "packets": packets,
-        "bytes": payload,
-        "expected": expected,
-        "lost": expected - packets,
-        "lost_pct": 100 * (expected - packets) / expected if expected > 0 else None,
-        "out_of_order": out_of_order,
-        "duplicates": duplicates,
-        "resets": resets,
-        "max_delta_ms": max_delta if packets > 1 else None,
-        "mean_delta_ms": mean_delta if packets > 1 else None,
-        "mean_jitter_ms": mean_jitter if known_jitter else None,
-        "max_jitter_ms": max_jitter if known_jitter else None,
-        "jitter_ms": jitter if known_jitter else None,
-        "start_ns": first,
-        "last_ns": latest,
-        "duration_s": (latest - first) / 1e9,
-        "found_by": FOUND_BY[found_by] if found_by < len(FOUND_BY) else "",
-        "active": None,
-        "markers": markers,
-        "comfort_noise": noise,
-        "telephone_events": events,
-        "backward_timestamps": backward,
-        "type_changes": changes,
-        "highest_sequence": highest & 0xFFFF,
-        "domain": domain,
-        "flow_slot": flow_slot,
-        "flow_generation": flow_generation,
-    }
+        return [row for slot in self.taken() if (row := self.read(slot)) is not None]

@@ -81,7 +81,9 @@ class Table:
 
 def test_media_is_found_by_either_side_and_then_by_its_five_tuple(build: Build) -> None:
     table = Table(build)
-    assert table.register("one@host", "10.0.0.1", 4000, ((0, "PCMU", 8000), (101, "TELEPHONE-EVENT", 8000))) == 0
+    assert (
+        table.register("one@host", "10.0.0.1", 4000, ((0, "PCMU", 8000), (101, "TELEPHONE-EVENT", 8000))) == 0
+    )
     assert table.find("10.0.0.2", 5000, "10.0.0.9", 4000) == -1
     slot = table.find("10.0.0.2", 5000, "10.0.0.1", 4000)
     assert slot >= 0

@@ -94,7 +94,9 @@ def test_neighbours_on_the_port_are_not_media(build: Build, first: int) -> None:
 
 def test_rtcp_by_its_second_octet(build: Build) -> None:
     reader = Reader(build)
-    kinds = {second: reader.classify(struct.pack("!BBHI", 0x80, second, 1, 7) + bytes(30)) for second in range(256)}
+    kinds = {
+        second: reader.classify(struct.pack("!BBHI", 0x80, second, 1, 7) + bytes(30)) for second in range(256)
+    }
     assert {second for second, kind in kinds.items() if kind == RTCP} == set(range(192, 224))
     assert set(kinds.values()) == {RTP, RTCP}
 

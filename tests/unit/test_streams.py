@@ -34,13 +34,19 @@ class Stream:
     def add(self, ports: int, now: int = START) -> int:
         return int(self.table.add(99, *KEY, ports, 0, now))
 
-    def label(self, payload_type: int = 0, clock: int = 8000, kind: int = 0, found_by: int = 1, name: str = "PCMU") -> None:
+    def label(
+        self, payload_type: int = 0, clock: int = 8000, kind: int = 0, found_by: int = 1, name: str = "PCMU"
+    ) -> None:
         word = int.from_bytes(name.encode().ljust(8, b"\0"), "little")
         self.table.label(self.slot, found_by, 7, 1, payload_type, clock, kind, word, 0, NO_CALL, 0)
 
-    def packet(self, sequence: int, timestamp: int, gap_ms: float = 20, payload_type: int = 0, marker: int = 0) -> None:
+    def packet(
+        self, sequence: int, timestamp: int, gap_ms: float = 20, payload_type: int = 0, marker: int = 0
+    ) -> None:
         self.time += int(gap_ms * MS)
-        self.table.count(self.slot, self.time, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, payload_type, marker, 160)
+        self.table.count(
+            self.slot, self.time, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, payload_type, marker, 160
+        )
 
     def row(self) -> dict[str, Any]:
         row = self.table.read(self.slot)
@@ -58,7 +64,13 @@ def test_a_stream_without_loss(build: Build) -> None:
     assert (row["out_of_order"], row["duplicates"], row["resets"]) == (0, 0, 0)
     assert row["mean_jitter_ms"] == pytest.approx(0, abs=1e-6)
     assert row["max_delta_ms"] == pytest.approx(20)
-    assert (row["src"], row["sport"], row["dst"], row["dport"], row["ssrc"]) == ("10.0.0.1", 4000, "10.0.0.2", 5000, 0x1234)
+    assert (row["src"], row["sport"], row["dst"], row["dport"], row["ssrc"]) == (
+        "10.0.0.1",
+        4000,
+        "10.0.0.2",
+        5000,
+        0x1234,
+    )
     assert (row["codec"], row["payload_types"], row["found_by"]) == ("PCMU", [0], "sdp")
     assert row["duration_s"] == pytest.approx(1.98)
 
@@ -98,7 +110,9 @@ def test_marker_noise_and_events_stay_out_of_the_jitter(build: Build) -> None:
         kind = {5: 1, 10: 2}.get(number, 0)
         payload_type = {5: 13, 10: 101}.get(number, 0)
         stream.label(payload_type, 8000, kind, name="PCMU" if kind == 0 else "CN")
-        stream.packet(number, 160 * number, 200 if number in (5, 6, 15) else 20, payload_type, int(number == 15))
+        stream.packet(
+            number, 160 * number, 200 if number in (5, 6, 15) else 20, payload_type, int(number == 15)
+        )
     row = stream.row()
     assert row["max_delta_ms"] == pytest.approx(20)
     assert (row["comfort_noise"], row["telephone_events"], row["markers"]) == (1, 1, 1)
@@ -119,7 +133,9 @@ def test_the_call_of_the_first_sdp_stays(build: Build) -> None:
     stream = Stream(build)
     stream.label(found_by=2)
     stream.packet(1, 0)
-    first, second = (memoryview(bytearray(text.ljust(128, b"\0"))).cast("Q") for text in (b"first", b"second"))
+    first, second = (
+        memoryview(bytearray(text.ljust(128, b"\0"))).cast("Q") for text in (b"first", b"second")
+    )
     assert stream.row()["found_by"] == "heuristic"
     stream.table.label(stream.slot, 1, 7, 2, 0, 8000, 0, 0, 0, first, 0)
     stream.table.label(stream.slot, 1, 7, 3, 0, 8000, 0, 0, 0, second, 0)
@@ -168,8 +184,8 @@ def test_a_killed_worker_leaves_no_lock(build: Build) -> None:
 
 packets = st.lists(
     st.tuples(
-        st.integers(-70000, 70000), st.integers(-(1 << 33), 1 << 33), st.floats(-100, 5000), st.sampled_from([0, 13, 101]),
-        st.integers(0, 1),
+        st.integers(-70000, 70000), st.integers(-(1 << 33), 1 << 33), st.floats(-100, 5000),
+        st.sampled_from([0, 13, 101]), st.integers(0, 1),
     ),
     max_size=40,
 )  # fmt: skip
@@ -195,7 +211,9 @@ def test_both_builds_compute_the_same(packets: list[tuple[int, int, float, int, 
 
 def frame(src: int, dst: int, sport: int, dport: int, payload: bytes) -> bytes:
     datagram = struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload
-    header = struct.pack("!BBHHHBBH4B4B", 0x45, 0, 20 + len(datagram), 1, 0, 64, 17, 0, 10, 0, 0, src, 10, 0, 0, dst)
+    header = struct.pack(
+        "!BBHHHBBH4B4B", 0x45, 0, 20 + len(datagram), 1, 0, 64, 17, 0, 10, 0, 0, src, 10, 0, 0, dst
+    )
     return bytes(12) + b"\x08\0" + header + datagram
 
 
@@ -237,7 +255,12 @@ def disturbed_call(path: Path, seed: int) -> None:
                 marker = int(dice.random() < 0.03)
                 at = time + dice.randrange(3000) + (dice.randrange(90_000) if dice.random() < 0.04 else 0)
                 head = struct.pack(
-                    "!BBHII", 0x80, marker << 7 | payload_type, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, ssrc
+                    "!BBHII",
+                    0x80,
+                    marker << 7 | payload_type,
+                    sequence & 0xFFFF,
+                    timestamp & 0xFFFFFFFF,
+                    ssrc,
                 )
                 media.append((at, frame(src, dst, sport, dport, head + bytes(160))))
                 if dice.random() < 0.02:
@@ -246,7 +269,9 @@ def disturbed_call(path: Path, seed: int) -> None:
     with path.open("wb") as file:
         file.write(struct.pack("<IHHIIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
         for at, octets in packets + sorted(media, key=lambda packet: packet[0]):
-            file.write(struct.pack("<IIII", at // 1_000_000, at % 1_000_000, len(octets), len(octets)) + octets)
+            file.write(
+                struct.pack("<IIII", at // 1_000_000, at % 1_000_000, len(octets), len(octets)) + octets
+            )
 
 
 def tshark_streams(path: Path) -> dict[Any, tuple[float, ...]]:
@@ -287,7 +312,8 @@ def test_figures_equal_those_of_tshark(tmp_path: Path, seed: int) -> None:
     assert counters.balance() == 0
     found = {
         (row["src"], row["sport"], row["dst"], row["dport"], row["ssrc"]): pytest.approx(
-            (row["packets"], row["lost"], row["max_delta_ms"], row["mean_jitter_ms"], row["max_jitter_ms"]), abs=0.0011
+            (row["packets"], row["lost"], row["max_delta_ms"], row["mean_jitter_ms"], row["max_jitter_ms"]),
+            abs=0.0011,
         )
         for row in streams.rows()
     }

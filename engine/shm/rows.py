@@ -1,0 +1,115 @@
+"""Entries of the flow registry and of the stream table as dictionaries, for the cold side."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+from engine.packet import address_from_bytes
+from engine.shm.records import FOUND_BY
+
+FIVE_TUPLE = 1
+F_RTCP, F_CUT = 1, 2
+"""Flags of a flow: the port was announced for RTCP; the Call-ID is longer than what is kept."""
+MAX_CODECS = 16
+JITTER_KNOWN = 1 << 63
+STATIC_NAMES = {
+    0: "PCMU", 3: "GSM", 4: "G723", 5: "DVI4", 6: "DVI4", 7: "LPC", 8: "PCMA", 9: "G722", 10: "L16",
+    11: "L16", 12: "QCELP", 13: "CN", 14: "MPA", 15: "G728", 16: "DVI4", 17: "DVI4", 18: "G729", 19: "CN",
+    25: "CELB", 26: "JPEG", 28: "NV", 31: "H261", 32: "MPV", 33: "MP2T", 34: "H263",
+}  # fmt: skip
+"""Encoding names of the static payload types (RFC 3551 tables 4 and 5)."""
+_FLOW = struct.Struct("<Q B3x I HH B3x 16s 16s Q Q Q Q BBBB I 32s 128s 256s")
+_STREAM = struct.Struct("<Q I I HHI 16s16s Q 8Q Q Q Q 9d Q Q Q 3Q 2I 2I 2Q II 16s Q 48x 128s")
+
+
+def flow_row(slot: int, octets: bytes) -> dict[str, Any]:
+    """An entry of engine.shm.flows by name; a side has no `dst` and `dport`."""
+    (
+        _, kind, generation, sport, dport, protocol, src, dst, domain, last, _, _, found_by, flags, media,
+        count, ttl, _, call, codecs,
+    ) = _FLOW.unpack(octets)  # fmt: skip
+    row = {
+        "slot": slot,
+        "generation": generation,
+        "kind": "flow" if kind == FIVE_TUPLE else "side",
+        "src": str(address_from_bytes(src)),
+        "sport": sport,
+        "protocol": protocol,
+        "domain": domain,
+        "call_id": call.rstrip(b"\0").decode("utf-8", "replace"),
+        "cut": bool(flags & F_CUT),
+        "rtcp": bool(flags & F_RTCP),
+        "media": media,
+        "found_by": FOUND_BY[found_by] if found_by < len(FOUND_BY) else "",
+        "last_ns": last,
+        "ttl_ms": ttl,
+        "codecs": [_codec(codecs[16 * index :]) for index in range(min(count & 31, MAX_CODECS))],
+    }
+    if kind == FIVE_TUPLE:
+        row["dst"] = str(address_from_bytes(dst))
+        row["dport"] = dport
+    return row
+
+
+def _codec(octets: bytes) -> tuple[int, str, int]:
+    """Payload type, name, clock rate."""
+    name = octets[1:12].rstrip(b"\0").decode("ascii", "replace")
+    return octets[0], name, int.from_bytes(octets[12:16], "little")
+
+
+def stream_row(slot: int, octets: bytes) -> dict[str, Any]:
+    """An entry of engine.shm.streams: engine.control.methods.STREAM_ROW and more; unknown is None."""
+    (
+        _, facts, generation, sport, dport, ssrc, src, dst, domain, packets, payload, first, latest, start,
+        stop, highest, _, cycles, _, _, _, jitter, mean_jitter, max_jitter, _, _, max_delta, _, mean_delta,
+        _, _, _,
+        out_of_order, duplicates, resets, noise, markers, backward, events, seen0, seen1, flow_slot,
+        flow_generation, name, changes, call,
+    ) = _STREAM.unpack(octets)  # fmt: skip
+    expected = (stop & 0xFFFF) + ((cycles & ~JITTER_KNOWN) >> 1) * 65536 - start + 1
+    seen = seen0 | seen1 << 64
+    types = [number for number in range(128) if seen >> number & 1]
+    found_by = facts >> 8 & 0xFF
+    known_jitter = cycles & JITTER_KNOWN
+    codec = name.rstrip(b"\0").decode("ascii", "replace")
+    if not codec:
+        codec = next((STATIC_NAMES[number] for number in types if number in STATIC_NAMES), "")
+    return {
+        "id": f"{slot}.{generation}",
+        "call_id": call.rstrip(b"\0").decode("utf-8", "replace"),
+        "src": str(address_from_bytes(src)),
+        "sport": sport,
+        "dst": str(address_from_bytes(dst)),
+        "dport": dport,
+        "ssrc": ssrc,
+        "codec": codec or None,
+        "payload_types": types,
+        "packets": packets,
+        "bytes": payload,
+        "expected": expected,
+        "lost": expected - packets,
+        "lost_pct": 100 * (expected - packets) / expected if expected > 0 else None,
+        "out_of_order": out_of_order,
+        "duplicates": duplicates,
+        "resets": resets,
+        "max_delta_ms": max_delta if packets > 1 else None,
+        "mean_delta_ms": mean_delta if packets > 1 else None,
+        "mean_jitter_ms": mean_jitter if known_jitter else None,
+        "max_jitter_ms": max_jitter if known_jitter else None,
+        "jitter_ms": jitter if known_jitter else None,
+        "start_ns": first,
+        "last_ns": latest,
+        "duration_s": (latest - first) / 1e9,
+        "found_by": FOUND_BY[found_by] if found_by < len(FOUND_BY) else "",
+        "active": None,
+        "markers": markers,
+        "comfort_noise": noise,
+        "telephone_events": events,
+        "backward_timestamps": backward,
+        "type_changes": changes,
+        "highest_sequence": highest & 0xFFFF,
+        "domain": domain,
+        "flow_slot": flow_slot,
+        "flow_generation": flow_generation,
+    }

@@ -1,0 +1,298 @@
+"""Open addressing in shared memory: what the flow registry and the table of media streams have in common.
+
+Many writers, lock-free readers. A tag for each slot is probed; an entry of 64 words stands at the same
+place. An entry begins with its lock word: the low 16 bits name the worker that is writing
+(index + 1), the others count its changes, so a reader sees that what it copied was changed meanwhile, and the
+successor of a killed worker frees what that one held. Nobody waits: a lock that is not let go is counted.
+
+The hash is SipHash-1-3 with a random seed of each table, and a probe looks at no more than PROBES tags, so
+chosen keys can neither slow a lookup nor crowd a place of the table unnoticed.
+
+Words behind the region header (index of the 64-bit word):
+
+    16 slots     17, 18 seed     24 used     25 added     26 expired     27 not changed: entry was locked
+
+A tag is EMPTY, REMOVED, CLAIMED + writer, or the hash of the key with its top bit set. An entry begins with
+
+     0 lock: changes << 16 | writer + 1 while written         1 generation << 32 | kind (0: none)
+     2 ports, and what else tells the key     3 source address, 2 words     5 destination address, 2 words
+     7 domain (VLAN, VNI)
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+
+from engine.shm import atomics
+from engine.shm.region import Region
+
+SLOTS, SEED0, SEED1, USED, ADDED, EXPIRED, BUSY = 16, 17, 18, 24, 25, 26, 27
+LOCK, FACTS, PORTS, KEY, DOMAIN, REST = 0, 1, 2, 3, 7, 8
+PROBES = 32
+SPINS = 1000
+"""How often a lock is tried before the change is given up: the holder may have been killed."""
+EMPTY, REMOVED, CLAIMED = 0, 1, 0x10000
+TOP = 0x8000000000000000
+MASK64 = 0xFFFFFFFFFFFFFFFF
+MASK32 = 0xFFFFFFFF
+INIT0, INIT1, INIT2, INIT3 = 0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573
+"""SipHash's initial state."""
+ENTRY_OCTETS = 512
+
+
+def create_region(kind: str, version: int, task: str, writer: int, slots: int, tags: int) -> Region:
+    """A region for at least `slots` entries (a power of two), whose tags begin at word `tags`, and a seed."""
+    size = 1 << max(6, (slots - 1).bit_length())
+    region = Region.create(kind, version, 8 * (tags + size) + ENTRY_OCTETS * size, task, writer)
+    region.words[SLOTS] = size
+    region.words[SEED0], region.words[SEED1] = array("Q", os.urandom(16))
+    return region
+
+
+class SlotTable:
+    """The table as one worker writes it, or as a reader maps it."""
+
+    def __init__(self, region: Region, writer: int, tags: int) -> None:
+        """`writer`: the worker's index, below 65,535; `tags`: word index of the tags."""
+        self.region = region
+        self.words = region.words
+        self.slots = self.words[SLOTS]
+        self.mask = self.slots - 1
+        self.seed0 = self.words[SEED0]
+        self.seed1 = self.words[SEED1]
+        self.tags = tags
+        self.first = tags + self.slots
+        self.writer = writer
+        self.cursor = 0
+        self.generation = 0
+
+    def hash(self, a: int, b: int, c: int, d: int, e: int, f: int) -> int:
+        """SipHash-1-3 of six words, with the top bit set."""
+        v0 = self.seed0 ^ INIT0
+        v1 = self.seed1 ^ INIT1
+        v2 = self.seed0 ^ INIT2
+        v3 = self.seed1 ^ INIT3
+        for step in range(9):
+            m = 0
+            if step == 0:
+                m = a
+            elif step == 1:
+                m = b
+            elif step == 2:
+                m = c
+            elif step == 3:
+                m = d
+            elif step == 4:
+                m = e
+            elif step == 5:
+                m = f
+            elif step == 6:
+                v2 ^= 0xFF
+            v3 ^= m
+            v0 = (v0 + v1) & MASK64
+            v1 = ((v1 << 13) | (v1 >> 51)) & MASK64
+            v1 ^= v0
+            v0 = ((v0 << 32) | (v0 >> 32)) & MASK64
+            v2 = (v2 + v3) & MASK64
+            v3 = ((v3 << 16) | (v3 >> 48)) & MASK64
+            v3 ^= v2
+            v0 = (v0 + v3) & MASK64
+            v3 = ((v3 << 21) | (v3 >> 43)) & MASK64
+            v3 ^= v0
+            v2 = (v2 + v1) & MASK64
+            v1 = ((v1 << 17) | (v1 >> 47)) & MASK64
+            v1 ^= v2
+            v2 = ((v2 << 32) | (v2 >> 32)) & MASK64
+            v0 ^= m
+        return v0 ^ v1 ^ v2 ^ v3 | TOP
+
+    def probe(self, tag: int, ports: int, src0: int, src1: int, dst0: int, dst1: int, domain: int) -> int:
+        """The slot of a key, or -1; look() has seen the entry as it was at one moment."""
+        index = tag & self.mask
+        for _ in range(PROBES):
+            found = atomics.load(self.words, self.tags + index)
+            if found == EMPTY:
+                return -1
+            if found == tag:
+                word = self.first + (index << 6)
+                for _spin in range(SPINS):
+                    state = atomics.load(self.words, word + LOCK)
+                    if state & 0xFFFF:
+                        continue
+                    if (
+                        self.words[word + PORTS] != ports
+                        or self.words[word + KEY] != src0
+                        or self.words[word + KEY + 1] != src1
+                        or self.words[word + KEY + 2] != dst0
+                        or self.words[word + KEY + 3] != dst1
+                        or self.words[word + DOMAIN] != domain
+                        or not self.words[word + FACTS] & 0xFF
+                    ):
+                        break
+                    self.look(word)
+                    atomics.fence()
+                    if atomics.peek(self.words, word + LOCK) == state:
+                        return index
+            index = (index + 1) & self.mask
+        return -1
+
+    def look(self, word: int) -> int:
+        """Take what the caller of probe() needs of the entry at `word`: here its generation."""
+        self.generation = self.words[word + FACTS] >> 32
+        return 0
+
+    def expired(self, slot: int, now: int) -> bool:
+        """Whether an entry may make room at `now`, ns."""
+        return False
+
+    def claim(self, tag: int, now: int) -> int:
+        """A free slot for a key, else one that has expired; -1 where PROBES slots are taken."""
+        for turn in range(2):
+            index = tag & self.mask
+            for _ in range(PROBES):
+                found = atomics.load(self.words, self.tags + index)
+                if turn == 1 and found >= TOP and self.expired(index, now):
+                    self.remove(index)
+                    found = atomics.load(self.words, self.tags + index)
+                if found <= REMOVED and atomics.swap(
+                    self.words, self.tags + index, found, CLAIMED + self.writer
+                ):
+                    atomics.add(self.words, USED, 1)
+                    return index
+                index = (index + 1) & self.mask
+        return -1
+
+    def begin(self, slot: int, kind: int, ports: int, a0: int, a1: int, b0: int, b1: int, domain: int) -> int:
+        """Lock a claimed slot, clear it and write its key; then unlock() and publish()."""
+        word = self.first + (slot << 6)
+        state = self.words[word + LOCK] & ~0xFFFF & MASK64
+        atomics.store(self.words, word + LOCK, state | (self.writer + 1))
+        atomics.fence()
+        generation = ((self.words[word + FACTS] >> 32) + 1) & MASK32
+        for index in range(REST, 64):
+            self.words[word + index] = 0
+        self.words[word + FACTS] = (generation << 32) | kind
+        self.words[word + PORTS] = ports
+        self.words[word + KEY] = a0
+        self.words[word + KEY + 1] = a1
+        self.words[word + KEY + 2] = b0
+        self.words[word + KEY + 3] = b1
+        self.words[word + DOMAIN] = domain
+        return 0
+
+    def publish(self, slot: int, tag: int) -> int:
+        """Let an entry be found; its slot, or that of another worker which was first with the same key."""
+        atomics.swap(self.words, self.tags + slot, CLAIMED + self.writer, tag)
+        atomics.add(self.words, ADDED, 1)
+        word = self.first + (slot << 6)
+        other = self.probe(
+            tag,
+            self.words[word + PORTS],
+            self.words[word + KEY],
+            self.words[word + KEY + 1],
+            self.words[word + KEY + 2],
+            self.words[word + KEY + 3],
+            self.words[word + DOMAIN],
+        )
+        if other >= 0 and other != slot:
+            self.remove(slot)
+            return other
+        return slot
+
+    def lock(self, slot: int) -> bool:
+        """Begin a change; False (and counted) where another worker does not let go."""
+        word = self.first + (slot << 6)
+        for _ in range(SPINS):
+            state = atomics.load(self.words, word)
+            if not state & 0xFFFF and atomics.swap(self.words, word, state, state | (self.writer + 1)):
+                atomics.fence()
+                return True
+        atomics.add(self.words, BUSY, 1)
+        return False
+
+    def unlock(self, slot: int) -> int:
+        """End a change."""
+        word = self.first + (slot << 6)
+        atomics.store(self.words, word, (((self.words[word] >> 16) + 1) << 16) & MASK64)
+        return 0
+
+    def remove(self, slot: int) -> bool:
+        """Forget an entry; False where it is locked."""
+        if not self.lock(slot):
+            return False
+        word = self.first + (slot << 6)
+        if self.words[word + FACTS] & 0xFF:
+            self.words[word + FACTS] &= ~0xFF & MASK64
+            atomics.store(self.words, self.tags + slot, REMOVED)
+            atomics.add(self.words, USED, MASK64)
+        self.unlock(slot)
+        return True
+
+    def sweep(self, now: int, budget: int) -> int:
+        """Remove what has expired among the next `budget` slots; returns how many."""
+        gone = 0
+        for _ in range(min(budget, self.slots)):
+            slot = self.cursor
+            self.cursor = (slot + 1) & self.mask
+            if self.words[self.tags + slot] >= TOP and self.expired(slot, now) and self.remove(slot):
+                gone += 1
+        if gone:
+            atomics.add(self.words, EXPIRED, gone)
+        return gone
+
+    def break_locks(self, writer: int) -> int:
+        """Free what a killed worker was writing; returns how many entries that were."""
+        broken = 0
+        for slot in range(self.slots):
+            tag = self.words[self.tags + slot]
+            if tag == EMPTY:
+                continue
+            word = self.first + (slot << 6)
+            held = self.words[word + LOCK] & 0xFFFF == writer + 1
+            if held:
+                self.mend(slot)
+                self.unlock(slot)
+            if tag == CLAIMED + writer or (held and tag != REMOVED and not self.words[word + FACTS] & 0xFF):
+                self.words[word + FACTS] &= ~0xFF & MASK64
+                atomics.store(self.words, self.tags + slot, REMOVED)
+                atomics.add(self.words, USED, MASK64)
+                held = True
+            broken += held
+        return broken
+
+    def mend(self, slot: int) -> int:
+        """A killed worker was changing this entry: it is forgotten."""
+        self.words[self.first + (slot << 6) + FACTS] &= ~0xFF & MASK64
+        return 0
+
+    # ---- cold readers ----
+
+    def copy(self, slot: int) -> bytes | None:
+        """One consistent entry, or None where there is none or it does not hold still."""
+        if not 0 <= slot < self.slots:
+            return None
+        word = self.first + (slot << 6)
+        for _ in range(SPINS):
+            state = atomics.load(self.words, word)
+            if state & 0xFFFF:
+                continue
+            octets = bytes(self.region.memory[8 * word : 8 * word + ENTRY_OCTETS])
+            atomics.fence()
+            if atomics.load(self.words, word) == state:
+                return octets if octets[8] else None
+        return None
+
+    def taken(self) -> list[int]:
+        """Slots with an entry."""
+        return [slot for slot in range(self.slots) if self.words[self.tags + slot] >= TOP]
+
+    def figures(self) -> dict[str, int]:
+        """slots, used, added, expired and busy, cumulative but for the first two."""
+        return {
+            "slots": self.slots,
+            "used": self.words[USED],
+            "added": self.words[ADDED],
+            "expired": self.words[EXPIRED],
+            "busy": self.words[BUSY],
+        }
