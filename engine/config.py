@@ -326,7 +326,7 @@ class ReporterRef(Model):
 class TaskConfig(Model):
     """The task file: everything below `task:`."""
 
-    id: str = Field(pattern=r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
     capture: Capture
     filter: Filter = Filter()
     parsers: list[ParserRef] = [ParserRef(plugin="sip"), ParserRef(plugin="rtp")]

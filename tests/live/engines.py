@@ -81,7 +81,9 @@ class Engine:
         self.log = folder / "engine.log"
         self.output = folder / "stdout"
 
-    def start(self, *arguments: str, wait: bool = True, prefix: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    def start(
+        self, *arguments: str, wait: bool = True, prefix: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
         """Start it in the foreground; wait until it answers."""
         command = [*prefix, sys.executable, "-m", "otus_tui", "--headless", "--socket", self.path, *arguments]
         with self.log.open("ab") as log, self.output.open("ab") as output:

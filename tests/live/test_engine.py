@@ -89,9 +89,14 @@ def test_refusals(engine: Engine, tmp_path: Path) -> None:
     assert "known" in refused(reporter={"type": "carrier-pigeon"}).hint
     assert "wrkers" in refused(capture={**capture, "wrkers": 3}).message
     assert "no such file" in refused(capture={"driver": "pcap", "file": "/no.pcap"}, filter={}).message
-    assert "regular expression" in refused(
-        processors=[{"plugin": "filter", "config": {"rules": [{"label": "sip.method", "values": ["/(/"]}]}}]
-    ).message
+    assert (
+        "regular expression"
+        in refused(
+            processors=[
+                {"plugin": "filter", "config": {"rules": [{"label": "sip.method", "values": ["/(/"]}]}}
+            ]
+        ).message
+    )
 
 
 def test_one_task_at_a_time(engine: Engine) -> None:
@@ -146,7 +151,12 @@ def test_socket_is_for_its_owner(engine: Engine) -> None:
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     pythons = (sys.executable, "/usr/bin/python3")
     python = next(
-        (one for one in pythons if not subprocess.run([*nobody, one, "-c", ""], capture_output=True).returncode), ""
+        (
+            one
+            for one in pythons
+            if not subprocess.run([*nobody, one, "-c", ""], capture_output=True, check=False).returncode
+        ),
+        "",
     )
     if not python:
         pytest.skip("no Python that another user may run")

@@ -143,7 +143,8 @@ def test_killed_front_end(engine: Engine) -> None:
     engine.create()
     script = (
         "import socket,sys,time; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
-        's.sendall(b\'{"id":1,"method":"subscribe","params":{"hz":10}}\\n\'); print(s.recv(10)); time.sleep(60)'
+        's.sendall(b\'{"id":1,"method":"subscribe","params":{"hz":10}}\\n\');'
+        "print(s.recv(10)); time.sleep(60)"
     )
     front = subprocess.Popen(["python3", "-c", script, engine.path], stdout=subprocess.PIPE)
     assert front.stdout is not None
@@ -159,7 +160,9 @@ def test_front_end_that_does_not_read(engine: Engine) -> None:
     engine.create()
     with socket.socket(socket.AF_UNIX) as lazy:
         lazy.connect(engine.path)
-        lazy.sendall(b'{"id":1,"method":"subscribe","params":{"hz":10}}\n' + b'{"id":2,"method":"stats"}\n' * 2000)
+        lazy.sendall(
+            b'{"id":1,"method":"subscribe","params":{"hz":10}}\n' + b'{"id":2,"method":"stats"}\n' * 2000
+        )
         begun = time.monotonic()
         for _ in range(20):
             engine.call("status")

@@ -1,0 +1,80 @@
+"""The ledger: even when everything adds up, and off by exactly what does not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.books import balance, dropped_total, make_books
+from engine.reporters.figures import SenderFigures
+from engine.shm import ring
+from engine.shm.counters import Counters
+
+
+def filled(**counts: int) -> Counters:
+    counters = Counters.create("t", 0)
+    for name, count in counts.items():
+        counters.add(name, count)
+    return counters
+
+
+def send_ring(written: int, read: int = 0) -> Any:
+    region = ring.create("t", 0, 1 << 20, 64)
+    writer = ring.RingWriter(region)
+    for number in range(written):
+        writer.write(1, 0, number, b"x")
+    ring.RingReader(region).read(read)
+    return region
+
+
+def test_file_without_reporter() -> None:
+    books = make_books([filled(received=10, handled=7, unmatched=2, malformed=1)], [], None, None)
+    assert books["even"]
+    assert books["captured"] is None
+    assert dropped_total(books) == 3
+    assert balance(books) == 0
+
+
+def test_packet_in_work_is_in_flight() -> None:
+    books = make_books([filled(received=10, handled=9)], [], None, {"kernel_ring": 5})
+    assert books["even"]
+    assert books["in_flight"] == 1
+    assert books["captured"] == 15
+    assert balance(books) == 0
+
+
+def test_missing_packets_are_named() -> None:
+    books = make_books([filled(received=10, handled=7)], [], None, None)
+    assert not books["even"]
+    assert books["difference"] == 3
+    books = make_books([filled(received=10, handled=12)], [], None, None)
+    assert books["difference"] == -2
+
+
+def test_every_stage() -> None:
+    figures = SenderFigures.create("t")
+    region = send_ring(100, 30)
+    lost = ring.figures(region)["lost"]
+    figures.add("reported", 20)
+    figures.add("queue_full", 4)
+    workers = [filled(received=120, output=100, filtered=20)]
+    books = make_books(workers, [region], figures, {"kernel_ring": 1})
+    assert books["even"], books
+    assert books["dropped"]["buffer"] == {"send_ring": lost, "unsent": 0}
+    assert books["in_flight"] == 100 - lost - 24
+    assert balance(books) == 0
+    # At the end what is left in a ring was not sent, and what a sender took and did not settle is a fault.
+    ended = make_books(workers, [region], figures, {"kernel_ring": 1}, ended=True)
+    assert ended["dropped"]["buffer"]["unsent"] == ring.figures(region)["unread"] > 0
+    assert ended["in_flight"] == 6
+    figures.add("lost_with_sender", 6)
+    ended = make_books(workers, [region], figures, {"kernel_ring": 1}, ended=True)
+    assert ended["even"]
+    assert ended["in_flight"] == 0
+    assert balance(ended) == 0
+
+
+def test_output_that_never_came_into_a_ring() -> None:
+    figures = SenderFigures.create("t")
+    ended = make_books([filled(received=5, output=5)], [send_ring(3)], figures, None, ended=True)
+    assert not ended["even"]
+    assert ended["difference"] == 2

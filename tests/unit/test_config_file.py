@@ -1,0 +1,168 @@
+"""Configuration files: the requirement's own examples, and errors that name their place."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import config_file
+from engine.config import NodeConfig
+from engine.errors import OtusError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+NODE = NodeConfig()
+
+TASK = """\
+task:
+  id: "voip-monitor-01"
+  capture:
+    driver: af_packet_v3
+    interface: eth0
+    workers: 4
+  filter:
+    src_ip: ["10.0.1.0/24"]
+    dst_ip: ["10.0.2.0/24"]
+    ports: [5060, 5061]
+    port_range: "10000-20000"
+    protocol: udp
+  parsers:
+    - plugin: sip
+      config:
+        track_media: true
+        media_stream_timeout: 300s
+    - plugin: rtp
+  processors:
+    - plugin: filter
+      config:
+        rules:
+          - label: "sip.method"
+            values: ["OPTIONS", "REGISTER"]
+            action: drop
+  reporter:
+    type: file
+    config:
+      path: /var/log/otus/voip.jsonl
+      max_size: 10MB
+  unmatched_policy: drop
+"""
+
+
+def load(text: str) -> object:
+    return config_file.task_from_text(text, "task.yml", NODE)
+
+
+def test_example_of_the_requirement() -> None:
+    task = config_file.task_from_text(TASK, "task.yml", NODE)
+    assert task.capture.workers == 4
+    assert task.filter.ports == [5060, 5061]
+    assert task.parsers[0].config["media_stream_timeout"] == 300.0
+    assert task.reporter is not None
+    assert task.reporter.config["max_size"] == 10 * 1024**2
+    assert task.processors[0].config["rules"][0]["values"] == ["OPTIONS", "REGISTER"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "place", "problem", "hint"),
+    [
+        ("  capture:", "  captur:", "3:3", "task.captur: unknown key", "did you mean 'capture'?"),
+        ("    workers: 4", "    wrkers: 4", "6:5", "task.capture.wrkers: unknown key", "'workers'"),
+        ("    workers: 4", "    workers: -1", "6:5", "task.capture.workers", ""),
+        ("    workers: 4", "    workers: four", "6:5", "valid integer", ""),
+        ("        track_media", "        trak_media", "16:9", "config.trak_media", "'track_media'"),
+        ("    - plugin: rtp", "    - plugin: rdp", "18:7", "no parser 'rdp'", "'rtp'"),
+        ("    type: file", "    type: kafkaesque", "27:5", "no reporter 'kafkaesque'", "console, file"),
+        ("      max_size: 10MB", "      max_size: huge", "30:7", "no size such as", ""),
+        ("      path: /var", "      pth: /var", "29:7", "config.pth: unknown key", "'path'"),
+        ("            action: drop", "            action: dropp", "25:13", "'drop' or 'pass'", ""),
+        ("    protocol: udp", "    bpf: udp", "7:3", "exclude each other", ""),
+        ('  id: "voip-monitor-01"', '  id: "a b"', "2:3", "task.id", ""),
+        ('  id: "voip-monitor-01"', "  id: 'x'\n  id: 'y'", "3:3", "'id' stands here twice", ""),
+        ("    interface: eth0\n", "", "3:3", "needs interface", ""),
+        ("task:", "tsak:", "1:1", "expected `task:`", "'task'"),
+        ("interface: eth0", "interface: ${NO_SUCH_VARIABLE_HERE}", "5:5", "is not set", ""),
+        ("interface: eth0", "interface: ${node.idd}", "5:5", "${node.idd} is not set", "node.id"),
+        ("interface: eth0", "interface: [eth0", "6:5", "expected", "YAML"),
+    ],
+)
+def test_errors_name_their_place(old: str, new: str, place: str, problem: str, hint: str) -> None:
+    assert old in TASK
+    with pytest.raises(UsageError) as caught:
+        load(TASK.replace(old, new, 1))
+    assert problem in caught.value.message
+    if "interface: [" not in new:
+        assert caught.value.message.startswith(f"task.yml:{place}: ")
+    assert hint in caught.value.hint
+
+
+def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTUS_TEST_PATH", "/x")
+    node = config_file.node_from_text(
+        "otus:\n  node: {id: n7, dc: east}\n  reporters: {file: {queue: 9}}\n", "n"
+    )
+    text = TASK.replace("/var/log/otus/voip.jsonl", "${OTUS_TEST_PATH}/${node.id}-${node.dc}/$${literal}")
+    task = config_file.task_from_text(text, "task.yml", node)
+    assert task.reporter is not None
+    assert task.reporter.config["path"] == "/x/n7-east/${literal}"
+    assert task.reporter.config["queue"] == 9, "shared keys of the node file come first"
+
+
+def test_node_file_refers_to_itself() -> None:
+    node = config_file.node_from_text("otus:\n  node: {id: n7}\n  control: {group: 'g-${node.id}'}\n", "n")
+    assert node.control.group == "g-n7"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "task",
+        "- a",
+        "task: 3",
+        "task: &a [*a]",
+        "a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\n"
+        "d: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ntask: [*d,*d,*d,*d,*d,*d]",
+        "[" * 5000,
+        "task:\n  1: 2\n  ? [a]\n  : b",
+        "--- a\n--- b",
+        "task: !!python/object/apply:os.system ['true']",
+        "\x00",
+        "a" * 1_100_000,
+    ],
+)
+def test_hostile_texts_are_errors_for_people(text: str) -> None:
+    with pytest.raises(UsageError):
+        load(text)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(st.sampled_from(list("task: \n-[]{}&*!?|>'\"%@`#,iIdD0${}")), max_size=60))
+def test_any_text(text: str) -> None:
+    with contextlib.suppress(OtusError):
+        load(text)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    )
+)
+def test_any_json(values: object) -> None:
+    with contextlib.suppress(OtusError):
+        config_file.task_from_values(values, NODE)
+
+
+def test_files(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*No such file"):
+        config_file.load_task(str(tmp_path / "no.yml"), NODE)
+    path = tmp_path / "latin.yml"
+    path.write_bytes(b"task:\n  id: \xe9\n")
+    with pytest.raises(UsageError, match="octet 12 is no UTF-8"):
+        config_file.load_task(str(path), NODE)

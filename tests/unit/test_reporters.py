@@ -1,0 +1,404 @@
+"""The sender: whole lines whatever happens, bounded queues, exact figures over a kill."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine.errors import UsageError
+from engine.packet import FiveTuple, NetworkMeta, OutputPacket
+from engine.plugin import Reporter
+from engine.reporters.console import ConsoleReporter
+from engine.reporters.figures import SenderFigures
+from engine.reporters.file import FileReporter
+from engine.reporters.output import OutputMaker, rtcp_packets, sdp_media
+from engine.reporters.queue import Item, ReporterQueue
+from engine.shm import records, ring
+from engine.shm.records import METHODS, PACKET, SIP_FIXED, SLOTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+SIDES = (ip_address("10.0.0.1"), ip_address("10.0.0.2"))
+INVITE = b"INVITE sip:b@x SIP/2.0\r\nCall-ID: c1\r\nFrom:  <sip:a@x>;tag=1\r\n\r\n"
+
+
+def packet(number: int = 0, text: str = "") -> OutputPacket:
+    labels = {"sip.call-id": str(number), "text": text}
+    return OutputPacket(number, "sip", FiveTuple(*SIDES, 1, 2, 17), NetworkMeta(*SIDES, 1, 2), "t", labels)
+
+
+def header(flags: int = 0) -> bytes:
+    sides = [b"\0" * 10 + b"\xff\xff" + side.packed for side in SIDES]
+    macs = (b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02")
+    return PACKET.pack(
+        *sides, 5060, 5062, 17, flags, 1, 0, 7, 0, 0, *macs, 2, 100, 100, 0, 64, 1, 0, bytes(16), bytes(16),
+        9, records.NO_SLOT, 0,
+    )  # fmt: skip
+
+
+def sip_body(message: bytes = INVITE, **slots: bytes) -> bytes:
+    places = []
+    for name in SLOTS:
+        start = message.find(slots[name]) if name in slots else -1
+        places += [start, start + len(slots[name])] if start >= 0 else [-1, -1]
+    fixed = SIP_FIXED.pack(0, 0, 2, METHODS.index("INVITE"), 0, 1, len(message))
+    return (
+        header(records.P_ETHERNET)
+        + fixed
+        + b"".join(p.to_bytes(4, "little", signed=True) for p in places)
+        + message
+    )
+
+
+# ---- file ----
+
+
+def file_reporter(path: Path, **options: Any) -> FileReporter:
+    reporter = FileReporter()
+    reporter.init({"path": str(path), **options})
+    reporter.start()
+    return reporter
+
+
+def numbers(path: Path) -> list[int]:
+    return [int(json.loads(line)["labels"]["sip.call-id"]) for line in path.read_bytes().splitlines()]
+
+
+def test_file_rotates(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    reporter = file_reporter(path, max_size=1000, max_backups=2)
+    for number in range(12):
+        assert reporter.report([packet(number)]) == 1
+    reporter.stop()
+    names = sorted(found.name for found in tmp_path.iterdir())
+    assert names == ["p.jsonl", "p.jsonl.1", "p.jsonl.2"]
+    kept = [*numbers(tmp_path / "p.jsonl.2"), *numbers(tmp_path / "p.jsonl.1"), *numbers(path)]
+    assert kept == list(range(kept[0], 12))
+
+
+def test_file_takes_half_a_line_of_a_killed_predecessor_back(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_bytes(b'{"a":1}\n{"b":')
+    reporter = file_reporter(path)
+    reporter.report([packet(3)])
+    reporter.stop()
+    first, second = path.read_bytes().splitlines()
+    assert first == b'{"a":1}'
+    assert json.loads(second)["labels"]["sip.call-id"] == "3"
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file may grow beyond 2000 octets: write() does what it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    reporter = file_reporter(path)
+    accepted = reporter.report([packet(number) for number in range(20)])
+    assert 0 < accepted < 20
+    assert numbers(path) == list(range(accepted))
+    with pytest.raises(OSError, match="File too large"):
+        reporter.report([packet(20, "x" * 2000)])
+    assert numbers(path) == list(range(accepted))
+    os.truncate(path, 0)
+    reporter._size = 0
+    assert reporter.report([packet(21)]) == 1
+    assert numbers(path) == [21]
+
+
+def test_file_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="No such file or directory"):
+        file_reporter(tmp_path / "no" / "p.jsonl")
+
+
+def test_device_is_never_renamed() -> None:
+    reporter = FileReporter()
+    reporter.init({"path": "/dev/full", "max_size": 1, "max_backups": 1})
+    reporter.start()
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space left") as caught:
+            reporter.report([packet()])
+        assert caught.value.errno == errno.ENOSPC
+    assert os.path.exists("/dev/full")
+
+
+# ---- console ----
+
+
+def test_console_keeps_lines_whole_when_nobody_reads() -> None:
+    read_end, write_end = os.pipe()
+    reporter = ConsoleReporter(write_end)
+    reporter.init({"send_timeout": 0.05})
+    sent = reporter.report([packet(number, "x" * 500) for number in range(200)])
+    assert 0 < sent < 200
+    with pytest.raises(TimeoutError):
+        reporter.report([packet(999)])
+    data = os.read(read_end, 1 << 20)
+    assert reporter.report([packet(1000)]) == 1
+    data += os.read(read_end, 1 << 20)
+    found = [int(json.loads(line)["labels"]["sip.call-id"]) for line in data.splitlines()]
+    assert found == [*range(sent), 1000]
+    os.close(read_end)
+    with pytest.raises(BrokenPipeError):
+        reporter.report([packet(1001)])
+    os.close(write_end)
+
+
+# ---- queues ----
+
+
+class Fake(Reporter):
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.got: list[int] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.trouble: Exception | None = None
+        self.most = 1 << 30
+
+    def report(self, batch: Sequence[OutputPacket]) -> int:
+        self.gate.wait()
+        if self.trouble is not None:
+            raise self.trouble
+        taken = batch[: self.most]
+        self.got += [one.timestamp_ns for one in taken]
+        return len(taken)
+
+
+def make_queue(
+    reporter: Fake,
+    figures: SenderFigures,
+    number: int = 0,
+    lock: threading.Lock | None = None,
+    **options: Any,
+) -> ReporterQueue:
+    options = {"capacity": 100, "timeout": 0.2, "retries": 1, **options}
+    queue = ReporterQueue(number, reporter, figures, lock or threading.Lock(), **options)
+    queue.start()
+    return queue
+
+
+def finish(*queues: ReporterQueue) -> None:
+    for queue in queues:
+        queue.reporter.gate.set()  # type: ignore[attr-defined]
+        queue.finish(time.monotonic() + 1)
+    for queue in queues:
+        queue.join()
+
+
+def items(count: int, waiting: int = 1) -> list[Item]:
+    return [Item(packet(number), waiting) for number in range(count)]
+
+
+def test_queue_drops_its_head() -> None:
+    figures, reporter = SenderFigures.create("t"), Fake()
+    queue = make_queue(reporter, figures, capacity=10)
+    reporter.gate.clear()
+    queue.put(items(1))
+    time.sleep(0.05)
+    queue.put(items(25))
+    finish(queue)
+    assert reporter.got == [0, *range(15, 25)]
+    assert figures.as_dict() == {
+        "reported": 11, "queue_full": 15, "report_error": 0, "report_timeout": 0, "unreadable": 0,
+        "lost_with_sender": 0,
+    }  # fmt: skip
+    assert figures.reporter(0)["queued"] == 0
+
+
+@pytest.mark.parametrize(
+    ("trouble", "name"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "report_error"),
+        (TimeoutError("slow"), "report_timeout"),
+        (RuntimeError("a plugin's own fault"), "report_error"),
+    ],
+)
+def test_queue_counts_what_a_reporter_loses(trouble: Exception, name: str) -> None:
+    figures, reporter = SenderFigures.create("t"), Fake()
+    reporter.trouble = trouble
+    problems: list[str] = []
+    queue = make_queue(reporter, figures)
+    queue.on_problem = problems.append
+    queue.put(items(30))
+    time.sleep(0.1)
+    reporter.trouble = None
+    queue.put(items(5))
+    finish(queue)
+    assert figures.as_dict()[name] == 30
+    assert figures.as_dict()["reported"] == 5
+    assert figures.settled() == 35
+    assert len(problems) == 2
+    assert problems[1] == ""
+
+
+def test_reporter_that_takes_a_part() -> None:
+    figures, reporter = SenderFigures.create("t"), Fake()
+    reporter.most = 4
+    queue = make_queue(reporter, figures, retries=2)
+    queue.put(items(20))
+    finish(queue)
+    assert figures.as_dict()["reported"] == 12
+    assert figures.as_dict()["report_error"] == 8
+
+
+def test_reporter_that_hangs_at_the_end() -> None:
+    figures, reporter = SenderFigures.create("t"), Fake()
+    queue = make_queue(reporter, figures, capacity=1000)
+    reporter.gate.clear()
+    queue.put(items(20))
+    time.sleep(0.05)
+    queue.put(items(30))
+    queue.finish(time.monotonic() + 0.1)
+    queue.join()
+    assert figures.as_dict()["report_timeout"] == 30
+    reporter.gate.set()
+
+
+def test_packet_is_reported_when_one_of_two_took_it() -> None:
+    figures, good, bad = SenderFigures.create("t"), Fake(), Fake()
+    bad.trouble = OSError(errno.EIO, "Input/output error")
+    lock = threading.Lock()
+    queues = [make_queue(good, figures, 0, lock), make_queue(bad, figures, 1, lock)]
+    batch = items(40, 2)
+    for queue in queues:
+        queue.put(batch)
+    finish(*queues)
+    assert figures.as_dict()["reported"] == 40
+    assert figures.settled() == 40
+    assert figures.reporter(0)["accepted"] == 40
+    assert figures.reporter(1)["report_error"] == 40
+
+
+# ---- records to packets ----
+
+
+def test_sip_packet() -> None:
+    body = sip_body(
+        method=b"INVITE", uri=b"sip:b@x", call_id=b"c1", from_uri=b"sip:a@x", **{"from": b"<sip:a@x>;tag=1"}
+    )
+    found = OutputMaker("t", {"node": "n"}).make(records.SIP, 1_500_000_000, body)
+    assert found is not None
+    assert found.labels == {
+        "node": "n",
+        "sip.method": "INVITE",
+        "sip.call-id": "c1",
+        "sip.from": "sip:a@x",
+        "sip.to": "",
+    }
+    line = found.as_dict()
+    assert line["timestamp"] == "1970-01-01T00:00:01.500000Z"
+    assert (line["src_ip"], line["dest_port"], line["proto"]) == ("10.0.0.1", 5062, "udp")
+    assert line["network"]["src_mac"] == "02:00:00:00:00:01"
+    assert line["network"]["vlans"] == [7]
+    assert line["payload"]["message"] == INVITE.decode()
+    assert line["payload"]["user_agent"] is None
+
+
+@pytest.mark.parametrize("kind", [*records.KINDS, 99])
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 150, 399])
+def test_cut_records_are_no_packets_or_packets(kind: int, length: int) -> None:
+    OutputMaker("t", {}).make(kind, 0, sip_body()[:length])
+    assert OutputMaker("t", {}).make(records.SIP, 0, sip_body()[:length]) is None
+
+
+def test_rtcp() -> None:
+    report = bytes([0x81, 201, 0, 7]) + bytes(28)
+    assert rtcp_packets(report + bytes([0x81, 202, 0, 2]) + bytes(8))[1] == {
+        "type": "SDES", "ssrc": 0, "count": 1, "octets": 12,
+    }  # fmt: skip
+    for cut in range(len(report)):
+        rtcp_packets(report[:cut])
+
+
+def test_sdp() -> None:
+    media = sdp_media(
+        b"v=0\r\nc=IN IP4 10.0.0.1\r\nm=audio 4000 RTP/AVP 8 101\r\na=rtpmap:8 PCMA/8000\r\na=sendonly\r\n"
+        b"m=video 0 RTP/AVP 96\r\nc=IN IP6 ::1\r\n"
+    )
+    assert [one["port"] for one in media] == [4000, 0]
+    assert media[0]["codecs"] == {"8": "PCMA/8000"}
+    assert [one["direction"] for one in media] == ["sendonly", "sendrecv"]
+    assert [one["address"] for one in media] == ["10.0.0.1", "::1"]
+    for garbage in (
+        b"m=",
+        b"m=audio 99999999 x",
+        b"a=rtpmap:\nm=a b c\na=rtpmap:",
+        b"\xff\xfe=",
+        b"c=IN\nm=a 1 b",
+    ):
+        sdp_media(garbage)
+
+
+# ---- the process ----
+
+
+class SenderProcess:
+    def __init__(self, path: Path, region: Any, figures: SenderFigures) -> None:
+        ours, theirs = socket.socketpair()
+        config = {
+            "task": "t", "parent": os.getpid(), "rings": [region.fd], "figures": figures.region.fd, "flows": None,
+            "reporters": [{"type": "file", "config": {"path": str(path)}}], "processors": [], "node": {},
+            "send_timeout": 1.0, "max_retries": 1,
+        }  # fmt: skip
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "engine.reporters.sender", str(theirs.fileno())],
+            pass_fds=(theirs.fileno(), region.fd, figures.region.fd),
+        )
+        theirs.close()
+        ours.sendall(json.dumps(config).encode() + b"\n")
+        self.channel = ours
+
+    def end(self) -> None:
+        self.channel.close()
+        assert self.process.wait(5) == 0
+
+
+def test_process_goes_on_where_a_killed_one_stopped(tmp_path: Path) -> None:
+    path = tmp_path / "p.jsonl"
+    region = ring.create("t", 0, 1 << 22, 16384)
+    writer, figures = ring.RingWriter(region), SenderFigures.create("t")
+    body = sip_body(method=b"INVITE", call_id=b"c1")
+    sent = 0
+    for _ in range(2):
+        process = SenderProcess(path, region, figures)
+        for _ in range(1500):
+            writer.write(records.SIP, 0, sent, body)
+            sent += 1
+        while figures.as_dict()["reported"] < sent - 1400:
+            time.sleep(0.005)
+        process.process.kill()
+        process.process.wait()
+        process.channel.close()
+    process = SenderProcess(path, region, figures)
+    while ring.figures(region)["unread"]:
+        time.sleep(0.005)
+    process.end()
+    found = figures.as_dict()
+    assert figures.settled() + ring.figures(region)["lost"] == sent == ring.figures(region)["written"]
+    lines = path.read_bytes().splitlines()
+    assert all(json.loads(line)["labels"]["sip.call-id"] == "c1" for line in lines)
+    assert found["reported"] <= len(lines) <= found["reported"] + found["lost_with_sender"]
