@@ -8,7 +8,8 @@ cdef Py_ssize_t HEAD
 cdef Py_ssize_t WRITTEN
 cdef Py_ssize_t TAIL
 cdef Py_ssize_t READ_POSITION
-cdef Py_ssize_t READ
+cdef Py_ssize_t NEW_LOST
+cdef Py_ssize_t NEW_NEXT
 cdef Py_ssize_t LOST
 cdef Py_ssize_t NEXT_SEQUENCE
 cdef Py_ssize_t REFUSED
@@ -66,5 +67,7 @@ cdef class RingReader:
     cpdef bint next(self) except -1
     @cython.locals(written=cython.ulonglong)
     cdef bint settle(self) except -1
+    @cython.locals(lost=cython.ulonglong)
+    cdef int lose(self, unsigned long long count, unsigned long long following) except -1
     cdef int copy(self, Py_ssize_t place, Py_ssize_t length) except -1
     cpdef list read(self, Py_ssize_t most)

@@ -10,7 +10,8 @@ Words behind the region header (index of the 64-bit word):
     16 octets of the data area     17 most unread records (0: no limit)
     24 head: octets ever written   25 written: records ever written
     32 tail: where the oldest whole record begins
-    40 reader's position   41 records read   42 records lost before they were read   43 next sequence
+    40 reader's position   42 records lost before they were read   43 next sequence: those below are read or lost
+    41, 44: what 42 and 43 are about to be, when both change
     48 refused: records longer than the ring takes
 
 A record starts on a multiple of 8: u32 octets with this header, u16 kind, u16 flags; u64 sequence;
@@ -25,7 +26,7 @@ from engine.shm.region import Region
 
 VERSION = 1
 CAPACITY, LIMIT, HEAD, WRITTEN, TAIL = 16, 17, 24, 25, 32
-READ_POSITION, READ, LOST, NEXT_SEQUENCE, REFUSED = 40, 41, 42, 43, 48
+READ_POSITION, NEW_LOST, LOST, NEXT_SEQUENCE, NEW_NEXT, REFUSED = 40, 41, 42, 43, 44, 48
 DATA = 512
 RECORD_HEADER = 32
 PADDING = 0
@@ -144,10 +145,13 @@ class RingReader:
     """The reading end: `next()` copies one record into `record` and sets the fields beside it."""
 
     def __init__(self, region: Region) -> None:
-        """Go on where the reader before stopped."""
+        """Go on where the reader before stopped, wherever it was killed."""
         self.region = region
         self.memory = region.memory
         self.words = region.words
+        if region.words[NEW_NEXT] > region.words[NEXT_SEQUENCE]:
+            region.words[LOST] = region.words[NEW_LOST]
+            region.words[NEXT_SEQUENCE] = region.words[NEW_NEXT]
         self.capacity = region.words[CAPACITY]
         self.position = region.words[READ_POSITION]
         self.expected = region.words[NEXT_SEQUENCE]
@@ -196,17 +200,20 @@ class RingReader:
             if atomics.load(self.words, TAIL) > self.position:
                 continue
             self.position += total
+            if sequence < self.expected:
+                # Taken by a reader that was killed before it stored its position.
+                continue
             self.kind = kind
             self.flags = first >> 48
             self.timestamp = timestamp
             self.length = length
             self.sequence = sequence
             if sequence > self.expected:
-                self.words[LOST] += sequence - self.expected
+                self.lose(sequence - self.expected, sequence + 1)
             self.expected = sequence + 1
-            self.words[READ] += 1
-            atomics.store(self.words, READ_POSITION, self.position)
+            # From here on the record is read; what a reader did with it is its own affair.
             atomics.store(self.words, NEXT_SEQUENCE, self.expected)
+            atomics.store(self.words, READ_POSITION, self.position)
             return True
 
     def settle(self) -> bool:
@@ -214,10 +221,18 @@ class RingReader:
         written = atomics.load(self.words, WRITTEN)
         if written > self.expected and self.position >= atomics.load(self.words, HEAD):
             # `head` moves before `written`: all of them stood before the head, and none is there any more.
-            self.words[LOST] += written - self.expected
+            self.lose(written - self.expected, written)
             self.expected = written
             atomics.store(self.words, NEXT_SEQUENCE, written)
         return False
+
+    def lose(self, count: int, following: int) -> int:
+        """Book `count` lost records; the caller then stores `following` as the next sequence."""
+        lost = self.words[LOST] + count
+        self.words[NEW_LOST] = lost
+        atomics.store(self.words, NEW_NEXT, following)
+        atomics.store(self.words, LOST, lost)
+        return 0
 
     def copy(self, place: int, length: int) -> int:
         """Copy a body out of the ring."""
@@ -232,17 +247,32 @@ class RingReader:
         return batch
 
 
+_ATTEMPTS = 8
+
+
 def figures(region: Region) -> dict[str, int]:
     """A ring's counters (written, read, lost, refused) and fill (unread, octets) with limit and capacity."""
     words = region.words
-    read, lost, written = int(words[READ]), int(words[LOST]), int(words[WRITTEN])
+    written = int(words[WRITTEN])
+    lost, following = _consumed(words)
+    for _ in range(_ATTEMPTS):
+        before, (lost, following) = (lost, following), _consumed(words)
+        if before == (lost, following):
+            break
     return {
         "written": written,
-        "read": read,
+        "read": following - lost,
         "lost": lost,
         "refused": int(words[REFUSED]),
-        "unread": max(0, written - int(words[NEXT_SEQUENCE])),
+        "unread": max(0, written - following),
         "octets": max(0, int(words[HEAD]) - max(int(words[READ_POSITION]), int(words[TAIL]))),
         "limit": int(words[LIMIT]),
         "capacity": int(words[CAPACITY]),
     }
+
+
+def _consumed(words: memoryview[int]) -> tuple[int, int]:
+    """(lost, next sequence), also between the two stores with which a reader changes both."""
+    if words[NEW_NEXT] > words[NEXT_SEQUENCE]:
+        return int(words[NEW_LOST]), int(words[NEW_NEXT])
+    return int(words[LOST]), int(words[NEXT_SEQUENCE])

@@ -251,6 +251,31 @@ def test_killed_after_giving_up_the_oldest(build: Build) -> None:
 
 
 @both_builds
+@pytest.mark.parametrize("undone", [(), ("position",), ("position", "next"), ("position", "next", "lost")])
+def test_reader_killed_between_two_stores(build: Build, region: Region, undone: tuple[str, ...]) -> None:
+    """Its last stores never happened: nothing is counted twice, and nothing is left out."""
+    module = build.module("engine.shm.ring")
+    words = {"position": 40, "lost": 42, "next": 43}
+    writer, reader = module.RingWriter(region), module.RingReader(region)
+    writer.write(1, 0, 0, b"x")
+    reader.next()
+    for number in range(1, 31):
+        writer.write(1, 0, number, bytes(20_000))
+    before = {name: region.words[word] for name, word in words.items()}
+    assert reader.next()
+    lost = ring.figures(region)["lost"]
+    assert lost > 10
+    for name in undone:
+        region.words[words[name]] = before[name]
+    assert ring.figures(region)["lost"] == lost
+    successor = module.RingReader(region)
+    times = [time for _, _, time, _ in successor.read(99)]
+    assert times == list(range(lost + 2, 31))
+    figures = ring.figures(region)
+    assert (figures["read"], figures["lost"], figures["unread"]) == (31 - lost, lost, 0)
+
+
+@both_builds
 @pytest.mark.parametrize("word", [0, 1, 0xFFFFFFFF, 1 << 32, (1 << 32) | 0xFFFFFFFF, (7 << 32) | 66_440])
 def test_reader_gets_past_a_broken_ring(build: Build, region: Region, word: int) -> None:
     module = build.module("engine.shm.ring")
