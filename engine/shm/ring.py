@@ -10,7 +10,7 @@ Words behind the region header (index of the 64-bit word):
     16 octets of the data area     17 most unread records (0: no limit)
     24 head: octets ever written   25 written: records ever written
     32 tail: where the oldest whole record begins
-    40 reader's position   42 records lost before they were read   43 next sequence: those below are read or lost
+    40 reader's position   42 records lost before they were read   43 next sequence: all below are settled
     41, 44: what 42 and 43 are about to be, when both change
     48 refused: records longer than the ring takes
 
