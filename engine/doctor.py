@@ -238,13 +238,14 @@ def _terminal() -> list[Finding]:
         shades = "true colour"
     else:
         shades = "256 colours" if "256" in term else "16 colours"
-    text = f"{term or 'TERM is not set'}, {columns}x{rows}, {shades}"
+    size = f"{columns}x{rows}" if columns and rows else "size unknown"
+    text = f"{term or 'TERM is not set'}, {size}, {shades}"
     if not sys.stdout.isatty():
         text += ", standard output is no terminal"
     findings = []
     if term in ("", "dumb", "unknown"):
         findings.append(Finding("terminal", "warn", f"{text}: no screens here", "export TERM=xterm-256color"))
-    elif sys.stdout.isatty() and (columns, rows) < SMALLEST_TERMINAL:
+    elif sys.stdout.isatty() and (columns < SMALLEST_TERMINAL[0] or rows < SMALLEST_TERMINAL[1]):
         findings.append(Finding("terminal", "warn", f"{text}: smaller than 80x24", "enlarge the window"))
     else:
         findings.append(Finding("terminal", "ok", text))
