@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from engine.calls.filter import Column
 from engine.calls.states import CLASSES, STATES, Dialog
 from engine.control.methods import CALL_ROW, STREAM_ROW
-from engine.packet import PROTOCOL_NAMES, address_from_bytes
+from engine.packet import PROTOCOL_NAMES, address_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +20,7 @@ ACTIVE_NS = 5_000_000_000
 CALL_ID_OCTETS = 127
 """How much of a Call-ID the flow registry keeps."""
 _SCHEME = re.compile(r"(?:sips?|tel|im|pres|mailto|h323):", re.IGNORECASE)
+_URI_END = re.compile(r"[;?>\s]")
 _CALL = CLASSES.index("call")
 _IN_CALL = STATES.index("in_call")
 
@@ -49,7 +50,7 @@ NO_MEDIA = Media(0, None)
 
 def endpoint(address: bytes, port: int) -> str:
     """`address:port`, IPv6 in brackets."""
-    host = str(address_from_bytes(address))
+    host = address_text(address)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -71,7 +72,7 @@ def uri_text(value: bytes | None) -> str | None:
     if scheme:
         text = text[scheme.end() :]
     user, at, host = text.rpartition("@")
-    host = re.split(r"[;?>\s]", host, maxsplit=1)[0]
+    host = _URI_END.split(host, maxsplit=1)[0]
     return f"{user.split(':')[0]}{at}{host}" or None
 
 

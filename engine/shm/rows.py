@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from engine.packet import address_from_bytes
+from engine.packet import address_text
 from engine.shm.records import FOUND_BY
 
 FIVE_TUPLE = 1
@@ -33,7 +33,7 @@ def flow_row(slot: int, octets: bytes) -> dict[str, Any]:
         "slot": slot,
         "generation": generation,
         "kind": "flow" if kind == FIVE_TUPLE else "side",
-        "src": str(address_from_bytes(src)),
+        "src": address_text(src),
         "sport": sport,
         "protocol": protocol,
         "domain": domain,
@@ -47,7 +47,7 @@ def flow_row(slot: int, octets: bytes) -> dict[str, Any]:
         "codecs": [_codec(codecs[16 * index :]) for index in range(min(count & 31, MAX_CODECS))],
     }
     if kind == FIVE_TUPLE:
-        row["dst"] = str(address_from_bytes(dst))
+        row["dst"] = address_text(dst)
         row["dport"] = dport
     return row
 
@@ -78,9 +78,9 @@ def stream_row(slot: int, octets: bytes) -> dict[str, Any]:
     return {
         "id": f"{slot}.{generation}",
         "call_id": call.rstrip(b"\0").decode("utf-8", "replace"),
-        "src": str(address_from_bytes(src)),
+        "src": address_text(src),
         "sport": sport,
-        "dst": str(address_from_bytes(dst)),
+        "dst": address_text(dst),
         "dport": dport,
         "ssrc": ssrc,
         "codec": codec or None,
