@@ -8,7 +8,10 @@ import os
 import sys
 import time
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40}
 
@@ -43,13 +46,15 @@ class Log:
         with contextlib.suppress(OSError, ValueError):
             os.write(sys.stderr.fileno(), line.encode("utf-8", "replace") + b"\n")
 
-    def pass_on(self, line: str, component: str) -> None:
-        """A line that a child wrote: as it is when it is one of ours, else as an error of that child."""
-        if line.startswith("{") or self.text:
-            with contextlib.suppress(OSError, ValueError):
-                os.write(sys.stderr.fileno(), line.encode("utf-8", "replace") + b"\n")
-        else:
-            self.error(component, line)
+    def pass_on(self, lines: Sequence[str], component: str) -> None:
+        """Lines that a child wrote: of its log as they are, others (a traceback) as one error."""
+        others = [line for line in lines if not line.startswith("{")]
+        for line in lines:
+            if line.startswith("{"):
+                with contextlib.suppress(OSError, ValueError):
+                    os.write(sys.stderr.fileno(), line.encode("utf-8", "replace") + b"\n")
+        if others:
+            self.error(component, others[-1], **({"output": others} if len(others) > 1 else {}))
 
     def debug(self, component: str, message: str, **fields: Any) -> None:
         """For those who look for a fault in the engine."""

@@ -156,6 +156,15 @@ class Child:
             self.signal(signal.SIGKILL)
             await self._gone.wait()
 
+    async def settle(self, seconds: float) -> None:
+        """If it is on its way back, wait up to `seconds` until it runs: it has work to finish."""
+        if self.state == "restarting" and self._timer is not None:
+            self._timer.cancel()
+            self._start_again()
+        if self.state == "starting":
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._settled.wait(), seconds)
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal, if it still runs."""
         if self._pidfd >= 0:
@@ -234,11 +243,10 @@ class Child:
             return
         *lines, rest = (self._partial + chunk).split(b"\n")
         self._partial = rest[-_LINE:]
-        for line in lines:
-            text = line[:_LINE].decode("utf-8", "replace").rstrip()
-            if text:
-                self._lines.append(text)
-                log.pass_on(text, self.name)
+        texts = [line[:_LINE].decode("utf-8", "replace").rstrip() for line in lines]
+        texts = [text for text in texts if text]
+        self._lines.extend(texts)
+        log.pass_on(texts, self.name)
 
     def _exited(self) -> None:
         """The process is gone: take leave, then start a successor unless it was meant to go."""

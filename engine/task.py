@@ -36,6 +36,7 @@ MEAN_RECORD = 512
 """Octets of a send ring by record: media in short records, SIP in long ones."""
 WORKER_STOP = 0.9
 SENDER_STOP = 1.2
+SENDER_SETTLE = 1.0
 CALLS_STOP = 0.3
 FILE_DRAIN = 30.0
 SECTION_TIMEOUT = 0.4
@@ -365,6 +366,7 @@ class Task:
             if counters.get("received"):
                 counters.recover()
         if self._sender is not None:
+            await self._sender.settle(SENDER_SETTLE)
             await self._sender.stop(SENDER_STOP)
             if self._figures is not None:
                 taken = sum(ring_page(region)[0] for region in self._send)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -133,7 +134,7 @@ class Engine:
     def child(self, module: str) -> int:
         """Pid of the child that runs a module, the first of several."""
         for pid in self.children():
-            with open(f"/proc/{pid}/cmdline", "rb") as file:
+            with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/cmdline", "rb") as file:
                 if module.encode() in file.read():
                     return pid
         raise AssertionError(f"no {module} among the children")
