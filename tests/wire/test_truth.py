@@ -44,9 +44,11 @@ def sip_differences(truth: dict, found: dict) -> list[str]:
     for call_id in truth["dialogs"].keys() | dialogs.keys():
         expected = truth["dialogs"].get(call_id, {})
         row = dialogs.get(call_id, {})
-        for key in ("methods", "codes"):
-            if expected.get(key, {}) != row.get(key, {}):
-                wrong.append(f"{call_id}: {key} {row.get(key)}, not {expected.get(key)}")
+        wrong += [
+            f"{call_id}: {key} {row.get(key)}, not {expected.get(key)}"
+            for key in ("methods", "codes")
+            if expected.get(key, {}) != row.get(key, {})
+        ]
     return wrong
 
 
