@@ -1,7 +1,7 @@
 """The packet road of one worker: a frame in, records in the rings and one outcome in the counters.
 
 UDP that begins like RTP (version 2) goes to the flow registry first; everything else is SIP by its port or by
-its first line; what nobody wants is forwarded or dropped. No object is made for a packet of a known media flow.
+its first line; what nobody wants is forwarded or dropped. No object is made for RTP of a known flow.
 """
 
 from __future__ import annotations

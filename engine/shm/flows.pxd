@@ -89,16 +89,18 @@ cdef class FlowTable(SlotTable):
         unsigned long long name1) except -1
     @cython.locals(
         slot=Py_ssize_t, word=Py_ssize_t, ports=cython.ulonglong, tag=cython.ulonglong, labels=cython.ulonglong,
-        index=Py_ssize_t, outcome=int)
+        index=cython.ulonglong)
     cpdef int register(
         self, unsigned long long address0, unsigned long long address1, unsigned long long port, bint rtcp,
         unsigned long long media, unsigned long long protocol, unsigned long long domain, unsigned long long now,
         unsigned long long ttl) except -1
+    @cython.locals(index=cython.ulonglong)
+    cdef bint same_codecs(self, Py_ssize_t word) except -1
     @cython.locals(labels=cython.ulonglong, recent=cython.ulonglong, idle=cython.ulonglong)
     cdef bint may_take(self, Py_ssize_t slot, bint rtcp, unsigned long long now) except -1
     @cython.locals(word=Py_ssize_t, labels=cython.ulonglong, index=Py_ssize_t)
     cdef bint same_call(self, Py_ssize_t slot) except -1
-    @cython.locals(slot=Py_ssize_t, length=cython.ulonglong, index=Py_ssize_t)
+    @cython.locals(length=cython.ulonglong, index=cython.ulonglong)
     cdef unsigned long long hash_call(self, Py_ssize_t word, unsigned long long length) except? 0x5a5a5a5a5a5a5a5a
     cpdef int end_call(self) except -1
     @cython.locals(

@@ -302,16 +302,18 @@ class FlowTable(SlotTable):
             length = 127
         if length < 0:
             length = 0
+        for index in range(16):
+            self.call[index] = 0
         for index in range(length):
             self.call_octets[index] = buf[start + index]
-        for index in range(length, 128):
-            self.call_octets[index] = 0
         self.call_length = length
         if end - start > 127:
             self.call_length |= 128
         self.codec_count = 0
         self.call_hash = 0
         for index in range(0, 16, 4):
+            if index and 8 * index >= length:
+                break
             self.call_hash = self.hash(
                 self.call[index],
                 self.call[index + 1],
@@ -353,9 +355,20 @@ class FlowTable(SlotTable):
         tag = self.tag
         if self.words[ENDED + (self.call_hash & 2047)] == self.call_hash:
             atomics.store(self.words, ENDED + (self.call_hash & 2047), 0)
+        labels = SDP | ((media & 0xFF) << 16) | (self.codec_count << 24)
+        if rtcp:
+            labels |= 0x100
+        if self.call_length & 128:
+            labels |= 0x200
+        labels |= ((ttl // MILLISECOND) & MASK32) << 32
         if slot >= 0:
             if not self.may_take(slot, rtcp, now):
                 return 1
+            word = self.first + (slot << 6)
+            if self.words[word + LABELS] == labels and self.same_call(slot) and self.same_codecs(word):
+                # As in a retransmission: no flow needs to look at it again.
+                atomics.store(self.words, word + LAST, now)
+                return 0
             if not self.lock(slot):
                 return 2
         else:
@@ -363,13 +376,7 @@ class FlowTable(SlotTable):
             if slot < 0:
                 return 2
             self.begin(slot, SIDE_KIND, ports, address0, address1, 0, 0, domain)
-        word = self.first + (slot << 6)
-        labels = SDP | ((media & 0xFF) << 16) | (self.codec_count << 24)
-        if rtcp:
-            labels |= 0x100
-        if self.call_length & 128:
-            labels |= 0x200
-        labels |= ((ttl // MILLISECOND) & MASK32) << 32
+            word = self.first + (slot << 6)
         for index in range(16):
             self.words[word + CALL + index] = self.call[index]
         for index in range(2 * self.codec_count):
@@ -381,6 +388,13 @@ class FlowTable(SlotTable):
             self.publish(slot, tag)
         atomics.add(self.words, EPOCHS + (tag & 2047), 1)
         return 0
+
+    def same_codecs(self, word: int) -> bool:
+        """Whether the entry at `word` has the staged codecs and no others."""
+        for index in range(2 * self.codec_count):
+            if self.words[word + CODECS + index] != self.codecs[index]:
+                return False
+        return True
 
     def may_take(self, slot: int, rtcp: bool, now: int) -> bool:
         """Whether the staged call may have a known endpoint: it is its own, or its owner ended or is idle."""
@@ -411,6 +425,8 @@ class FlowTable(SlotTable):
             length += 1
         hashed = 0
         for index in range(0, 16, 4):
+            if index and 8 * index >= length:
+                break
             hashed = self.hash(
                 self.words[word + index],
                 self.words[word + index + 1],

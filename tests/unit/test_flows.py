@@ -242,6 +242,9 @@ def test_two_workers_see_the_same_flows(build: Build) -> None:
     assert [other.flows.verdict(slot, number) for number in (0, 8, 127)] == [0, 2, 0]
     table.register("one", "10.0.0.1", 4000)
     table.find("10.0.0.2", 5000, "10.0.0.1", 4000)
+    assert other.flows.verdict(slot, 8) == 2
+    table.register("one", "10.0.0.1", 4000, ((8, "PCMA", 8000),))
+    table.find("10.0.0.2", 5000, "10.0.0.1", 4000)
     assert other.flows.verdict(slot, 8) == 0
 
 
