@@ -98,7 +98,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("app", "quit_now", ("ctrl+q", "ctrl+c"), "leave", "Ask to leave, from any screen."),
     Action("app", "detach", ("d",), "detach", "Leave; the engine goes on (otus-tui attach comes back).", 98),
-    Action("app", "settings", ("f8", "o"), "settings", "Theme, rate and what else can be set."),
+    Action("app", "settings", ("f8", "o"), "settings", "Choose the theme."),
     *_screens(),
     # --- moving
     Action("move", "cursor_up", ("up", "k"), "up", "One line up."),
@@ -235,3 +235,8 @@ def markdown() -> str:
             lines.append(f"| {keys} | `{action.id}` | {action.about} |")
         lines.append("")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print("# Keys\n\nThe ids are the names under which other keys can be set (`keys` in the settings).\n")
+    print(markdown(), end="")

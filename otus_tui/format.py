@@ -136,7 +136,9 @@ def short(value: float | None) -> str:
             return f"{sign}{_three(value / scale)}{unit}"
     if value == int(value):
         return f"{sign}{int(value)}"
-    return f"{sign}{value:.1f}" if value >= 10 else f"{sign}{value:.2g}"
+    if value < 0.005:
+        return f"<{sign}0.01"
+    return sign + _three(value)
 
 
 def rate(value: float | None) -> str:

@@ -75,7 +75,7 @@ class History:
                 result.append(None)
                 continue
             whole = a[0] + b[0]
-            result.append(100.0 * max(0.0, a[0]) / whole if whole > 0 else 0.0)
+            result.append(100.0 * max(0.0, a[0]) / whole if whole > 0 else None)
         return result
 
     def _differences(self, name: str, points: int, seconds: int) -> list[tuple[float, float] | None]:

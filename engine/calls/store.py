@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.calls.dialogs import DialogTable
 from engine.calls.messages import message_answer, message_rows
-from engine.calls.query import PATIENCE, Guard, Windows, parse_query
+from engine.calls.query import MOST_ROWS, PATIENCE, Guard, Windows, parse_query
 from engine.calls.rows import CallRows, stream_columns, stream_search
 from engine.calls.states import CLASSES, STATES, Dialog
 from engine.calls.streams import StreamStore
@@ -22,7 +22,7 @@ from engine.errors import OtusError, UsageError
 from engine.packet import format_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from engine.shm.ring import RingReader
     from engine.shm.streams import StreamTable
@@ -127,6 +127,8 @@ class Calls:
         found, start, dialogs = self.call_windows.window(
             query, version, lambda: [*self.table.dialogs.values()], self.rows.id
         )
+        if "ids" in params:
+            start, dialogs = 0, _named(params["ids"], self.table.dialogs.values(), self.rows.id)
         return {
             "total": len(self.table.dialogs),
             "matched": len(found.rows),
@@ -142,6 +144,8 @@ class Calls:
         found, start, rows = self.stream_windows.window(
             query, version, lambda: self.streams.ordered(now), lambda row: row["id"]
         )
+        if "ids" in params:
+            start, rows = 0, _named(params["ids"], self.streams.ordered(now), lambda row: row["id"])
         return {
             "total": found.total,
             "matched": len(found.rows),
@@ -276,6 +280,15 @@ def _keep(params: dict[str, Any]) -> tuple[set[Any], str]:
     if not isinstance(matching, str):
         raise UsageError("keep_filter: not a text")
     return set(keep), matching
+
+
+def _named(ids: Any, rows: Iterable[Any], identity: Callable[[Any], Any]) -> list[Any]:
+    """The rows with these ids in their order, without those that are gone."""
+    if not isinstance(ids, list) or len(ids) > MOST_ROWS or not all(isinstance(i, int | str) for i in ids):
+        raise UsageError(f"ids: not a list of at most {MOST_ROWS} ids")
+    wanted = set(ids)
+    found = {name: row for row in rows if (name := identity(row)) in wanted}
+    return [found[name] for name in ids if name in found]
 
 
 def _whole(params: dict[str, Any], name: str, default: int) -> int:

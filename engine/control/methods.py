@@ -76,9 +76,10 @@ METHODS = {
     "query": Method(
         False,
         "{store: calls|streams, task?, filter?: str, sort?: column, descending?: bool, anchor?: id, "
-        "offset?: int, count: int}",
+        "offset?: int, count: int, ids?: [id]}",
         "{total, matched, offset, version, rows: [ROW]}",
-        "A window of a store. With anchor the window begins `offset` rows from that row (offset may be negative).",
+        "A window of a store. With anchor the window begins `offset` rows from that row (offset may be negative). "
+        "With ids the rows are those, in that order, matching or not; those that are gone are left out.",
     ),
     "call": Method(
         False,

@@ -35,7 +35,9 @@ class CallsScreen(TableScreen):
         if sip is None:
             return None
         # Calls that go on get longer although the store does not change.
-        return sip["version"] if self.model.file or not sip["active"] else None
+        media = snapshot.get("media")
+        seen = (sip["version"], media["version"] if media else 0)
+        return seen if self.model.file or not sip["active"] else None
 
     def empty_lines(self) -> list[Line]:
         return waiting_lines(self.model.snapshot, self.glyphs.warning)

@@ -155,6 +155,8 @@ def call_columns(glyphs: Glyphs) -> list[Column]:
 def _secs(value: float | None) -> str:
     if value is None:
         return fmt.UNKNOWN
+    if value < 0.1:
+        return f"{value:.3f}"
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
@@ -198,14 +200,14 @@ def stream_columns(glyphs: Glyphs) -> list[Column]:
                about="share of packets that never came"),
         Column("mean_jitter_ms", "jitter ms", 9, _jitter(g, "mean_jitter_ms"), ">", descending=True,
                about="mean jitter (RFC 3550)"),
-        Column("max_jitter_ms", "max ms", 8, _jitter(g, "max_jitter_ms"), ">", density=120, descending=True,
+        Column("max_jitter_ms", "max ms", 8, _jitter(g, "max_jitter_ms"), ">", density=130, descending=True,
                about="largest jitter (RFC 3550)"),
-        Column("max_delta_ms", "Δ max ms", 9, _made("max_delta_ms", fmt.milliseconds), ">", density=100,
+        Column("max_delta_ms", "Δ max ms", 9, _made("max_delta_ms", fmt.milliseconds), ">", density=110,
                descending=True, about="longest time between two packets"),
         Column("duration_s", "dur", 7, _made("duration_s", fmt.duration), ">", density=100, descending=True,
                about="from the first to the last packet"),
-        Column("found_by", "found by", 8, found, density=110, about="SDP, or a cautious guess without SDP"),
-        Column("call_id", "call", 16, _text("call_id", g), flex=1, density=140, about="Call-ID"),
+        Column("found_by", "found by", 8, found, density=120, about="SDP, or a cautious guess without SDP"),
+        Column("call_id", "call", 16, _text("call_id", g), flex=1, density=144, about="Call-ID"),
         Column("out_of_order", "order", 6, _made("out_of_order", fmt.count), ">", density=160,
                descending=True, about="packets out of order"),
         Column("duplicates", "dup", 5, _made("duplicates", fmt.count), ">", density=160, descending=True,

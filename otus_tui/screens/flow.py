@@ -13,7 +13,7 @@ from otus_tui.screens.cells import state_cell
 from otus_tui.screens.dialogs import AskText
 from otus_tui.screens.frame import FrameScreen
 from otus_tui.widgets.frame import StatusLine
-from otus_tui.widgets.ink import Line, plain
+from otus_tui.widgets.ink import Line, plain, width_of
 from otus_tui.widgets.ladder import (
     COLOUR_MODES,
     HOST_MODES,
@@ -22,6 +22,7 @@ from otus_tui.widgets.ladder import (
     Item,
     Ladder,
     LadderHead,
+    Options,
     join_endpoint,
 )
 from otus_tui.widgets.prompt import Prompt
@@ -137,37 +138,14 @@ class FlowScreen(FrameScreen):
 
     def _title(self) -> None:
         row, g = self.call_row, self.glyphs
-        right: Line = []
+        status = self.query_one(StatusLine)
         if self.gone:
-            right = [(f"{g.warning} {fmt.clean(self.gone)}", "warning")]
-        if not row:
-            self.query_one(StatusLine).set([], right)
+            status.set([(f"{g.warning} {fmt.clean(self.gone)}", "warning")])
             return
-        options = self.ladder.flow.options
-        state, role = state_cell(row, g)
-        line: Line = [(fmt.fit(self._clean(row["call_id"]), 36).rstrip(), "title"), ("  ", "")]
-        line += [(state.strip(), role)]
-        if row["duration_s"] is not None:
-            line.append((f" {fmt.duration(row['duration_s'])}", ""))
-        who = f"  {self._clean(row['from'])} {g.arrow} {self._clean(row['to'])}"
-        line.append((who, ""))
-        if row["pdd_s"] is not None:
-            line.append((f"  PDD {g.ink(fmt.seconds(row['pdd_s']))}", "dim"))
-        if row["lost_pct"] is not None:
-            line.append((f"  loss {fmt.percent(row['lost_pct'])} %", "dim"))
-        if not right:
-            shown = [f"times {options.times}", f"SDP {options.sdp}"]
-            if options.only_sdp:
-                shown.append("only SDP")
-            if options.only_media:
-                shown.append("only media")
-            elif not options.media:
-                shown.append("no media")
-            right = [("  ".join(shown), "dim")]
-        self.query_one(StatusLine).set(line, right)
-
-    def _clean(self, value: object) -> str:
-        return fmt.clean(str(value if value is not None else ""), self.glyphs.ascii_only) or fmt.UNKNOWN
+        if row:
+            line = title_line(row, g, self.app.size.width - 2)
+            right: Line = [(options_words(self.ladder.flow.options), "dim")]
+            status.set(line, right)
 
     # --- the panel
 
@@ -398,22 +376,62 @@ class FlowScreen(FrameScreen):
             self.notify(f"saved to {path}", markup=False)
 
 
+def title_line(row: dict[str, Any], glyphs: Glyphs, width: int) -> Line:
+    """The call in one line: who, in which state, how long, how good; whole words as far as there is room."""
+
+    def clean(value: object) -> str:
+        return fmt.clean(str(value if value is not None else ""), glyphs.ascii_only) or fmt.UNKNOWN
+
+    state, role = state_cell(row, glyphs)
+    length = f" {fmt.duration(row['duration_s'])}" if row["duration_s"] is not None else ""
+    pieces: list[Line] = [
+        [(fmt.fit(clean(row["call_id"]), min(36, len(clean(row["call_id"])))), "title")],
+        [(state.strip(), role), (length, "")],
+    ]
+    if row["evidence"]:
+        pieces.append([(f"{glyphs.warning} {row['evidence']} sent back by ICMP errors", "warning")])
+    if row["malformed"]:
+        pieces.append([(f"{glyphs.warning} {row['malformed']} malformed", "warning")])
+    pieces.append([(f"{clean(row['from'])} {glyphs.arrow} {clean(row['to'])}", "")])
+    if row["pdd_s"] is not None:
+        pieces.append([(f"PDD {fmt.seconds(row['pdd_s'])}", "dim")])
+    if row["lost_pct"] is not None:
+        pieces.append([(f"loss {fmt.percent(row['lost_pct'])} %", "dim")])
+    if row["reason"]:
+        pieces.append([(clean(row["reason"]), "dim")])
+    line: Line = []
+    for piece in pieces:
+        if line and width_of(line) + 2 + width_of(piece) > width:
+            continue
+        line += [*([("  ", "")] if line else []), *piece]
+    return line
+
+
+def options_words(options: Options) -> str:
+    """How the ladder is drawn, for the end of the title."""
+    shown = [f"times {options.times}", f"SDP {options.sdp}"]
+    if options.only_sdp:
+        shown.append("only SDP")
+    if options.only_media:
+        shown.append("only media")
+    elif not options.media:
+        shown.append("no media")
+    return "  ".join(shown)
+
+
 def answer_lines(
     answer: dict[str, Any], message: dict[str, Any], glyphs: Glyphs, colours: bool = True
 ) -> list[Line]:
     """A message with a line of its facts above, and what is wrong with it."""
-    head = f"{fmt.clock(message['time_ns'], 6)}  {message['src']} {glyphs.arrow} {message['dst']}"
-    facts: Line = [(fmt.clean(head, False) if not glyphs.ascii_only else fmt.clean(head, True), "dim")]
-    extra = []
+    ends = f"{message['src']} {glyphs.arrow} {message['dst']}"
+    extra = [fmt.clock(message["time_ns"], 6)]
     if message.get("frame") is not None:
         extra.append(f"frame {message['frame']:,}")
     if message.get("length") is not None:
         extra.append(f"{message['length']:,} octets")
     if message.get("retransmission"):
         extra.append("retransmission")
-    lines: list[Line] = [facts]
-    if extra:
-        lines.append([("  ".join(extra), "dim")])
+    lines: list[Line] = [[(fmt.clean(ends), "dim")], [("  ".join(extra), "dim")]]
     wrong = answer.get("error") or message.get("error")
     if wrong:
         lines.append([(f"{glyphs.warning} {fmt.clean(str(wrong), glyphs.ascii_only)}", "warning")])

@@ -73,14 +73,13 @@ def _calls(model: Model, glyphs: Glyphs) -> Block:
     sip = model.snapshot.get("sip")
     if not sip:
         return Block("Calls", [Fact("now", fmt.UNKNOWN, "dim", ("calls", ""))])
-    now = fmt.count(sip["active"])
-    new = model.history.rate("calls")
-    if not model.file and new is not None:
-        now += f"   {fmt.rate(new)}/s new"
+    going_on = "state == call_setup or state == ringing or state == in_call"
     facts = [
-        Fact("now", now, "", ("calls", "state == call_setup or state == ringing or state == in_call")),
+        Fact("now", fmt.count(sip["active"]), "", ("calls", going_on)),
         Fact("in the list", fmt.count(sip["calls"]), "", ("calls", "")),
     ]
+    if not model.file:
+        facts.insert(1, Fact("new", f"{fmt.rate(model.history.rate('calls'))}/s", "", ("calls", "")))
     for state, word in STATES:
         number = sip["by_state"].get(state, 0)
         if number or state in ALWAYS:
@@ -318,7 +317,6 @@ class OverviewScreen(FrameScreen):
         charts.display = not self.model.file and size.height >= 18
         # One chart where there is no width for two.
         list(self.query(Chart))[1].display = size.width >= 72
-        charts.styles.height = 5 if size.height < 30 else 9
 
     def update_body(self, snapshot: Snapshot) -> None:
         self.query_one(Facts).set_blocks(blocks(self.model, self.glyphs, self._worst))

@@ -27,6 +27,38 @@ if TYPE_CHECKING:
 Span = tuple[str, str]
 Line = list[Span]
 
+ROLES = (
+    "text",
+    "dim",
+    "title",
+    "rule",
+    "key",
+    "accent",
+    "good",
+    "warning",
+    "error",
+    "head",
+    "sorted",
+    "cursor",
+    "blurred",
+    "mark",
+    "find",
+    "request",
+    "register",
+    "presence",
+    "provisional",
+    "success",
+    "redirect",
+    "failure",
+    "media",
+    "header",
+    "quote",
+    "sdp",
+    "bar",
+    "current",
+    "banner",
+)
+"""Roles that every theme gives a colour."""
 BOLD = {"title", "key", "sorted", "cursor", "current"}
 ATTRIBUTES = {
     "cursor": "reverse",

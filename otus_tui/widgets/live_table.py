@@ -28,6 +28,8 @@ Fetch = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 MARGIN = 60
 """Rows asked for beyond the page, so that scrolling finds them there."""
+NOTHING, VALUES, WINDOW = range(3)
+"""What is to be asked for: the values of the rows in sight, or which rows are in sight."""
 MARK_WIDTH = 2
 
 
@@ -102,13 +104,16 @@ class LiveTable(RowsView):
         self.rows: dict[int, Row] = {}
         self.total = 0
         self.matched = 0
-        self.version: Any = None
+        self._seen_version: Any = None
         self.selected: Any = None
         """Id of the row under the cursor."""
         self.loaded = False
         self._left_at = 0
         self._anchor_index = 0
-        self._dirty = False
+        self._matched_now = 0
+        self._gone: set[Any] = set()
+        self._margin = MARGIN
+        self._wanted = NOTHING
         self._asking = False
         self._own_scroll = False
         self._layout: list[tuple[Column, int]] = []
@@ -135,11 +140,12 @@ class LiveTable(RowsView):
         row = self.rows.get(index)
         if row is None:
             return [("  " + fmt.UNKNOWN, "dim")]
+        gone = row["id"] in self._gone
         spans: Line = [(f"{self.glyphs.mark} " if row["id"] in self.marks else "  ", "mark")]
         ellipsis = self.glyphs.ellipsis
         for column, width in self.columns():
             text, role = column.cell(row)
-            spans.append((fmt.fit(text, width, column.align, ellipsis), role))
+            spans.append((fmt.fit(text, width, column.align, ellipsis), "rule" if gone else role))
             spans.append((" ", ""))
         return spans
 
@@ -166,7 +172,7 @@ class LiveTable(RowsView):
     @property
     def new_rows(self) -> int:
         """Rows that came since the table stopped following."""
-        return 0 if self.following else max(0, self.matched - self._left_at)
+        return 0 if self.following else max(0, self._matched_now - self._left_at)
 
     def current(self) -> Row | None:
         """The row under the cursor as it was last seen."""
@@ -178,15 +184,15 @@ class LiveTable(RowsView):
         params: dict[str, Any] = {"sort": self.sort_key, "descending": self.descending}
         if self.filter:
             params["filter"] = self.filter
-        params["count"] = page + 2 * MARGIN
+        params["count"] = page + 2 * self._margin
         top = self.scroll_offset.y
         if self.following and self.edge == "top" and top == 0:
             params["offset"] = 0
         elif self.following and self.edge == "bottom":
-            params["offset"] = max(0, self.matched - page - MARGIN)
+            params["offset"] = max(0, self.matched - page - self._margin)
         else:
             anchor = self._anchor(top, page)
-            first = max(0, top - MARGIN)
+            first = max(0, top - self._margin)
             if anchor is None:
                 params["offset"] = first
             else:
@@ -206,28 +212,60 @@ class LiveTable(RowsView):
                 return index, self.rows[index]
         return None
 
-    def want(self) -> None:
+    def want(self, what: int = WINDOW) -> None:
         """Ask for the rows in sight, as soon as the last answer is there."""
-        self._dirty = True
+        self._wanted = max(self._wanted, what)
         if not self._asking and self.is_mounted:
             self._asking = True
             self.run_worker(self._ask(), group=f"ask-{self.id}", exit_on_error=False)
 
     async def _ask(self) -> None:
         try:
-            while self._dirty:
-                self._dirty = False
-                params = self.request()
+            while self._wanted:
+                values = self._wanted == VALUES
+                self._wanted = NOTHING
+                params = self._values_request() if values else self.request()
                 stamp = (self.sort_key, self.descending, self.filter)
                 try:
                     answer = await self._window(params)
                 except Exception as error:
                     self.post_message(self.Refused(self, error))
                     continue
-                if stamp == (self.sort_key, self.descending, self.filter):
+                if stamp != (self.sort_key, self.descending, self.filter):
+                    continue
+                if values:
+                    self._take_values(params["ids"], answer)
+                else:
                     self.take(params, answer)
         finally:
             self._asking = False
+
+    def _values_request(self) -> dict[str, Any]:
+        """The query for the rows in sight as they stand, whatever their order would be now."""
+        top = self.scroll_offset.y
+        ids = [self.rows[i]["id"] for i in range(top, top + self.page) if i in self.rows]
+        params: dict[str, Any] = {
+            "sort": self.sort_key,
+            "descending": self.descending,
+            "ids": ids,
+            "count": 0,
+        }
+        if self.filter:
+            params["filter"] = self.filter
+        return params
+
+    def _take_values(self, ids: list[Any], answer: dict[str, Any]) -> None:
+        fresh = {row["id"]: row for row in answer["rows"]}
+        self._gone = {name for name in ids if name not in fresh}
+        for index, row in self.rows.items():
+            if row["id"] in fresh:
+                self.rows[index] = fresh[row["id"]]
+                if row["id"] in self.marks:
+                    self.marks[row["id"]] = fresh[row["id"]]
+        self.total = answer["total"]
+        self._matched_now = answer["matched"]
+        self.refresh()
+        self.post_message(self.Loaded(self))
 
     async def _window(self, params: dict[str, Any]) -> dict[str, Any]:
         try:
@@ -237,7 +275,7 @@ class LiveTable(RowsView):
                 raise
             # The row may be gone: go on by number.
             del params["anchor"]
-            params["offset"] = max(0, self.scroll_offset.y - MARGIN)
+            params["offset"] = max(0, self.scroll_offset.y - self._margin)
             return await self.fetch(params)
 
     def take(self, params: dict[str, Any], answer: dict[str, Any]) -> None:
@@ -245,7 +283,9 @@ class LiveTable(RowsView):
         offset = answer["offset"]
         was_cursor, top = self.cursor, self.scroll_offset.y
         self.rows = {offset + i: row for i, row in enumerate(answer["rows"])}
-        self.total, self.matched, self.version = answer["total"], answer["matched"], answer.get("version")
+        self.total, self.matched = answer["total"], answer["matched"]
+        self._matched_now = self.matched
+        self._gone.clear()
         first_time = not self.loaded
         self.loaded = True
         shift = 0
@@ -281,8 +321,12 @@ class LiveTable(RowsView):
                 self.marks[found["id"]] = found
             if found["id"] == self.selected and index != self.cursor and not self.following:
                 self.set_reactive(RowsView.cursor, index)
-        if not self._covers():
-            self._dirty = True
+        if self._covers():
+            self._margin = MARGIN
+        elif self._margin:
+            # An answer has a limit of octets: rows that are very long come in smaller windows.
+            self._margin //= 4
+            self._wanted = WINDOW
         self.post_message(self.Loaded(self))
         self.post_message(self.Moved(self, self.cursor))
 
@@ -295,8 +339,13 @@ class LiveTable(RowsView):
 
     def tick(self, version: Any) -> None:
         """A snapshot came: ask again unless paused, or nothing changed."""
-        if not self.paused and (version is None or version != self.version or not self.loaded):
-            self.want()
+        if self.paused or (version is not None and version == self._seen_version and self.loaded):
+            return
+        self._seen_version = version
+        # In the order of arrival nothing but the cursor's line has to be kept; in any other order rows would
+        # change places under the cursor.
+        frozen = self.loaded and not self.following and self.sort_key != self.arrival and self._covers()
+        self.want(VALUES if frozen else WINDOW)
 
     def restart(self) -> None:
         """Filter or order changed: from the edge again."""

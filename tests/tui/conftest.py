@@ -65,7 +65,7 @@ class Desk:
             await asyncio.sleep(0.01)
             busy = [w for w in self.app.workers if w.group != "reconnect" and not w.is_finished]
             quiet = 0 if busy else quiet + 1
-            if quiet >= 5:
+            if quiet >= 3:
                 return
 
     async def tick(self, seconds: float = 1.0) -> None:

@@ -292,6 +292,16 @@ class ScriptedEngine:
             if place is None:
                 raise RpcError(ERROR_REFUSED, "the row is gone")
             start += place
+        if "ids" in params:
+            found = {row["id"]: row for row in rows}
+            named = [found[i] for i in params["ids"] if i in found]
+            return {
+                "total": len(rows),
+                "matched": len(matched),
+                "offset": 0,
+                "version": self.version,
+                "rows": named,
+            }
         start = max(0, min(start, len(matched)))
         return {
             "total": len(rows),

@@ -310,6 +310,18 @@ def test_anchor_holds_while_rows_come() -> None:
         calls.answer("query", {"anchor": 5, "count": 1})
 
 
+def test_rows_by_their_ids() -> None:
+    calls = filled(60)
+    ids = [row["id"] for row in calls.answer("query", {"count": 9, "offset": 20})["rows"]]
+    wanted = [ids[4], ids[0], 7, ids[8]]
+    answer = calls.answer("query", {"ids": wanted, "filter": "state == failed", "count": 0})
+    assert [row["id"] for row in answer["rows"]] == [ids[4], ids[0], ids[8]]
+    assert (answer["total"], answer["matched"]) == (60, 12)
+    for wrong in ("x", [1.5], [None], list(range(1001))):
+        with pytest.raises(UsageError, match="ids"):
+            calls.answer("query", {"ids": wrong})
+
+
 def test_ladder_of_a_call() -> None:
     calls = Calls({"message_bytes": 1 << 20}, "packet")
     proxy = "10.0.0.8:5060"

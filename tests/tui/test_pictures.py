@@ -1,0 +1,55 @@
+"""A few pictures of whole screens, with a frozen clock; what they must say is tested elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otus_tui.app import OtusApp
+from otus_tui.client import Client
+from otus_tui.settings import Settings
+from tests.tui.scripted_engine import NOW_NS, ScriptedEngine
+
+Compare = Callable[..., bool]
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "keys", "theme"),
+    [
+        ("calls", (80, 24), ("2",), "otus-dark"),
+        ("flow", (160, 50), ("2", "end", "enter"), "otus-light"),
+        ("message", (80, 24), ("2", "end", "enter", "enter"), "otus-contrast"),
+    ],
+)
+def test_picture(
+    snap_compare: Compare,
+    socket_path: str,
+    tmp_path: Path,
+    name: str,
+    size: tuple[int, int],
+    keys: tuple[str, ...],
+    theme: str,
+) -> None:
+    settings = Settings(theme=theme, path=tmp_path / "screens.json")
+    app = OtusApp(path=socket_path, settings=settings, clock=lambda: NOW_NS, ascii_only=False)
+    engine = ScriptedEngine(socket_path)
+
+    async def look(pilot: Any) -> None:
+        await engine.start()
+        client = await Client.connect(socket_path)
+        await app._take_client(client)
+        for _ in range(2):
+            await engine.notify(1.0)
+            await pilot.pause(0.1)
+        for key in keys:
+            await pilot.press(key)
+            await pilot.pause(0.2)
+        await asyncio.sleep(0.1)
+        await client.close()
+        await engine.stop()
+
+    assert snap_compare(app, terminal_size=size, run_before=look)
