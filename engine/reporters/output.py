@@ -12,9 +12,11 @@ from engine.shm import records
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from engine.packet import FiveTuple, NetworkMeta
     from engine.shm.records import PacketHeader, SipRecord
 
 RTCP_TYPES = {200: "SR", 201: "RR", 202: "SDES", 203: "BYE", 204: "APP", 205: "RTPFB", 206: "PSFB", 207: "XR"}
+MOST_KNOWN = 4096
 _RTCP = struct.Struct("!BBHI")
 _SIP_FIELDS = {
     "call_id": "call_id",
@@ -39,6 +41,7 @@ class OutputMaker:
     def __init__(self, task: str, labels: Mapping[str, str], flows: int | None = None) -> None:
         self.task = task
         self.static = dict(labels)
+        self._known: dict[tuple[Any, ...], tuple[FiveTuple, NetworkMeta]] = {}
         self._flow_labels: Callable[[int, int, int], Any] | None = None
         if flows is not None:
             self._flow_labels = importlib.import_module("engine.shm.flows").FlowTable.open(flows).labels
@@ -57,9 +60,14 @@ class OutputMaker:
             return None
 
     def _packet(self, header: PacketHeader, timestamp: int, protocol: str) -> OutputPacket:
-        return OutputPacket(
-            timestamp, protocol, header.flow_id(), header.network(), self.task, dict(self.static)
-        )
+        # Packets of one flow differ in few fields of their header: the rest is made once.
+        key = (*header[:14], header.copies, header.outer_src, header.outer_dst)
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            known = self._known[key] = (header.flow_id(), header.network())
+        return OutputPacket(timestamp, protocol, *known, self.task, dict(self.static))
 
     def _flow(self, header: PacketHeader, payload_type: int) -> dict[str, str]:
         """`call-id` and `codec` of the flow, where signalling named them."""
