@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 
-from engine.packet import address_text
+from engine import packet
 
 POINT, COLON = b".:"
 MAPPED = 0xFFFF0000
@@ -140,4 +140,4 @@ def address_text(word0: int, word1: int) -> str | None:
     """The address in two words as text; None for the unspecified one."""
     if word0 == 0 and word1 in (0, MAPPED):
         return None
-    return address_text(word0.to_bytes(8, "little") + word1.to_bytes(8, "little"))
+    return packet.address_text(word0.to_bytes(8, "little") + word1.to_bytes(8, "little"))
