@@ -1,0 +1,71 @@
+"""A real call between two hosts: in the call list at once, and every packet a line with its labels."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.live.engines import lines_of, own_engine, wait_for
+from tests.live.hosts import CALLEE, CALLER, two_hosts
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PACKETS = 50
+
+
+@pytest.mark.parametrize("interface", ["otus0", "any"])
+def test_call_with_media(tmp_path: Path, interface: str) -> None:
+    path = tmp_path / "packets.jsonl"
+    with two_hosts() as hosts, own_engine(tmp_path) as engine:
+        engine.start(prefix=["ip", "netns", "exec", hosts.caller])
+        engine.create(
+            capture={
+                "driver": "af_packet_v3",
+                "interface": interface,
+                "workers": 2,
+                "config": {"ring_mb": 4},
+            },
+            filter={},
+            reporter={"type": "file", "config": {"path": str(path)}},
+        )
+        hosts.answer(PACKETS)
+        time.sleep(0.3)
+        begun = time.monotonic()
+        caller = hosts.call(calls=1, packets=PACKETS)
+        wait_for(lambda: engine.call("query", store="calls", count=10)["total"], 2.0)
+        assert time.monotonic() - begun < 2.0
+        assert caller.wait(20) == 0
+        row = wait_for(lambda: _completed(engine.call("query", store="calls", count=10)["rows"]))
+        assert row["src"] == f"{CALLER}:5060"
+        assert row["dst"] == f"{CALLEE}:5060"
+        assert row["streams"] == 2
+        streams = engine.call("query", store="streams", count=10)["rows"]
+        assert {stream["codec"] for stream in streams} == {"PCMU"}
+        assert {stream["packets"] for stream in streams} == {PACKETS}
+        assert {stream["lost"] for stream in streams} == {0}
+        assert {stream["call_id"] for stream in streams} == {row["call_id"]}
+        ladder = engine.call("call", id=row["id"])
+        assert [one["method"] for one in ladder["messages"] if one["status"] is None] == [
+            "INVITE",
+            "ACK",
+            "BYE",
+        ]
+        books = engine.call("stop_task", task_id="test")["books"]
+    assert books["even"], books
+    lines = lines_of(path)
+    kinds = Counter(line["protocol"] for line in lines)
+    assert kinds["rtp"] == 2 * PACKETS, kinds
+    assert kinds["sip"] == 6
+    for line in lines:
+        if line["protocol"] == "rtp":
+            assert line["labels"]["call-id"] == row["call_id"]
+            assert line["labels"]["codec"] == "PCMU"
+            assert line["labels"]["rtp.pt"] == "0"
+
+
+def _completed(rows: list[dict[str, object]]) -> dict[str, object] | None:
+    return rows[0] if rows and rows[0]["state"] == "completed" else None
