@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 from engine.packet import DictPayload, OutputPacket
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 RTCP_TYPES = {200: "SR", 201: "RR", 202: "SDES", 203: "BYE", 204: "APP", 205: "RTPFB", 206: "PSFB", 207: "XR"}
 MOST_KNOWN = 4096
+LABELS_AGE = 1.0
 _RTCP = struct.Struct("!BBHI")
 _SIP_FIELDS = {
     "call_id": "call_id",
@@ -42,6 +44,7 @@ class OutputMaker:
         self.task = task
         self.static = dict(labels)
         self._known: dict[tuple[Any, ...], tuple[FiveTuple, NetworkMeta]] = {}
+        self._flows: dict[tuple[int, int, int], tuple[float, dict[str, str]]] = {}
         self._flow_labels: Callable[[int, int, int], Any] | None = None
         if flows is not None:
             self._flow_labels = importlib.import_module("engine.shm.flows").FlowTable.open(flows).labels
@@ -73,10 +76,15 @@ class OutputMaker:
         """`call-id` and `codec` of the flow, where signalling named them."""
         if self._flow_labels is None or header.flow_slot == records.NO_SLOT:
             return {}
-        found = self._flow_labels(header.flow_slot, header.flow_generation, payload_type)
-        if found is None:
-            return {}
-        return {key: value for key, value in zip(("call-id", "codec"), found, strict=True) if value}
+        key = (header.flow_slot, header.flow_generation, payload_type)
+        now = time.monotonic()
+        known = self._flows.get(key)
+        if known is None or known[0] < now:
+            if len(self._flows) >= MOST_KNOWN:
+                self._flows.clear()
+            # A re-INVITE may change them; for the packets of the next second they are good enough.
+            known = self._flows[key] = (now + LABELS_AGE, self._flow_labels(*key) or {})
+        return known[1]
 
     def _sip(self, timestamp: int, body: bytes) -> OutputPacket:
         record = records.sip_record(body)
