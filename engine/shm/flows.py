@@ -172,10 +172,9 @@ class FlowTable(SlotTable):
             sender = -1
         if receiver < 0 and sender < 0:
             return -1
-        slot = self.claim(tag, now)
-        if slot < 0:
-            return -1
-        self.begin(slot, FIVE_TUPLE_KIND, ports, src0, src1, dst0, dst1, domain)
+        slot = self.enter(tag, FIVE_TUPLE_KIND, ports, src0, src1, dst0, dst1, domain, now)
+        if slot < 0 or not self.fresh:
+            return slot
         epoch = self.words[EPOCHS + (dst_tag & 2047)] + self.words[EPOCHS + (src_tag & 2047)]
         epoch = ((epoch & MASK32) << 32) | ((dst_tag & 2047) << 16) | (src_tag & 2047)
         self.words[self.first + (slot << 6) + EPOCH] = epoch
@@ -209,10 +208,9 @@ class FlowTable(SlotTable):
         slot = self.probe(tag, ports, src0, src1, dst0, dst1, domain)
         if slot >= 0:
             return slot
-        slot = self.claim(tag, now)
-        if slot < 0:
-            return -1
-        self.begin(slot, FIVE_TUPLE_KIND, ports, src0, src1, dst0, dst1, domain)
+        slot = self.enter(tag, FIVE_TUPLE_KIND, ports, src0, src1, dst0, dst1, domain, now)
+        if slot < 0 or not self.fresh:
+            return slot
         word = self.first + (slot << 6)
         dst_tag = self.hash(dst0, dst1, dport | (protocol << 32) | SIDE_MARK, domain, 0, 0) & 2047
         src_tag = self.hash(src0, src1, sport | (protocol << 32) | SIDE_MARK, domain, 0, 0) & 2047
@@ -372,10 +370,11 @@ class FlowTable(SlotTable):
             if not self.lock(slot):
                 return 2
         else:
-            slot = self.claim(tag, now)
+            slot = self.enter(tag, SIDE_KIND, ports, address0, address1, 0, 0, domain, now)
             if slot < 0:
                 return 2
-            self.begin(slot, SIDE_KIND, ports, address0, address1, 0, 0, domain)
+            if not self.fresh:
+                return 1
             word = self.first + (slot << 6)
         for index in range(16):
             self.words[word + CALL + index] = self.call[index]

@@ -41,6 +41,7 @@ cdef class SlotTable:
     cdef readonly Py_ssize_t first
     cdef Py_ssize_t cursor
     cdef readonly unsigned long long generation
+    cdef bint fresh
 
     @cython.locals(
         v0=cython.ulonglong, v1=cython.ulonglong, v2=cython.ulonglong, v3=cython.ulonglong, m=cython.ulonglong,
@@ -50,7 +51,7 @@ cdef class SlotTable:
         unsigned long long e, unsigned long long f) except? 0x5a5a5a5a5a5a5a5a
     @cython.locals(
         index=Py_ssize_t, _=Py_ssize_t, word=Py_ssize_t, found=cython.ulonglong, state=cython.ulonglong,
-        _spin=Py_ssize_t)
+        spin=Py_ssize_t)
     cdef Py_ssize_t probe(
         self, unsigned long long tag, unsigned long long ports, unsigned long long src0, unsigned long long src1,
         unsigned long long dst0, unsigned long long dst1, unsigned long long domain) except -2
@@ -58,11 +59,17 @@ cdef class SlotTable:
     cdef bint expired(self, Py_ssize_t slot, unsigned long long now) except -1
     @cython.locals(index=Py_ssize_t, _=Py_ssize_t, found=cython.ulonglong, turn=Py_ssize_t)
     cdef Py_ssize_t claim(self, unsigned long long tag, unsigned long long now) except -2
+    @cython.locals(slot=Py_ssize_t, other=Py_ssize_t)
+    cdef Py_ssize_t enter(
+        self, unsigned long long tag, unsigned long long kind, unsigned long long ports, unsigned long long a0,
+        unsigned long long a1, unsigned long long b0, unsigned long long b1, unsigned long long domain,
+        unsigned long long now) except -2
     @cython.locals(word=Py_ssize_t, state=cython.ulonglong, generation=cython.ulonglong, index=Py_ssize_t)
     cdef int begin(
         self, Py_ssize_t slot, unsigned long long kind, unsigned long long ports, unsigned long long a0,
         unsigned long long a1, unsigned long long b0, unsigned long long b1, unsigned long long domain) except -1
-    @cython.locals(word=Py_ssize_t, other=Py_ssize_t)
+    @cython.locals(
+        word=Py_ssize_t, other=Py_ssize_t, index=Py_ssize_t, _=Py_ssize_t, _spin=Py_ssize_t, found=cython.ulonglong)
     cdef Py_ssize_t publish(self, Py_ssize_t slot, unsigned long long tag) except -2
     @cython.locals(word=Py_ssize_t, _=Py_ssize_t, state=cython.ulonglong)
     cdef bint lock(self, Py_ssize_t slot) except -1

@@ -33,6 +33,8 @@ PROBES = 32
 SPINS = 1000
 """How often a lock is tried before the change is given up: the holder may have been killed."""
 EMPTY, REMOVED, CLAIMED = 0, 1, 0x10000
+REMOVED_TAG = REMOVED
+"""The same, visible from Python where this module is compiled."""
 TOP = 0x8000000000000000
 MASK64 = 0xFFFFFFFFFFFFFFFF
 MASK32 = 0xFFFFFFFF
@@ -66,6 +68,7 @@ class SlotTable:
         self.writer = writer
         self.cursor = 0
         self.generation = 0
+        self.fresh = False
 
     def hash(self, a: int, b: int, c: int, d: int, e: int, f: int) -> int:
         """SipHash-1-3 of six words, with the top bit set."""
@@ -116,9 +119,10 @@ class SlotTable:
                 return -1
             if found == tag:
                 word = self.first + (index << 6)
-                for _spin in range(SPINS):
+                for spin in range(SPINS):
                     state = atomics.load(self.words, word + LOCK)
-                    if state & 0xFFFF:
+                    # Keys do not change under a lock: behind a writer that was stopped in the middle, go on.
+                    if state & 0xFFFF and spin < SPINS - 1:
                         continue
                     if (
                         self.words[word + PORTS] != ports
@@ -132,7 +136,7 @@ class SlotTable:
                         break
                     self.look(word)
                     atomics.fence()
-                    if atomics.peek(self.words, word + LOCK) == state:
+                    if atomics.peek(self.words, word + LOCK) == state or spin == SPINS - 1:
                         return index
             index = (index + 1) & self.mask
         return -1
@@ -163,8 +167,28 @@ class SlotTable:
                 index = (index + 1) & self.mask
         return -1
 
+    def enter(
+        self, tag: int, kind: int, ports: int, a0: int, a1: int, b0: int, b1: int, domain: int, now: int
+    ) -> int:
+        """A cleared slot with this key, locked; fill it, unlock() and publish(). -1: there is no room.
+
+        Where another worker has entered the key meanwhile it is that one's slot, and `fresh` is False.
+        """
+        slot = self.claim(tag, now)
+        if slot < 0:
+            return -1
+        other = self.probe(tag, ports, a0, a1, b0, b1, domain)
+        if other >= 0:
+            atomics.store(self.words, self.tags + slot, REMOVED)
+            atomics.add(self.words, USED, MASK64)
+            self.fresh = False
+            return other
+        self.fresh = True
+        self.begin(slot, kind, ports, a0, a1, b0, b1, domain)
+        return slot
+
     def begin(self, slot: int, kind: int, ports: int, a0: int, a1: int, b0: int, b1: int, domain: int) -> int:
-        """Lock a claimed slot, clear it and write its key; then unlock() and publish()."""
+        """Lock a claimed slot, clear it and write its key."""
         word = self.first + (slot << 6)
         state = self.words[word + LOCK] & ~0xFFFF & MASK64
         atomics.store(self.words, word + LOCK, state | (self.writer + 1))
@@ -185,6 +209,16 @@ class SlotTable:
         """Let an entry be found; its slot, or that of another worker which was first with the same key."""
         atomics.swap(self.words, self.tags + slot, CLAIMED + self.writer, tag)
         atomics.add(self.words, ADDED, 1)
+        # Of two workers with the same key the one whose slot is probed first stays: wait for what it writes.
+        index = tag & self.mask
+        for _ in range(PROBES):
+            if index == slot:
+                break
+            for _spin in range(SPINS):
+                found = atomics.load(self.words, self.tags + index)
+                if found < CLAIMED or found >= TOP:
+                    break
+            index = (index + 1) & self.mask
         word = self.first + (slot << 6)
         other = self.probe(
             tag,

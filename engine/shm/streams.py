@@ -119,20 +119,20 @@ class StreamTable(SlotTable):
 
     def find(self, flow_tag: int, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int) -> int:
         """The slot of a stream, or -1; `flow_tag` is FlowTable.tag after its find(). Sets `generation`."""
-        return self.probe(self.tag_of(flow_tag, ports >> 32), src0, src1, dst0, dst1, ports, domain)
+        return self.probe(self.tag_of(flow_tag, ports >> 32), ports, src0, src1, dst0, dst1, domain)
 
     def add(
         self, flow_tag: int, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int, now: int
     ) -> int:
         """Enter a stream; its slot, or -1 where the table is full there. Then label() and count()."""
         tag = self.tag_of(flow_tag, ports >> 32)
-        slot = self.claim(tag, now)
+        slot = self.enter(tag, 1, ports, src0, src1, dst0, dst1, domain, now)
         if slot < 0:
             return -1
-        self.begin(slot, 1, ports, src0, src1, dst0, dst1, domain)
-        self.words[self.first + (slot << 6) + LATEST] = now
-        self.unlock(slot)
-        slot = self.publish(slot, tag)
+        if self.fresh:
+            self.words[self.first + (slot << 6) + LATEST] = now
+            self.unlock(slot)
+            slot = self.publish(slot, tag)
         self.look(self.first + (slot << 6))
         return slot
 

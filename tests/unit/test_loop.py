@@ -169,6 +169,7 @@ def test_media_of_an_sdp(build: Build) -> None:
         1,
         1,
     )
+    assert road.streams.figures()["added"] == 2
     rows = {row["ssrc"]: row for row in road.streams.rows()}
     assert {row["call_id"] for row in rows.values()} == {"a@b"}
     assert (rows[0x1234]["packets"], rows[0x1234]["lost"], rows[0x1234]["codec"]) == (10, 0, "PCMA")
@@ -184,6 +185,15 @@ def test_media_of_an_sdp(build: Build) -> None:
     assert road.streams.read(record.stream_slot)["ssrc"] == 0x1234
     kinds = [kind for kind, _ in road.witnessed()]
     assert kinds == [records.SIP, records.RTCP]
+
+
+def test_streams_of_one_flow_take_turns(build: Build) -> None:
+    road = Road(build)
+    road.say(sip(body=sdp()))
+    for number in range(20):
+        road.udp(rtp(number // 2, 0x77 + (number & 1)), BOB, 5000, ALICE, 4000, gap_ms=10)
+    assert [(row["packets"], row["lost"]) for row in road.streams.rows()] == [(10, 0), (10, 0)]
+    assert road.streams.figures()["added"] == 2
 
 
 def test_without_a_send_ring_media_is_handled(build: Build) -> None:

@@ -75,6 +75,17 @@ def test_a_stream_without_loss(build: Build) -> None:
     assert row["duration_s"] == pytest.approx(1.98)
 
 
+def test_streams_are_found_by_their_whole_key(build: Build) -> None:
+    stream = Stream(build)
+    other = stream.add(PORTS + (1 << 32))
+    assert other != stream.slot
+    assert stream.table.find(99, *KEY, PORTS, 0) == stream.slot
+    assert stream.table.find(99, *KEY, PORTS + (1 << 32), 0) == other
+    assert stream.table.find(99, *KEY, PORTS + (2 << 32), 0) == -1
+    assert stream.table.find(99, *KEY, PORTS, 1) == -1
+    assert stream.table.figures()["added"] == 2
+
+
 def test_loss_disorder_and_duplicates_are_told_apart(build: Build) -> None:
     stream = Stream(build)
     stream.label()
