@@ -99,6 +99,7 @@ ACTIONS: tuple[Action, ...] = (
     Action("app", "quit_now", ("ctrl+q", "ctrl+c"), "leave", "Ask to leave, from any screen."),
     Action("app", "detach", ("d",), "detach", "Leave; the engine goes on (otus-tui attach comes back).", 98),
     Action("app", "settings", ("f8", "o"), "settings", "Choose the theme."),
+    Action("app", "aliases", ("a",), "aliases", "Names instead of addresses, or not."),
     *_screens(),
     # --- moving
     Action("move", "cursor_up", ("up", "k"), "up", "One line up."),

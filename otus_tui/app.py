@@ -93,7 +93,8 @@ class OtusApp(App[str]):
         clock: Callable[[], int] = time.time_ns,
         ascii_only: bool | None = None,
     ) -> None:
-        super().__init__()
+        # Textual's greys of NO_COLOR are colours too: the terminal's own ones and attributes are none.
+        super().__init__(ansi_color=True if "NO_COLOR" in os.environ else None)
         self.model = Model(clock)
         self.client = client
         self.path = path
@@ -103,6 +104,7 @@ class OtusApp(App[str]):
         self.settings = settings or Settings.load()
         self.glyphs = glyphs.choose(ascii_only)
         self.theme_titles: dict[str, str] = {}
+        self.aliases_on = bool(self.settings.aliases)
         self._inks: tuple[str, Inks] | None = None
 
     # --- set-up
@@ -119,7 +121,7 @@ class OtusApp(App[str]):
         theme = self.current_theme
         if self._inks is None or self._inks[0] != theme.name:
             variables = {**self.get_theme_variable_defaults(), **theme.variables}
-            self._inks = (theme.name, Inks(variables, theme.ansi))
+            self._inks = (theme.name, Inks(variables, theme.ansi or self.no_color))
         return self._inks[1]
 
     def on_mount(self) -> None:
@@ -330,8 +332,28 @@ class OtusApp(App[str]):
 
         open_settings(self)
 
+    def named(self, endpoint: str) -> str:
+        """An address (and port) under its alias, while aliases are shown."""
+        return self.settings.alias(endpoint) if self.aliases_on else endpoint
+
+    def action_aliases(self) -> None:
+        if not (self.settings.aliases or self.settings.borrowed):
+            where = self.settings.path or "the settings"
+            self.notify(
+                f'no alias: "aliases": {{"10.0.0.1": "proxy"}} in {where}, or alias lines in ~/.sngreprc',
+                severity="warning",
+                markup=False,
+            )
+            return
+        self.aliases_on = not self.aliases_on
+        for widget in self.screen.query("*"):
+            widget.refresh()
+
     def set_theme(self, name: str) -> None:
         """Use this theme from now on."""
+        if self.no_color:
+            self.notify("NO_COLOR is set: themes have no effect", severity="warning")
+            return
         self.theme = name
         self.set_class(self.current_theme.ansi, "-ansi")
         self.settings.theme = name

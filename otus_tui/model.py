@@ -113,12 +113,13 @@ def _at(samples: Iterable[Sample], name: str, times: list[float]) -> list[float 
         if not known or moment < known[0][0]:
             result.append(None)
             continue
-        when, value = known[i]
-        assert value is not None
+        when, number = known[i]
+        assert number is not None
+        value = float(number)
         if i + 1 < len(known):
             after, later = known[i + 1]
             assert later is not None
-            value = value + (later - value) * (moment - when) / (after - when)
+            value += (later - value) * (moment - when) / (after - when)
         result.append(value)
     return result
 
@@ -197,7 +198,7 @@ class Model:
     @property
     def node(self) -> str:
         engine = self.snapshot.get("engine")
-        return str((engine or {}).get("node") or self.hello.get("node") or "")
+        return str((engine["node"] if engine else "") or self.hello.get("node") or "")
 
     def ledger(self) -> Ledger:
         """Sums over the tasks that run, or over the newest one."""

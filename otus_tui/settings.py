@@ -18,6 +18,18 @@ def config_folder() -> Path:
     return Path(base) / "otus"
 
 
+def sngrep_aliases() -> dict[str, str]:
+    """The `alias` lines of sngrep's own file (`$SNGREPRC`, else `~/.sngreprc`), if there is one."""
+    path = os.environ.get("SNGREPRC") or os.path.join(os.path.expanduser("~"), ".sngreprc")
+    found: dict[str, str] = {}
+    with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        for line in file:
+            words = line.split()
+            if len(words) == 3 and words[0] == "alias":
+                found[words[1]] = words[2]
+    return found
+
+
 @dataclass
 class Settings:
     """The settings; a file that cannot be read gives the defaults and a problem to show."""
@@ -28,14 +40,26 @@ class Settings:
     """Action id -> keys, comma between: {"table.filter": "slash,f3"}."""
     aliases: dict[str, str] = field(default_factory=dict)
     """Address, or address:port -> name."""
+    borrowed: dict[str, str] = field(default_factory=dict)
+    """Aliases from sngrep's file; not written to ours."""
     path: Path | None = None
     problem: str = ""
+
+    def alias(self, endpoint: str) -> str:
+        """The name of an address with or without port; itself where it has none."""
+        for names in (self.aliases, self.borrowed):
+            if endpoint in names:
+                return names[endpoint]
+            address, colon, port = endpoint.rpartition(":")
+            if colon and port.isdigit() and address.strip("[]") in names:
+                return f"{names[address.strip('[]')]}:{port}"
+        return endpoint
 
     @classmethod
     def load(cls, path: Path | None = None) -> Settings:
         """Read the file, if it is there."""
         path = path or config_folder() / "screens.json"
-        settings = cls(path=path)
+        settings = cls(path=path, borrowed=sngrep_aliases())
         try:
             data: Any = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:

@@ -8,9 +8,9 @@ import sys
 from engine.errors import OtusError, UsageError
 
 
-def check_terminal() -> None:
-    """OtusError in one line if the screens cannot be shown here."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+def check_terminal(keyboard: bool = True) -> None:
+    """OtusError in one line if the screens cannot be shown here; `keyboard`: standard input must be one."""
+    if not (sys.stdout.isatty() and (sys.stdin.isatty() or not keyboard)):
         raise UsageError(
             "the screens need a terminal, and standard input or output is none",
             "without one: otus-tui --headless, otus-tui status, otus-tui report FILE",

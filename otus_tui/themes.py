@@ -28,12 +28,13 @@ def parse_theme(text: str, defaults: dict[str, str] | None = None) -> tuple[Them
     variables = dict(defaults or {})
     variables.update({f"ink-{role}": str(colour) for role, colour in data.get("ink", {}).items()})
     variables.update({key: str(value) for key, value in data.get("variables", {}).items()})
+    palette: dict[str, Any] = {key: str(data[key]) for key in _PALETTE if key in data}
     theme = Theme(
         name=name,
         dark=bool(data.get("dark", True)),
         ansi=bool(data.get("ansi", False)),
         variables=variables,
-        **{key: str(data[key]) for key in _PALETTE if key in data},
+        **palette,
     )
     return theme, str(data.get("title", name))
 

@@ -6,6 +6,7 @@ import click
 
 from otus_tui.cli.common import socket_option
 from otus_tui.control_client import ControlClient
+from otus_tui.terminal import check_terminal
 
 
 @click.command(epilog="Example: otus-tui attach --socket /run/otus/otus.sock")
@@ -13,6 +14,7 @@ from otus_tui.control_client import ControlClient
 @socket_option
 def command(path: str | None, calls_only: bool) -> int:
     """Show the screens of the engine that runs. Leaving them (d) leaves the engine as it is."""
+    check_terminal()
     with ControlClient(path) as client:
         found = client.path
     from otus_tui import app

@@ -17,6 +17,7 @@ from otus_tui.control_client import (
     start_engine,
     start_private_engine,
 )
+from otus_tui.terminal import check_terminal
 
 CREATE_TIMEOUT = 60.0
 
@@ -75,6 +76,7 @@ def command(
         raise UsageError(
             "the screens need a terminal", "without one: otus-tui --headless, status, stats, report FILE"
         )
+    check_terminal(keyboard=file != "-")
     limits = [f"--limit={limit}"] if limit else []
     limits += [f"--config={config}"] if config else []
     if file is not None:

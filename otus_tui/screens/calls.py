@@ -25,7 +25,7 @@ class CallsScreen(TableScreen):
     NOUN = "calls"
 
     def make_columns(self) -> list[Column]:
-        return call_columns(self.glyphs)
+        return call_columns(self.glyphs, self.otus.named)
 
     def initial_filter(self) -> str:
         return 'method == "INVITE"' if self.otus.calls_only else ""

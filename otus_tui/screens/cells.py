@@ -82,7 +82,7 @@ def _method(glyphs: Glyphs) -> Callable[[Row], Cell]:
         method = str(row.get("method") or "")
         if not method:
             return fmt.UNKNOWN, "dim"
-        return fmt.clean(method, glyphs.ascii_only), status_role(None, method)
+        return fmt.clean(method, glyphs.ascii_only), status_role(None, method).replace("title", "")
 
     return cell
 
@@ -97,12 +97,23 @@ def _flags(glyphs: Glyphs) -> Callable[[Row], Cell]:
     return cell
 
 
-def call_columns(glyphs: Glyphs) -> list[Column]:
+def _itself(endpoint: str) -> str:
+    return endpoint
+
+
+def call_columns(glyphs: Glyphs, named: Callable[[str], str] = _itself) -> list[Column]:
     """sngrep's columns and ours; `density` says from which width on each is shown."""
     g = glyphs
 
     def moment(row: Row) -> Cell:
         return fmt.clock(row.get("start_ns")), "dim"
+
+    def end(key: str) -> Callable[[Row], Cell]:
+        def cell(row: Row) -> Cell:
+            value = row.get(key)
+            return (fmt.clean(named(str(value)), g.ascii_only), "") if value else (fmt.UNKNOWN, "dim")
+
+        return cell
 
     never = 10_000
     return [
@@ -114,8 +125,8 @@ def call_columns(glyphs: Glyphs) -> list[Column]:
             "messages", "msgs", 5, _made("messages", fmt.count), ">", density=100, descending=True,
             about="messages seen",
         ),
-        Column("src", "src", 18, _text("src", g), flex=1, density=140, about="source of the first message"),
-        Column("dst", "dst", 18, _text("dst", g), flex=1, density=140,
+        Column("src", "src", 18, end("src"), flex=1, density=140, about="source of the first message"),
+        Column("dst", "dst", 18, end("dst"), flex=1, density=140,
                about="destination of the first message"),
         Column("state", "state", 15, _flags(g), about="state of the dialog"),
         Column("start_ns", "start", 8, moment, density=100, descending=True,
@@ -160,13 +171,13 @@ def _secs(value: float | None) -> str:
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
-def stream_columns(glyphs: Glyphs) -> list[Column]:
+def stream_columns(glyphs: Glyphs, named: Callable[[str], str] = _itself) -> list[Column]:
     """The columns of the media screen."""
     g = glyphs
 
     def side(address: str, port: str) -> Callable[[Row], Cell]:
         def cell(row: Row) -> Cell:
-            return fmt.clean(join_endpoint(str(row[address]), row[port]), g.ascii_only), ""
+            return fmt.clean(named(join_endpoint(str(row[address]), row[port])), g.ascii_only), ""
 
         return cell
 

@@ -88,7 +88,7 @@ class FlowScreen(FrameScreen):
 
     def on_mount(self) -> None:
         super().on_mount()
-        self.query_one(LadderHead).names = self.otus.settings.aliases
+        self.query_one(LadderHead).named = self.otus.named
         self._load()
 
     def _fit(self, size: Size) -> None:

@@ -23,7 +23,7 @@ class MediaScreen(TableScreen):
     NOUN = "streams"
 
     def make_columns(self) -> list[Column]:
-        return stream_columns(self.glyphs)
+        return stream_columns(self.glyphs, self.otus.named)
 
     def version(self, snapshot: Snapshot) -> Any:
         media = snapshot.get("media")

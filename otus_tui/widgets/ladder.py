@@ -19,6 +19,8 @@ from otus_tui.widgets.ink import Inked, Line
 from otus_tui.widgets.rows_view import RowsView
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otus_tui.glyphs import Glyphs
 
 NS = 1_000_000_000
@@ -360,8 +362,8 @@ class LadderHead(Inked, Widget):
     def __init__(self, ladder: Ladder) -> None:
         super().__init__()
         self.ladder = ladder
-        self.names: dict[str, str] = {}
-        """Aliases of hosts."""
+        self.named: Callable[[str], str] = str
+        """Gives the alias of a host."""
 
     def on_mount(self) -> None:
         self.watch(self.ladder, "scroll_x", self._scrolled, init=False)
@@ -375,7 +377,7 @@ class LadderHead(Inked, Widget):
         g = self.glyphs
         for index, host in enumerate(ladder.flow.hosts):
             room = ladder.gap - 2 if len(ladder.flow.hosts) > 1 else 40
-            name = fmt.clean(self.names.get(host, host), g.ascii_only)
+            name = fmt.clean(self.named(host), g.ascii_only)
             name = fmt.fit(name, min(room, cells(name)), "<", g.ellipsis)
             at = ladder.column_x(index) - cells(name) // 2
             text += " " * max(1 if text else 0, at - cells(text)) + name

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from textual.widgets import Input
 
 from otus_tui.screens.flow import FlowScreen
 from otus_tui.screens.message import CompareScreen, MessageScreen, RawCallScreen, StreamScreen
+from otus_tui.settings import Settings
 from otus_tui.widgets.live_table import LiveTable
 from tests.tui.conftest import Size, Start
 from tests.tui.scripted_engine import (
@@ -553,6 +555,9 @@ async def test_no_color_marks_the_cursor_by_reverse(start: Start, monkeypatch: p
     async with start(screen="calls") as desk:
         assert desk.app.theme == "otus-terminal"
         strips = desk.app.screen._compositor.render_strips()
+        for segment in (segment for strip in strips for segment in strip if segment.style is not None):
+            for colour in (segment.style.color, segment.style.bgcolor):
+                assert colour is None or colour.is_default or colour.type.name == "STANDARD"
         row = next(strip for strip in strips if "alice199" in strip.text)
         assert all(
             segment.style is not None and segment.style.reverse for segment in row if "alice" in segment.text
@@ -561,3 +566,26 @@ async def test_no_color_marks_the_cursor_by_reverse(start: Start, monkeypatch: p
 
 def test_the_clock_of_the_tests_is_frozen() -> None:
     assert NOW_NS // SECOND == 1_763_800_867
+
+
+async def test_aliases_stand_for_addresses(start: Start, tmp_path: Any) -> None:
+    settings = Settings(
+        aliases={"10.0.0.7": "proxy"}, borrowed={"10.0.0.9:5060": "gateway"}, path=tmp_path / "s"
+    )
+    async with start(size=LARGE, screen="calls", settings=settings) as desk:
+        assert "proxy:5060" in desk.text
+        assert "gateway" in desk.text
+        await desk.press("end", "enter")
+        assert "proxy" in desk.lines[3]
+        await desk.press("escape", "a")
+        assert "proxy" not in desk.text
+        assert "10.0.0.7:5060" in desk.text
+
+
+async def test_the_filter_form_makes_an_expression(start: Start) -> None:
+    async with start(screen="calls") as desk:
+        await desk.press("f7", "tab", "tab", "tab", "tab", "tab", "tab")
+        desk.app.screen.query_one("#field-state", Input).value = "completed"
+        await desk.press("enter")
+        assert desk.engine.asked_of("query")[-1]["filter"] == "state == completed"
+        assert "40 of 200 calls" in desk.text
