@@ -304,11 +304,18 @@ class Task:
         task.add_done_callback(self._background.discard)
 
     async def _finish(self) -> None:
-        """The file is read: wait until the calls process has seen all of it."""
+        """The file is read: wait until the calls process and the reporters have seen all of it."""
         deadline = time.monotonic() + FILE_DRAIN
-        while time.monotonic() < deadline and any(ring.figures(r)["unread"] for r in self._evidence):
+        while time.monotonic() < deadline and self._unseen():
             await asyncio.sleep(0.01)
         await self._end("finished", "")
+
+    def _unseen(self) -> bool:
+        if any(ring.figures(region)["unread"] for region in (*self._evidence, *self._send)):
+            return True
+        return self._figures is not None and self._figures.settled() < sum(
+            ring_page(r)[0] for r in self._send
+        )
 
     async def _end(self, state: str, error: str) -> None:
         if self.state in ("stopping", *FINAL):

@@ -15,11 +15,11 @@ from engine.control.methods import MAX_LINE, PROTOCOL
 from otus_tui.control_client import (
     ClientError,
     ControlClient,
+    PrivateConnection,
     answer_result,
     check_hello,
     connect_error,
     default_socket_path,
-    engine_error,
     request_line,
     start_engine,
     start_private_engine,
@@ -34,6 +34,7 @@ __all__ = [
     "Client",
     "ClientError",
     "ControlClient",
+    "PrivateConnection",
     "default_socket_path",
     "start_engine",
     "start_private_engine",
@@ -58,7 +59,6 @@ class Client:
         self._on_event: list[Callable[[dict[str, Any]], None]] = []
         self._on_lost: list[Callable[[str], None]] = []
         self._closing = False
-        self._connection_fd = -1
         self.lost: str | None = None
         """Why the connection ended; None while it stands."""
         self.hello: dict[str, Any] = {}
@@ -71,9 +71,7 @@ class Client:
 
         ClientError if nobody answers, this user may not, or the engine speaks another protocol.
         """
-        descriptor = -1
         if isinstance(where, socket.socket):
-            descriptor = where.fileno()
             where.setblocking(False)
             reader, writer = await asyncio.open_unix_connection(sock=where, limit=MAX_LINE)
         else:
@@ -83,13 +81,12 @@ class Client:
             except OSError as error:
                 raise connect_error(path, error) from error
         client = cls(reader, writer)
-        client._connection_fd = descriptor
         try:
             client.hello = await client.call("hello", protocol=PROTOCOL)
             check_hello(client.hello)
         except ClientError as error:
+            reason = where.error() if isinstance(where, PrivateConnection) else None
             await client.close()
-            reason = engine_error(descriptor) if descriptor >= 0 else None
             if reason is not None:
                 raise reason from error
             raise

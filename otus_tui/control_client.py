@@ -187,36 +187,45 @@ def start_engine(args: Sequence[str] = (), path: str | None = None) -> str:
     return path
 
 
-def start_private_engine(args: Sequence[str], pass_fds: Sequence[int] = ()) -> socket.socket:
+class PrivateConnection(socket.socket):
+    """The connection to an engine that serves this front end alone, and ends when it is closed."""
+
+    pid = 0
+    log: IO[bytes]
+
+    def error(self) -> OtusError | None:
+        """Why the engine ended; None while it runs."""
+        deadline = time.monotonic() + 2.0
+        while time.monotonic() < deadline:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                return None
+            if pid:
+                return _died(self.log, os.waitstatus_to_exitcode(status))
+            time.sleep(0.01)
+        return None
+
+    def __del__(self) -> None:
+        # Not in close(): an event loop closes the socket before anybody asks why the engine went.
+        self.close()
+        self.log.close()
+
+
+def start_private_engine(args: Sequence[str], pass_fds: Sequence[int] = ()) -> PrivateConnection:
     """Start an engine for this front end alone and return the connection to it.
 
-    It has no socket file and ends when the connection closes. `hello` is still to be said: an
-    engine that dies at once closes the connection, and `engine_error()` says why.
+    It has no socket file. `hello` is still to be said: an engine that dies at once closes the
+    connection, and `error()` of it says why.
     """
-    ours, theirs = socket.socketpair()
-    log = tempfile.TemporaryFile()  # noqa: SIM115 -- read when the engine dies
-    try:
-        process = _spawn(["--private", str(theirs.fileno()), *args], log, (theirs.fileno(), *pass_fds))
-    finally:
-        theirs.close()
-    _private[ours.fileno()] = (process, log)
+    left, theirs = socket.socketpair()
+    ours = PrivateConnection(left.family, left.type, left.proto, left.detach())
+    ours.log = tempfile.TemporaryFile()  # noqa: SIM115 -- closed with the connection
+    with theirs:
+        process = _spawn(["--private", str(theirs.fileno()), *args], ours.log, (theirs.fileno(), *pass_fds))
+    ours.pid = process.pid
+    _detach(process)
     return ours
-
-
-_private: dict[int, tuple[subprocess.Popen[bytes], IO[bytes]]] = {}
-
-
-def engine_error(connection: socket.socket | int) -> OtusError | None:
-    """Why the private engine behind `connection` ended; None while it runs or when it is not known."""
-    number = connection if isinstance(connection, int) else connection.fileno()
-    if number not in _private:
-        return None
-    process, log = _private[number]
-    try:
-        code = process.wait(2.0)
-    except subprocess.TimeoutExpired:
-        return None
-    return _died(log, code)
 
 
 def _spawn(args: Sequence[str], log: IO[bytes], pass_fds: Sequence[int]) -> subprocess.Popen[bytes]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from engine.capture.pcap_file import PcapFile
+    from engine.shm.region import Region
 
 POLL_MS = 100
 BLOCKS = 8
@@ -62,7 +63,7 @@ class Worker:
         index = int(config["index"])
         self.evidence = ring.open_ring(config["evidence"])
         self.evidence.next_generation()
-        send = None if config["send"] is None else ring.open_ring(config["send"])
+        self.send = send = None if config["send"] is None else ring.open_ring(config["send"])
         flows = FlowTable.open(config["flows"], index)
         streams = StreamTable.open(config["streams"], index)
         writer = None if send is None else ring.RingWriter(send)
@@ -176,7 +177,7 @@ class FileWorker(Worker):
         self.running()
         warning, shown = "", 0.0
         while self.beat():
-            self._wait_for_reader()
+            self._wait_for_readers()
             if not file.ready(0.1):
                 continue
             try:
@@ -196,12 +197,12 @@ class FileWorker(Worker):
             self.channel.send({"state": "finished"})
         file.close()
 
-    def _wait_for_reader(self) -> None:
-        """Pause while more than half of the evidence ring is unread.
+    def _wait_for_readers(self) -> None:
+        """Pause while more than half of the evidence ring or of the send ring is unread.
 
-        Only here: a file can wait for the calls process, a live ring never waits for anybody.
+        Only here: a file can wait for the calls process and the sender, a live ring waits for nobody.
         """
-        while ring.figures(self.evidence)["octets"] * 2 > ring.figures(self.evidence)["capacity"]:
+        while any(_more_than_half(region) for region in (self.evidence, self.send) if region is not None):
             if not self.beat():
                 return
             self.channel.wait(0.002)
@@ -218,6 +219,12 @@ class FileWorker(Worker):
             "warning": warning,
         }
         self.channel.send({"progress": progress})
+
+
+def _more_than_half(region: Region) -> bool:
+    figures = ring.figures(region)
+    limit = figures["limit"]
+    return figures["octets"] * 2 > figures["capacity"] or bool(limit and figures["unread"] * 2 > limit)
 
 
 class Resume(PacketSink):

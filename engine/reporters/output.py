@@ -83,7 +83,8 @@ class OutputMaker:
             if len(self._flows) >= MOST_KNOWN:
                 self._flows.clear()
             # A re-INVITE may change them; for the packets of the next second they are good enough.
-            known = self._flows[key] = (now + LABELS_AGE, self._flow_labels(*key) or {})
+            labels = self._flow_labels(*key) or {}
+            known = self._flows[key] = (now + (LABELS_AGE if labels else LABELS_AGE / 20), labels)
         return known[1]
 
     def _sip(self, timestamp: int, body: bytes) -> OutputPacket:

@@ -74,6 +74,10 @@ class ReporterQueue:
             self.figures.add_reporter(self.number, "queued", len(self._items))
             self._wake.notify()
 
+    def room(self) -> int:
+        """How many packets fit without a drop."""
+        return max(0, self.capacity - len(self._items))
+
     def finish(self, deadline: float) -> None:
         """Send what waits, until `deadline` (monotonic); the rest is counted as timed out."""
         with self._lock:

@@ -2,8 +2,8 @@
 
 Started as `python -m engine.reporters.sender FD`. Configuration (first line on the control socket):
 {"task", "parent", "rings": [fd], "figures": fd, "flows": fd | null, "reporters": [{"type", "config"}],
-"processors": [label processors], "node": {labels}, "send_timeout", "max_retries"}. Told to end (SIGTERM) it
-reports what is left, for at most a second; so it does when its supervisor is gone.
+"processors": [label processors], "node": {labels}, "send_timeout", "max_retries", "patient"}.
+Told to end (SIGTERM) it reports what is left, for at most a second; so it does when its supervisor is gone.
 """
 
 from __future__ import annotations
@@ -51,6 +51,8 @@ class Sender:
             config.get("flows"),
         )
         self.lock = threading.Lock()
+        self.patient = bool(config.get("patient"))
+        """Packets of a file: what is not taken yet makes its worker wait, and nothing is lost."""
         self.queues: list[ReporterQueue] = []
         for number, spec in enumerate(config["reporters"]):
             options = {**spec["config"], "send_timeout": config["send_timeout"]}
@@ -84,7 +86,9 @@ class Sender:
         """Move what is in the rings now into the queues; how many records."""
         taken = 0
         for reader in self.readers:
-            records = reader.read(TAKE)
+            records = reader.read(
+                min(TAKE, *(queue.room() for queue in self.queues)) if self.patient else TAKE
+            )
             taken += len(records)
             items, unreadable = [], 0
             for kind, _flags, timestamp, body in records:
@@ -101,6 +105,13 @@ class Sender:
                     queue.put(items)
         return taken
 
+    def waiting(self) -> bool:
+        """Whether it left records in the rings because a queue is full."""
+        if not self.patient or not any(ring_page(reader.region)[2] for reader in self.readers):
+            return False
+        time.sleep(0.002)
+        return True
+
     def beat(self) -> None:
         """Sign of life."""
         self.figures.words[HEARTBEAT] = time.monotonic_ns()
@@ -109,7 +120,7 @@ class Sender:
     def finish(self) -> None:
         """Report what is left."""
         end = time.monotonic() + DRAIN
-        while time.monotonic() < end and self.take():
+        while time.monotonic() < end and (self.take() or self.waiting()):
             self.beat()
         for queue in self.queues:
             queue.finish(time.monotonic() + DRAIN)

@@ -212,11 +212,8 @@ def test_private_engine_ends_with_its_front_end() -> None:
     connection.sendall(b'{"jsonrpc":"2.0","id":1,"method":"hello","params":{"protocol":1}}\n')
     connection.settimeout(10)
     assert b'"mode":"idle"' in connection.recv(4096)
-    from otus_tui.control_client import _private
-
-    process, _ = _private[connection.fileno()]
     connection.close()
-    assert process.wait(5) == 0
+    assert os.waitstatus_to_exitcode(os.waitpid(connection.pid, 0)[1]) == 0
 
 
 def test_interface_that_goes_and_comes_back(engine: Engine) -> None:
