@@ -9,8 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from engine.books import make_books, ring_page
-from engine.capture.sink import PacketSink
-from engine.errors import OtusError, UsageError
+from engine.errors import OtusError
 from engine.log import log
 from engine.reporters.figures import HEARTBEAT as SENDER_HEARTBEAT
 from engine.reporters.figures import SenderFigures
@@ -20,6 +19,7 @@ from engine.shm.counters import Counters
 from engine.shm.flows import FlowTable
 from engine.shm.streams import StreamTable
 from engine.supervisor import Child, Supervisor
+from engine.task_checks import check_file, effective_workers
 from engine.task_config import calls_config, file_filter, sender_config, worker_config
 
 if TYPE_CHECKING:
@@ -42,23 +42,8 @@ FILE_DRAIN = 30.0
 SECTION_TIMEOUT = 0.4
 DROP_ALL = [(0x06, 0, 0, 0)]
 """BPF_RET 0: nothing enters the ring any more."""
-STANDARD_INPUT = "-"
 LINKTYPE_ETHERNET = 1
 FINAL = ("stopped", "failed", "finished")
-
-
-def effective_workers(config: TaskConfig, node: NodeConfig) -> int:
-    """How many workers a task gets; UsageError if it wants more than the node allows."""
-    cpus = len(os.sched_getaffinity(0))
-    limit = node.resources.max_workers or cpus
-    if config.capture.driver == "pcap" or os.environ.get("OTUS_PURE", "") not in ("", "0"):
-        return 1
-    if node.resources.max_workers and config.capture.workers > limit:
-        raise UsageError(
-            f"task {config.id}: capture.workers is {config.capture.workers}, this node allows {limit}",
-            f"ask for at most {limit}, or 0 for one per CPU; see resources.max_workers in the node file",
-        )
-    return config.capture.workers or min(limit, cpus)
 
 
 class Task:
@@ -140,7 +125,7 @@ class Task:
         if capture.driver == "pcap":
             if file_filter(self.config) is not None:
                 filters.build_program(rules, LINKTYPE_ETHERNET)
-            _check_file(capture.file, self.file_fd)
+            check_file(capture.file, self.file_fd)
             return None
         interfaces.require(capture.interface)
         return filters.live_program(rules, capture.config.snaplen)
@@ -504,17 +489,3 @@ class Task:
             }
             for number, reporter in enumerate(self.config.all_reporters())
         ]
-
-
-def _check_file(path: str, descriptor: int | None) -> None:
-    """Open a capture file and read its header; OtusError says what is wrong with it."""
-    if path == STANDARD_INPUT or descriptor is not None:
-        if descriptor is None:
-            raise UsageError("standard input can only be read with otus-tui -I -", "name a file")
-        return
-    from engine.capture.pcap_file import PcapFile
-
-    with contextlib.suppress(FileNotFoundError):
-        if not os.path.isfile(path) and os.path.exists(path) and not os.path.isdir(path):
-            return
-    PcapFile(path, PacketSink()).close()
