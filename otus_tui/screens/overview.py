@@ -303,7 +303,7 @@ class OverviewScreen(FrameScreen):
                 self.model.history.loss_series,
                 fmt.percent,
                 " %",
-                role="warning",
+                alarm=1.0,
                 floor=0.1,
             )
 

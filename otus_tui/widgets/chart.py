@@ -22,6 +22,7 @@ def nice_ceiling(value: float) -> float:
     """The smallest 1, 2 or 5 times a power of ten that is not below `value`."""
     if value <= 0:
         return 1.0
+    value = max(value, 1e-9)
     scale = 1.0
     while value > scale * 10:
         scale *= 10
@@ -76,7 +77,7 @@ class Chart(Inked, Widget):
         source: Callable[[int], list[float | None]],
         show: Callable[[float | None], str],
         unit: str = "",
-        role: str = "accent",
+        alarm: float | None = None,
         floor: float = 0.0,
     ) -> None:
         super().__init__()
@@ -84,7 +85,9 @@ class Chart(Inked, Widget):
         self.source = source
         self.show = show
         self.unit = unit
-        self.role = role
+        self.alarm = alarm
+        """From this value on it is drawn as a warning, with its sign."""
+        self._role = "accent"
         self.floor = floor
         """The scale is never finer than this."""
         self._lines: list[str] = []
@@ -100,13 +103,16 @@ class Chart(Inked, Widget):
         known = [v for v in values if v is not None]
         top = max(nice_ceiling(max(known, default=0.0)), self.floor)
         now = values[-1] if values else None
-        tail = f" {self.show(now)}{self.unit}  top {self.show(top)}"
+        alarmed = self.alarm is not None and now is not None and now >= self.alarm
+        self._role = "warning" if alarmed else "accent"
+        sign = f"{g.warning} " if alarmed else ""
+        tail = f" {sign}{self.show(now)}{self.unit}  top {self.show(top)}"
         room = max(0, width - len(self.title) - cells(tail) - 4)
         self._head = [
             (f"{g.rule} ", "rule"),
             (self.title, "title"),
             (" " + g.rule * room, "rule"),
-            (tail, "dim"),
+            (tail, "warning" if alarmed else "dim"),
         ]
         self._lines = plot(values, width, height - 1, top, g.ascii_only)
         self.refresh()
@@ -119,5 +125,5 @@ class Chart(Inked, Widget):
         if y == 0:
             return self.strip(self._head, width)
         if y - 1 < len(self._lines):
-            return self.strip([(self._lines[y - 1], self.role)], width)
+            return self.strip([(self._lines[y - 1], self._role)], width)
         return Strip.blank(width, self.rich_style)

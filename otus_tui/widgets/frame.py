@@ -313,8 +313,10 @@ class KeyLine(Inked, Widget):
         taken = {key for a in shown if a.scope != "app" for key in a.keys}
         taken |= {key for a in actions.of(*self.scopes) for key in a.keys}
         left = [a for a in shown if a.rank < 90]
-        if len(self.app.screen_stack) < 2:
-            shown = [a for a in shown if a.id != "app.back"]
+        hidden = {"app.back"} if len(self.app.screen_stack) < 2 else set()
+        if getattr(self.app, "private", False):
+            hidden.add("app.detach")
+        shown = [a for a in shown if a.id not in hidden]
         right = [a for a in shown if a.rank >= 90 and not (a.scope == "app" and set(a.keys) <= taken)]
         self._links = []
         tail = [self._span(a) for a in right]
