@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from engine.books import balance
 from otus_tui.client import Client
 from tests.live.engines import Engine, Traffic, alive, lines_of, own_engine, wait_for
 from tests.live.namespace import own_namespace
@@ -239,3 +242,55 @@ def test_console_whose_reader_left(engine: Engine, traffic: Traffic, tmp_path: P
     wait_for(lambda: engine.task()["books"]["dropped"]["report"]["report_error"] == 50)
     wait_for(lambda: engine.task()["reporters"][0]["problem"] == "Broken pipe")
     settled(engine, 51)
+
+
+def test_books_are_even_at_every_moment(engine: Engine, traffic: Traffic, tmp_path: Path) -> None:
+    engine.create(
+        reporter={"type": "file", "config": {"path": str(tmp_path / "packets.jsonl"), "queue": 200}}
+    )
+    thread = threading.Thread(target=traffic.send, args=(15_000,))
+    thread.start()
+    seen = []
+    while thread.is_alive():
+        seen.append(engine.task()["books"])
+    thread.join()
+    assert len(seen) > 5
+    assert [books for books in seen if not books["even"]] == []
+    assert all(balance(books) == 0 for books in seen)
+    assert all(old["received"] <= new["received"] for old, new in itertools.pairwise(seen))
+    settled(engine, traffic.sent)
+
+
+def test_tasks_leave_nothing_behind(engine: Engine, traffic: Traffic) -> None:
+    def used() -> tuple[int, int]:
+        assert engine.process is not None
+        with open(f"/proc/{engine.process.pid}/maps", encoding="ascii") as file:
+            maps = sum("memfd:otus" in line for line in file)
+        return len(os.listdir(f"/proc/{engine.process.pid}/fd")), maps
+
+    def cycle() -> None:
+        engine.create(reporter={"type": "file", "config": {"path": "/dev/null"}})
+        traffic.send(10)
+        engine.call("stop_task", task_id="test")
+
+    cycle()
+    cycle()
+    before = used()
+    for _ in range(4):
+        cycle()
+    after = used()
+    assert after[0] <= before[0] + 1
+    assert after[1] <= before[1] + 2
+    assert len(engine.call("list_tasks")["tasks"]) == 6
+
+
+def test_reporter_that_hangs_delays_neither_capture_nor_the_end(
+    engine: Engine, traffic: Traffic, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    engine.create(reporter={"type": "file", "config": {"path": str(fifo), "queue": 500}})
+    traffic.send(3000)
+    wait_for(lambda: engine.received() == 3000)
+    wait_for(lambda: engine.task()["books"]["dropped"]["report"]["queue_full"] > 0)
+    assert engine.end() < 2.5
