@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pty
 import signal
 import socket
 import stat
@@ -136,19 +138,27 @@ def test_clean_end(engine: Engine, traffic: Traffic, tmp_path: Path, number: int
     assert len(lines_of(path)) == 2000
 
 
-def test_socket_is_for_its_owner(engine: Engine) -> None:
-    engine.start()
+@pytest.mark.parametrize("member", [False, True], ids=["stranger", "member"])
+def test_socket_is_for_its_owner_and_its_group(engine: Engine, tmp_path: Path, member: bool) -> None:
+    group = grp.getgrnam("daemon")
+    node = tmp_path / "otus.yml"
+    node.write_text(f"otus:\n  control: {{group: {group.gr_name}}}\n")
+    engine.start("--config", str(node))
     assert stat.S_IMODE(os.stat(engine.path).st_mode) == 0o660
+    assert os.stat(engine.path).st_gid == group.gr_gid
     os.chmod(os.path.dirname(engine.path), 0o755)
     for folder in Path(engine.path).parents:
         if os.stat(folder).st_uid == 0 and not stat.S_IMODE(os.stat(folder).st_mode) & 1:
             os.chmod(folder, 0o755)
-    os.chmod(engine.path, 0o666)
     script = (
         "import socket,sys; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
         's.sendall(b\'{"id":1,"method":"hello"}\\n\'); print(s.makefile().readline())'
     )
-    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    groups = f"--groups={group.gr_gid}" if member else "--clear-groups"
+    if not member:
+        # Past the file's mode, the engine still asks who is calling.
+        os.chmod(engine.path, 0o666)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", groups]
     pythons = (sys.executable, "/usr/bin/python3")
     python = next(
         (
@@ -163,8 +173,36 @@ def test_socket_is_for_its_owner(engine: Engine) -> None:
     answer = subprocess.run(
         [*nobody, python, "-c", script, engine.path], capture_output=True, text=True, cwd="/", check=False
     )
-    assert "may not control this engine" in answer.stdout, answer
+    assert ('"protocol":1' if member else "may not control this engine") in answer.stdout, answer
     assert engine.call("status")["tasks"] == []
+
+
+def on_terminal(engine: Engine, *arguments: str) -> tuple[int, str]:
+    """Run the program on a terminal of its own: its exit code and what it wrote."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "OTUS_SOCKET": engine.path, "TERM": "xterm"}
+    command = [sys.executable, "-m", "otus_tui", *arguments]
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    code = process.wait(20)
+    text = b""
+    try:
+        while chunk := os.read(ours, 65536):
+            text += chunk
+    except OSError:
+        pass
+    os.close(ours)
+    return code, text.decode()
+
+
+def test_other_capture_is_refused_with_the_way_out(engine: Engine) -> None:
+    engine.start("-d", "lo", "udp")
+    for arguments in (["-d", "eth9"], ["-d", "lo", "tcp"], ["tcp", "port", "5060"]):
+        code, text = on_terminal(engine, *arguments)
+        assert code == 1
+        assert "the engine runs task live on lo, filter udp" in text
+        assert "otus-tui task stop --id live" in text
+    assert engine.task()["state"] == "running"
 
 
 def test_second_engine_and_stale_socket(engine: Engine) -> None:
