@@ -154,6 +154,11 @@ def _show_live(
         start_engine(options, path)
     else:
         with client:
+            if any(option.startswith(("--limit=", "--config=")) for option in options):
+                raise UsageError(
+                    f"an engine runs already (pid {client.hello['pid']}), and -l and --config are for its start",
+                    "leave them out, or end it first: otus-tui shutdown",
+                )
             _use_engine(client, device, expression, ring_mb)
     from otus_tui import app
 
