@@ -156,7 +156,7 @@ def _show_live(
         with client:
             if any(option.startswith(("--limit=", "--config=")) for option in options):
                 raise UsageError(
-                    f"an engine runs already (pid {client.hello['pid']}), and -l and --config are for its start",
+                    f"an engine runs already (pid {client.hello['pid']}): -l and --config are for a new one",
                     "leave them out, or end it first: otus-tui shutdown",
                 )
             _use_engine(client, device, expression, ring_mb)
