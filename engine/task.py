@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from engine.books import make_books, ring_page
@@ -171,9 +172,9 @@ class Task:
             worker = Child(
                 f"worker {number}",
                 "engine.pipeline.worker",
-                lambda number=number: self._configure_worker(number),
+                partial(self._configure_worker, number),
                 # Who reads a file may wait for a slow disk or for the other end of a pipe.
-                (lambda number=number: self._worker_heartbeat(number)) if self._rings else None,
+                partial(self._worker_heartbeat, number) if self._rings else None,
             )
             worker.restartable = self.file_fd is None
             worker.on_message = self._from_worker
@@ -185,7 +186,7 @@ class Task:
         for child in children:
             await child.ready()
         for child in children:
-            child.on_state = lambda state, child=child: self._child_changed(child, state)  # type: ignore[misc]
+            child.on_state = partial(self._child_changed, child)
             if child.state in ("failed", "finished"):
                 self._child_changed(child, child.state)
 
