@@ -336,8 +336,8 @@ def _resolve(future: asyncio.Future[Any], message: dict[str, Any]) -> None:
     if not isinstance(error, dict):
         error = {"message": str(error)}
     data = dict(error.get("data") or {})
-    message = str(error.get("message", "failed"))
-    future.set_exception(RpcError(int(error.get("code", INTERNAL)), message, str(data.pop("hint", "")), data))
+    text = str(error.get("message", "failed"))
+    future.set_exception(RpcError(int(error.get("code", INTERNAL)), text, str(data.pop("hint", "")), data))
 
 
 def _error_line(lines: Sequence[str] | deque[str]) -> str:
