@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 _LEDGER = struct.Struct(f"={1 + len(layout.OUTCOMES)}Q")
 _FIRST_OCTET = 8 * layout.FIRST_COUNTER
-DROPS = tuple(name for name in layout.OUTCOMES if name not in ("output", "handled"))
 REPORT_DROPS = ("queue_full", "report_error", "report_timeout", "unreadable", "lost_with_sender")
-"""Names of layer `report`; those of layer `worker` are DROPS."""
+"""Names of layer `report`; those of `worker` are LOSSES, those of `left_out` LEFT_OUT of the counters."""
 
 
 class WorkerPage:
@@ -72,12 +71,13 @@ def make_books(
     reported = report.get("reported", 0)
     dropped: dict[str, dict[str, int]] = {
         "ring": dict(ring_drops or {}),
-        "worker": {name: sum(page.outcomes[name] for page in ledgers) for name in DROPS},
+        "worker": {name: sum(page.outcomes[name] for page in ledgers) for name in layout.LOSSES},
         "buffer": {
             "send_ring": sum(lost for _, lost, _ in pages),
             "unsent": sum(unread for _, _, unread in pages) if ended else 0,
         },
         "report": {name: report.get(name, 0) for name in REPORT_DROPS},
+        "left_out": {name: sum(page.outcomes[name] for page in ledgers) for name in layout.LEFT_OUT},
     }
     in_work = sum(page.in_work for page in ledgers)
     waiting = output - reported - sum(dropped["buffer"].values()) - sum(dropped["report"].values())

@@ -68,7 +68,8 @@ class Books(TypedDict):
     in_flight: int
     """Written to a send ring or a reporter's queue and not yet out."""
     dropped: dict[str, dict[str, int]]
-    """Layer (ring, worker, buffer, report) -> name -> packets. Layer sums are what the screens show."""
+    """Layer -> name -> packets; layer sums are what the screens show. ring, worker, buffer, report: lost there.
+    left_out: not reported on purpose (unmatched, filtered, second copies, fragments merged into a packet)."""
     even: bool
     difference: int
 

@@ -19,9 +19,10 @@ HISTORY_S = 300
 RATE_WINDOW_S = 2.0
 """Rates are means over this window."""
 LAYERS = ("ring", "worker", "buffer", "report")
+"""Where packets are lost; what a task leaves out on purpose stands in the books as `left_out`."""
 """Layers of the books in the order of the road."""
 
-_FIELDS = ("received", "sip", "rtp", "rtp_lost", "calls", "dropped")
+_FIELDS = ("received", "reported", "sip", "rtp", "rtp_lost", "calls", "dropped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,8 @@ def counters(snapshot: Snapshot) -> dict[str, int | None]:
     if tasks:
         books = [task["books"] for task in tasks if task.get("books")]
         values["received"] = sum(book["received"] for book in books)
-        values["dropped"] = sum(sum(layer.values()) for book in books for layer in book["dropped"].values())
+        values["reported"] = sum(book["reported"] for book in books)
+        values["dropped"] = sum(sum(book["dropped"].get(layer, {}).values()) for book in books for layer in LAYERS)
     sip = snapshot.get("sip")
     if sip:
         values["sip"] = sip["messages"]
@@ -149,6 +151,7 @@ class Ledger:
 
     received: int | None = None
     lost: dict[str, int | None] = field(default_factory=lambda: dict.fromkeys(LAYERS))
+    left_out: int | None = None
     even: bool | None = None
     difference: int = 0
 
@@ -215,6 +218,7 @@ class Model:
         return Ledger(
             received=sum(t["books"]["received"] for t in tasks),
             lost=lost,
+            left_out=sum(sum(t["books"]["dropped"].get("left_out", {}).values()) for t in tasks),
             even=all(t["books"]["even"] for t in tasks),
             difference=sum(t["books"]["difference"] for t in tasks),
         )

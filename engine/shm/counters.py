@@ -42,6 +42,9 @@ OUTCOMES = {
 NOT_DROPS = ("output", "handled")
 """The outcomes of a packet that was reported or used; all others are drops and are named as such."""
 DROPS = tuple(name for name in OUTCOMES if name not in NOT_DROPS)
+LEFT_OUT = ("unmatched", "filtered", "fragments", "duplicates", "sampled")
+"""The drops that are as asked or as the protocol has it: nothing is missing because of them."""
+LOSSES = tuple(name for name in DROPS if name not in LEFT_OUT)
 
 FACTS = (
     "bytes",

@@ -89,7 +89,7 @@ def drop_lines(books: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for layer, names in books["dropped"].items():
         found = [f"{number(count)} {name.replace('_', ' ')}" for name, count in names.items() if count]
-        lines.append((f"  {layer}", ", ".join(found) or "none"))
+        lines.append((f"  {layer.replace('_', ' ')}", ", ".join(found) or "none"))
     return lines
 
 

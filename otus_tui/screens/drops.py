@@ -21,6 +21,7 @@ LAYER_WORDS = {
     "worker": "worker: the packet could not be read or handled",
     "buffer": "send buffer: the sender was too slow",
     "report": "reporters: the receiver was too slow or refused",
+    "left_out": "not reported on purpose: no parser's, filtered, second copies, parts of a packet",
 }
 
 
@@ -84,7 +85,7 @@ def task_lines(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
 def books_lines(books: Books, glyphs: Glyphs) -> list[Line]:
     """The equation: what came in went out, was handled, is on its way, or was dropped."""
     dropped = {layer: sum(names.values()) for layer, names in books["dropped"].items()}
-    after_ring = sum(n for layer, n in dropped.items() if layer != "ring")
+    after_ring = sum(n for layer, n in dropped.items() if layer not in ("ring", "left_out"))
     lines: list[Line] = []
 
     def add(sign: str, name: str, value: int | None, about: str, role: str = "") -> None:
@@ -104,7 +105,8 @@ def books_lines(books: Books, glyphs: Glyphs) -> list[Line]:
     add(" ", "reported", books["reported"], "taken by every reporter that wants them")
     add("+", "handled", books["handled"], "used for calls, media and figures, without output")
     add("+", "in flight", books["in_flight"], "in send buffers and queues of reporters")
-    add("+", "dropped", after_ring, "in worker, send buffer and reporters", "warning" if after_ring else "")
+    add("+", "left out", dropped.get("left_out"), LAYER_WORDS["left_out"])
+    add("+", "lost", after_ring, "in worker, send buffer and reporters", "warning" if after_ring else "")
     if books["even"]:
         lines.append([(f" {glyphs.good} ", "good"), ("the books are even", "good")])
     else:
@@ -119,24 +121,25 @@ def books_lines(books: Books, glyphs: Glyphs) -> list[Line]:
 
 def layer_lines(books: Books, width: int, glyphs: Glyphs) -> list[Line]:
     """Every named drop."""
-    lines: list[Line] = [rule("dropped, by layer and reason", width, glyphs)]
+    lines: list[Line] = [rule("lost and left out, by layer and reason", width, glyphs)]
     for layer in [*LAYERS, *(name for name in books["dropped"] if name not in LAYERS)]:
         names = books["dropped"].get(layer)
         if names is None:
             lines.append([(f" {fmt.fit(layer, 10)}", ""), (fmt.UNKNOWN, "dim")])
             continue
         total = sum(names.values())
-        role = "warning" if total else "dim"
-        sign = glyphs.warning if total else " "
+        asked = layer == "left_out"
+        role = "dim" if asked or not total else "warning"
+        sign = glyphs.warning if total and not asked else " "
         lines.append(
             [
-                (f"{sign}{fmt.fit(layer, 10)}", role),
+                (f"{sign}{fmt.fit(layer.replace('_', ' '), 10)}", role),
                 (f"{total:>14,}", role),
                 (f"   {LAYER_WORDS.get(layer, '')}", "dim"),
             ]
         )
         for name, number in sorted(names.items(), key=lambda item: (-item[1], item[0])):
-            role = "warning" if number else "dim"
+            role = "warning" if number and not asked else "dim"
             lines.append([(f"    {fmt.fit(fmt.clean(name), 30)}", "dim"), (f"{number:>14,}", role)])
     return lines
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from textual.containers import Horizontal
 
 from otus_tui import format as fmt
+from otus_tui.model import LAYERS
 from otus_tui.screens.calls import waiting_lines
 from otus_tui.screens.frame import FrameScreen
 from otus_tui.widgets.chart import Chart
@@ -130,10 +131,9 @@ def _capture(model: Model, glyphs: Glyphs) -> Block:
     total = [c["blocks_total"] for c in task["capture"] if c["blocks_total"]]
     if waiting and total:
         facts.append(Fact("ring", f"{100 * sum(waiting) / sum(b or 0 for b in total):.0f} %", "", drops))
-    dropped = {layer: sum(names.values()) for layer, names in task["books"]["dropped"].items()}
-    whole = sum(dropped.values())
+    whole = sum(sum(task["books"]["dropped"].get(layer, {}).values()) for layer in LAYERS)
     lost = f"{glyphs.warning} {whole:,}" if whole else "0"
-    facts.append(Fact("dropped", lost, "warning" if whole else "", drops))
+    facts.append(Fact("lost", lost, "warning" if whole else "", drops))
     even = task["books"]["even"]
     facts.append(
         Fact("books", "even" if even else f"{glyphs.warning} not even", "" if even else "error", drops)

@@ -229,7 +229,7 @@ def books_spans(model: Model, width: int, glyphs: Glyphs) -> Line:
 
 def _flow(model: Model) -> list[tuple[str, str]]:
     """(name, figure) of what comes in: rates when live, totals of a file."""
-    names = (("received", "in"), ("sip", "sip"), ("rtp", "rtp"))
+    names = (("received", "in"), ("sip", "sip"), ("rtp", "rtp"), ("reported", "out"))
     if model.file:
         newest = model.history.samples[-1].values if model.history.samples else {}
         return [(word, fmt.short(newest.get(name))) for name, word in names]
@@ -267,6 +267,7 @@ def _books_long(model: Model, glyphs: Glyphs) -> Line:
         *line,
         ("   lost: ", "dim"),
         *_lost(model, glyphs),
+        (f"   left out {fmt.short(model.ledger().left_out)}", "dim"),
         ("   ", ""),
         _balance(model, glyphs),
     ]
@@ -275,7 +276,7 @@ def _books_long(model: Model, glyphs: Glyphs) -> Line:
 def _books_short(model: Model, glyphs: Glyphs) -> Line:
     unit = "" if model.file else "/s"
     line: Line = []
-    for word, figure in _flow(model):
+    for word, figure in _flow(model)[:3]:
         line += [(f" {word} ", "dim"), (figure + unit, "")]
     return [
         *line,
