@@ -197,10 +197,8 @@ def _write_streams(streams: list[dict[str, Any]], out: TextIO) -> None:
     print(f"\nRTP: {len(streams):,} streams", file=out)
     if not streams:
         return
-    print(
-        f"  {'source':>21} {'destination':>21} {'codec':10} {'packets':>8} {'lost':>6} {'jitter':>9}  found by",
-        file=out,
-    )
+    head = f"  {'source':>21} {'destination':>21} {'codec':10} {'packets':>8} {'lost':>6} {'jitter':>9}"
+    print(f"{head}  found by", file=out)
     for row in streams:
         jitter = "·" if row["mean_jitter_ms"] is None else f"{row['mean_jitter_ms']:.2f} ms"
         lost = "·" if row["lost"] is None else f"{row['lost']:,}"

@@ -56,7 +56,7 @@ class WorkerFigures(TypedDict):
 
 
 class Books(TypedDict):
-    """The ledger of a task: captured = reported + handled + every drop, or `difference` says by how much not."""
+    """The ledger of a task: captured = reported + handled + every drop; `difference` says what is off."""
 
     received: int
     """Delivered to workers."""
@@ -68,7 +68,7 @@ class Books(TypedDict):
     in_flight: int
     """Written to a send ring or a reporter's queue and not yet out."""
     dropped: dict[str, dict[str, int]]
-    """Layer -> name -> packets; layer sums are what the screens show. ring, worker, buffer, report: lost there.
+    """Layer -> name -> packets; the screens show layer sums. ring, worker, buffer, report: lost there.
     left_out: not reported on purpose (unmatched, filtered, second copies, fragments merged into a packet)."""
     even: bool
     difference: int

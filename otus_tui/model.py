@@ -133,7 +133,9 @@ def counters(snapshot: Snapshot) -> dict[str, int | None]:
         books = [task["books"] for task in tasks if task.get("books")]
         values["received"] = sum(book["received"] for book in books)
         values["reported"] = sum(book["reported"] for book in books)
-        values["dropped"] = sum(sum(book["dropped"].get(layer, {}).values()) for book in books for layer in LAYERS)
+        values["dropped"] = sum(
+            sum(book["dropped"].get(layer, {}).values()) for book in books for layer in LAYERS
+        )
     sip = snapshot.get("sip")
     if sip:
         values["sip"] = sip["messages"]

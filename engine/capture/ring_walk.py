@@ -212,7 +212,7 @@ class RingWalk:
                 place += step
             if taken < packets:
                 self.ring_errors += 1
-        if taken < done:  # noqa: PLR1730 -- max() makes Python objects of C integers
+        if taken < done:
             taken = done
         if taken < packets:
             self.counters[RECEIVED_WORD] += packets - taken

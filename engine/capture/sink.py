@@ -28,7 +28,7 @@ class PacketSink:
         vlan: int,
         packet_type: int,
     ) -> int:
-        """One frame: octets start..end of the buffer, of `wire_length` on the wire, at `timestamp` ns since 1970.
+        """One frame: octets start..end of the buffer, `wire_length` on the wire, `timestamp` ns since 1970.
 
         `link_type` is a LINKTYPE_ number; `vlan` the tag that the kernel took off, TPID << 16 | TCI, or
         0; `packet_type` the sll_pkttype, 0 in files. The octets are valid only during the call.
@@ -36,5 +36,5 @@ class PacketSink:
         raise NotImplementedError
 
     def idle(self, now: int) -> int:
-        """Time passed without packets, to `now` ns since 1970: expire what is due. At most 10 times a second."""
+        """It is `now` ns since 1970: expire what is due. Called at most 10 times a second."""
         return 0

@@ -3,7 +3,7 @@
 JSON-RPC 2.0, one object a line, UTF-8, at most MAX_LINE octets. `jsonrpc` may be absent and ids may be
 strings or numbers. Standard error codes (-32700 parse, -32600 request, -32601 method, -32602
 params, -32603 internal) and ours below; `error.data` is {"hint": str}. Notifications from the
-engine: `snapshot` (params: a Snapshot) and `event` (params: {"sequence", ...}; a gap in the sequence means lost).
+engine: `snapshot` (params: a Snapshot) and `event` (params: {"sequence", ...}; a gap in it means lost).
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ PARSE, REQUEST, METHOD, PARAMS, INTERNAL = -32700, -32600, -32601, -32602, -3260
 class RpcError(OtusError):
     """An error with its JSON-RPC code; `data` goes into `error.data` beside the hint."""
 
-    def __init__(self, rpc_code: int, message: str, hint: str = "", data: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, rpc_code: int, message: str, hint: str = "", data: Mapping[str, Any] | None = None
+    ) -> None:
         super().__init__(message, hint)
         self.rpc_code = rpc_code
         self.data = dict(data or {})
@@ -78,7 +80,7 @@ METHODS = {
         "{store: calls|streams, task?, filter?: str, sort?: column, descending?: bool, anchor?: id, "
         "offset?: int, count: int, ids?: [id]}",
         "{total, matched, offset, version, rows: [ROW]}",
-        "A window of a store. With anchor the window begins `offset` rows from that row (offset may be negative). "
+        "A window of a store. With anchor it begins `offset` rows from that row (which may be negative). "
         "With ids the rows are those, in that order, matching or not; those that are gone are left out.",
     ),
     "call": Method(

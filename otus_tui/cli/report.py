@@ -18,11 +18,11 @@ def command(file: str, as_json: bool) -> None:
     Lists every SIP dialog and every media stream with loss and jitter, and every packet that was
     dropped with the reason. Times are RFC 3339 UTC; what is unknown is null, in the table `·`.
     """
-    from engine import report  # noqa: PLC0415 -- `--help` must not pay for the engine
+    from engine import report
 
     document = report.analyse(file)
     if as_json:
-        import orjson  # noqa: PLC0415
+        import orjson
 
         sys.stdout.buffer.write(
             orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)

@@ -59,9 +59,11 @@ def caller_scenario(media: Path, hold_ms: int) -> str:
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n<scenario name="caller">\n'
         + send(request.format("INVITE"), HEAD.format(tag="", cseq="1 INVITE"), SDP)
-        + '<recv response="100" optional="true"/>\n<recv response="180" optional="true"/>\n<recv response="200"/>\n'
+        + '<recv response="100" optional="true"/>\n<recv response="180" optional="true"/>\n'
+        + '<recv response="200"/>\n'
         + send(request.format("ACK"), HEAD.format(tag="[peer_tag_param]", cseq="1 ACK"))
-        + f'<nop><action><exec play_pcap_audio="{media}"/></action></nop>\n<pause milliseconds="{hold_ms}"/>\n'
+        + f'<nop><action><exec play_pcap_audio="{media}"/></action></nop>\n'
+        + f'<pause milliseconds="{hold_ms}"/>\n'
         + send(request.format("BYE"), HEAD.format(tag="[peer_tag_param]", cseq="2 BYE"))
         + '<recv response="200"/>\n</scenario>\n'
     )
@@ -125,7 +127,19 @@ class Hosts:
         write_media(self.folder / "caller.pcap", packets, 0x0000CAFE)
         scenario = self.folder / "caller.xml"
         scenario.write_text(caller_scenario(self.folder / "caller.pcap", hold_ms))
-        options = ["-m", str(calls), "-r", str(rate), "-i", CALLER, "-p", "5060", "-nostdin", "-timeout", "60"]
+        options = [
+            "-m",
+            str(calls),
+            "-r",
+            str(rate),
+            "-i",
+            CALLER,
+            "-p",
+            "5060",
+            "-nostdin",
+            "-timeout",
+            "60",
+        ]
         return self.popen(
             self.caller, "sipp", f"{CALLEE}:5060", "-sf", str(scenario), *options, cwd=self.folder
         )
@@ -148,10 +162,11 @@ def two_hosts() -> Iterator[Hosts]:
     folder = Path(tempfile.mkdtemp(prefix=name))
     hosts = Hosts(name, folder)
     try:
-        for namespace, address in ((hosts.caller, CALLER), (hosts.callee, CALLEE)):
+        for namespace in (hosts.caller, hosts.callee):
             ip("netns", "add", namespace)
             ip("-n", namespace, "link", "set", "lo", "up")
-        ip("link", "add", "otus0", "netns", hosts.caller, "type", "veth", "peer", "otus0", "netns", hosts.callee)
+        link = "link add otus0 netns {} type veth peer otus0 netns {}"
+        ip(*link.format(hosts.caller, hosts.callee).split())
         for namespace, address in ((hosts.caller, CALLER), (hosts.callee, CALLEE)):
             ip("-n", namespace, "addr", "add", f"{address}/24", "dev", "otus0")
             ip("-n", namespace, "link", "set", "otus0", "up")

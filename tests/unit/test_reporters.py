@@ -360,8 +360,8 @@ class SenderProcess:
     def __init__(self, path: Path, region: Any, figures: SenderFigures) -> None:
         ours, theirs = socket.socketpair()
         config = {
-            "task": "t", "parent": os.getpid(), "rings": [region.fd], "figures": figures.region.fd, "flows": None,
-            "reporters": [{"type": "file", "config": {"path": str(path)}}], "processors": [], "node": {},
+            "task": "t", "parent": os.getpid(), "rings": [region.fd], "figures": figures.region.fd,
+            "flows": None, "reporters": [{"type": "file", "config": {"path": str(path)}}], "processors": [], "node": {},
             "send_timeout": 1.0, "max_retries": 1,
         }  # fmt: skip
         self.process = subprocess.Popen(
