@@ -361,8 +361,9 @@ class SenderProcess:
         ours, theirs = socket.socketpair()
         config = {
             "task": "t", "parent": os.getpid(), "rings": [region.fd], "figures": figures.region.fd,
-            "flows": None, "reporters": [{"type": "file", "config": {"path": str(path)}}], "processors": [], "node": {},
-            "send_timeout": 1.0, "max_retries": 1,
+            "flows": None,
+            "reporters": [{"type": "file", "config": {"path": str(path)}}],
+            "processors": [], "node": {}, "send_timeout": 1.0, "max_retries": 1,
         }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, "-m", "engine.reporters.sender", str(theirs.fileno())],
