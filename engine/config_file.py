@@ -21,6 +21,7 @@ from engine.config import (
     TaskConfig,
 )
 from engine.errors import UsageError
+from engine.plugin import installed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -295,10 +296,12 @@ def _with_options(
     name = getattr(ref, name_key)
     model = models.get(name)
     if model is None:
+        others = [] if what == "parser" else installed(what)
+        if name in others:
+            return ref  # its own init() checks the options
+        known = [*models, *others]
         raise document.error(
-            (*place, name_key),
-            f"no {what} {name!r}",
-            nearest(name, list(models)) or f"known: {', '.join(models)}",
+            (*place, name_key), f"no {what} {name!r}", nearest(name, known) or f"known: {', '.join(known)}"
         )
     shared = node.reporters.get(name, {}) if what == "reporter" else {}
     own = {key: value for key, value in shared.items() if key in model.model_fields} | ref.config

@@ -1,9 +1,9 @@
-"""The plugin contract (requirement 4) and the registry of what is installed.
+"""The plugin contract (requirement 4) and how plugins of other packages are found.
 
-Four kinds: capture, parser, processor, reporter. Plugins of this package and of others are found
-the same way, through entry points of the groups `otus.capture`, `otus.parser`, `otus.processor`
-and `otus.reporter`, and through Python files in a plugin folder. A plugin that raises is isolated
-and counted by its caller; new code is taken by new tasks only.
+Four kinds: capture, parser, processor, reporter. What this package brings stands in a table where
+it is used; another package names its classes in entry points of the groups GROUPS, and a task file
+then names them like our own. A plugin that raises is isolated and counted by its caller; new code
+is taken by new tasks only, because each task starts its own processes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from engine.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -109,3 +111,28 @@ def check_label_keys(keys: Sequence[str], owner: str) -> None:
     for key in keys:
         if not LABEL_KEY.fullmatch(key):
             raise ValueError(f"{owner}: label key {key!r} must match {LABEL_KEY.pattern}")
+
+
+def installed(kind: str) -> list[str]:
+    """Names of the plugins of one kind (a key of GROUPS) that other packages bring; loads none of them."""
+    from importlib.metadata import entry_points  # costs 15 ms, and few tasks name a plugin of others
+
+    return sorted({point.name for point in entry_points(group=GROUPS[kind])})
+
+
+def load(kind: str, name: str, own: Mapping[str, type[Any]]) -> type[Any]:
+    """The class of a plugin: one of our `own`, else of another package. UsageError if it cannot be had."""
+    from importlib.metadata import entry_points
+
+    if name in own:
+        return own[name]
+    for point in entry_points(group=GROUPS[kind], name=name):
+        try:
+            found = point.load()
+            check_label_keys(getattr(found, "labels", ()), f"{kind} {name}")
+        except Exception as error:  # whatever foreign code raises
+            raise UsageError(f"{kind} {name!r} ({point.value}) does not load: {error}") from error
+        if isinstance(found, type) and issubclass(found, Plugin):
+            return found
+        raise UsageError(f"{kind} {name!r} ({point.value}) is no engine.plugin.Plugin")
+    raise UsageError(f"no {kind} {name!r}", f"known: {', '.join([*own, *installed(kind)])}")

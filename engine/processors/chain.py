@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import UsageError
+from engine.plugin import load
 from engine.processors.filter import FilterProcessor
 from engine.processors.label import LabelProcessor
 
@@ -67,9 +67,7 @@ def build_chain(specs: Iterable[Mapping[str, Any]], node: Mapping[str, str] | No
     """
     processors = []
     for spec in specs:
-        kind = PROCESSORS.get(spec["plugin"])
-        if kind is None:
-            raise UsageError(f"no processor {spec['plugin']!r}", f"known: {', '.join(PROCESSORS)}")
+        kind = load("processor", spec["plugin"], PROCESSORS)
         config = spec.get("config") or {}
         if kind is LabelProcessor and not config.get("labels"):
             config = {"labels": {key: value for key, value in (node or {}).items() if value}}

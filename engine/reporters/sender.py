@@ -19,6 +19,7 @@ from engine import child
 from engine.books import ring_page
 from engine.errors import OtusError
 from engine.log import log
+from engine.plugin import load
 from engine.processors.chain import build_chain
 from engine.reporters.console import ConsoleReporter
 from engine.reporters.figures import CPU_TIME, HEARTBEAT, PID, STATE, SenderFigures
@@ -56,7 +57,7 @@ class Sender:
         self.queues: list[ReporterQueue] = []
         for number, spec in enumerate(config["reporters"]):
             options = {**spec["config"], "send_timeout": config["send_timeout"]}
-            reporter = REPORTERS[spec["type"]]()
+            reporter = load("reporter", spec["type"], REPORTERS)()
             reporter.init(options)
             reporter.start()
             queue = ReporterQueue(
