@@ -28,7 +28,7 @@ def command() -> None:
     """Create, stop, list tasks, and look at one."""
 
 
-@command.command(epilog="Example: otus-tui task create --file configs/tasks/voip.yml")
+@command.command(epilog="Example: otus-tui task create --file configs/tasks/sip.yml")
 @click.option(
     "--file", "-f", "file", required=True, metavar="FILE", help="The task file (YAML); - for standard input."
 )
