@@ -46,7 +46,7 @@ class Analysis:
         self.streams = StreamTable.create(TASK, 0, LIMITS["streams"])
         evidence = ring.create(TASK, 0, EVIDENCE_OCTETS)
         self.evidence = ring.RingReader(evidence)
-        self.calls = Calls(LIMITS, "packet", streams=self.streams, flows=self.flows)
+        self.calls = Calls(LIMITS, "packet", self.streams)
         decoder = Decoder(self.counters.words)
         self.pipeline = Pipeline(
             self.counters,
@@ -96,7 +96,7 @@ class Analysis:
         first, last = self.file.first_ns, self.file.last_ns
         known = counters["received"] > 0
         return {
-            "path": self.path,
+            "path": self.path.encode("utf-8", "backslashreplace").decode(),
             "format": self.file.format,
             "packets": self.file.packets,
             "bytes": counters["wire_bytes"],

@@ -138,8 +138,11 @@ class Client:
         try:
             while line := await self._reader.readline():
                 self._take(json.loads(line))
-        except (OSError, ValueError, RecursionError) as error:
+        except (OSError, ValueError) as error:
             reason = f"the connection to the engine broke: {error}"
+        except Exception as error:
+            # Nobody else reads: who waits for an answer must hear that none will come.
+            reason = f"the engine's answer was not understood: {type(error).__name__}: {error}"
         self._end(reason)
 
     def _take(self, message: dict[str, Any]) -> None:

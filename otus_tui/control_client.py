@@ -29,11 +29,21 @@ START_TIMEOUT = 15.0
 
 
 class ClientError(OtusError):
-    """A call failed: `message` and `hint` for a person, `rpc_code` as in engine.control.methods."""
+    """A call failed: `message` and `hint` for a person, `rpc_code` as in engine.control.methods.
 
-    def __init__(self, message: str, hint: str = "", rpc_code: int = NOBODY) -> None:
+    `data` is what the engine said beside the hint: `position` of a fault in a filter, from 0.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        rpc_code: int = NOBODY,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(message, hint)
         self.rpc_code = rpc_code
+        self.data = dict(data or {})
         self.code = _EXIT_CODES.get(rpc_code, ExitCode.FAILED)
 
 
@@ -53,9 +63,10 @@ def answer_result(answer: Mapping[str, Any]) -> Any:
     error = answer.get("error")
     if error is None:
         return answer.get("result")
-    data = error.get("data")
-    hint = data.get("hint", "") if isinstance(data, dict) else ""
-    raise ClientError(str(error.get("message", "the engine refused")), str(hint), int(error.get("code", 0)))
+    found = error.get("data")
+    data = dict(found) if isinstance(found, dict) else {}
+    hint = str(data.pop("hint", ""))
+    raise ClientError(str(error.get("message", "the engine refused")), hint, int(error.get("code", 0)), data)
 
 
 def check_hello(hello: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
 from engine.calls.arena import FLAG_RETRANSMISSION
@@ -13,6 +14,9 @@ from engine.parsers.sip import ERRORS, SipParser
 if TYPE_CHECKING:
     from engine.calls.dialogs import DialogTable
     from engine.calls.states import Dialog
+
+MOST_TEXT = 32_768
+"""Characters of `raw`: with the longest message in base64 beside it, an answer fits into a line."""
 
 
 def message_rows(
@@ -77,14 +81,18 @@ def _error(number: int) -> str | None:
 
 
 def message_answer(table: DialogTable, dialog: Dialog, index: int) -> dict[str, Any]:
-    """{index, raw, error, gone}; `raw` is None when the octets had to make room. OtusError: none such."""
+    """The answer to `message` (engine.control.methods); OtusError if the call has none with this index."""
     found = table.arena.cells_of(dialog, index, 1)
     if not found:
         raise OtusError(f"the call has no message {index}", f"{dialog.kept} messages are kept, from 0")
     octets = table.arena.octets_of(found[0])
+    text = None if octets is None else octets.decode("utf-8", "backslashreplace")
+    shown = None if text is None else text[:MOST_TEXT]
+    whole = octets is None or shown is None or shown.encode() == octets
     return {
         "index": index,
-        "raw": None if octets is None else octets.decode("utf-8", "replace"),
+        "raw": shown,
+        "raw_base64": None if whole or octets is None else b64encode(octets).decode(),
         "error": _error(found[0][8] >> 16 & 0xFFFF),
         "gone": octets is None,
     }

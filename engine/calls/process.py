@@ -55,7 +55,6 @@ class Merge:
         self.calls = calls
         self.live = live
         self.held: list[deque[tuple[int, int, bytes]]] = [deque() for _ in readers]
-        self.seen = [0.0 for _ in readers]
 
     def step(self, most: int) -> int:
         """Read up to `most` records of each ring and pass on what is due; returns how many were read."""
@@ -119,6 +118,7 @@ class Process:
             count = self.merge.step(BATCH)
             for request in self.channel.receive():
                 self.serve(request)
+                self.beat()
             waiting = not self.flush()
             sleep = SHORTEST_S if count else min(LONGEST_S, sleep * 2)
             if count < BATCH:
@@ -157,14 +157,19 @@ def error_of(error: OtusError) -> dict[str, Any]:
 
 
 def fit(answer: dict[str, Any]) -> None:
-    """Halve the lists and texts of an answer until its line is no longer than MAX_LINE."""
+    """Halve the lists of an answer until its line is no longer than MAX_LINE."""
     result = answer["result"]
-    while len(json.dumps(answer, separators=(",", ":"))) > MAX_LINE - 256:
-        for name in ("rows", "messages", "streams", "media", "hosts", "raw"):
+    lists = ("rows", "messages", "streams", "media", "hosts")
+    while any(result.get(name) for name in lists) and _octets(answer) > MAX_LINE - 256:
+        for name in lists:
             if result.get(name):
                 result[name] = result[name][: len(result[name]) // 2]
         if "more" in result:
             result["more"] = True
+
+
+def _octets(answer: dict[str, Any]) -> int:
+    return len(json.dumps(answer, separators=(",", ":")))
 
 
 def _heartbeat(fd: int | None) -> Callable[[], None]:

@@ -60,7 +60,7 @@ class Query(NamedTuple):
 def parse_query(params: dict[str, Any], names: dict[str, Column], sort: str) -> Query:
     """Check the parameters of `query`; UsageError names the wrong one. `sort` is the default."""
     column = params.get("sort") or sort
-    if column not in names:
+    if not isinstance(column, str) or column not in names:
         raise UsageError(f"sort: no column {column!r}", f"columns: {', '.join(names)}")
     text = params.get("filter") or ""
     offset, count = params.get("offset") or 0, params.get("count", 100)

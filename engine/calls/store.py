@@ -33,6 +33,14 @@ DEFAULTS = {
     "message_bytes": 128 * 1024**2,
     "streams": 32_768,
 }
+PARAMETERS = {
+    "query": ("store", "filter", "sort", "descending", "anchor", "offset", "count", "ids"),
+    "call": ("id", "from", "count"),
+    "message": ("id", "index"),
+    "clear": ("store", "keep", "keep_filter"),
+    "section": (),
+}
+"""What each method takes (engine.control.methods)."""
 LOST = 42
 """Word of a ring: records lost before they were read."""
 SWEEP_S = 1.0
@@ -47,7 +55,6 @@ class Calls:
         limits: dict[str, int],
         clock: str = "live",
         streams: StreamTable | None = None,
-        flows: object = None,
         patience: float = PATIENCE,
         guard: Guard = nullcontext,
     ) -> None:
@@ -115,6 +122,11 @@ class Calls:
         handler = self._methods.get(method)
         if handler is None:
             raise UsageError(f"no method {method!r} here", f"methods: {', '.join(self._methods)}")
+        for name in params:
+            if name not in PARAMETERS[method]:
+                raise UsageError(
+                    f"{method}: no parameter {name!r}", f"parameters: {', '.join(PARAMETERS[method])}"
+                )
         return handler(params)
 
     def query(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +171,8 @@ class Calls:
         number = params.get("id")
         if not isinstance(number, int):
             raise UsageError(f"id: {number!r} is no id of a call", "ids stand in the rows of `query`")
-        found = self.table.find(number - self.rows.base) if number > self.rows.base else None
+        own = number - self.rows.base
+        found = self.table.find(own) if 0 < own <= self.table.number else None
         if found is None:
             raise OtusError("no such call", "it had to make room, or was cleared")
         return found
@@ -293,6 +306,6 @@ def _named(ids: Any, rows: Iterable[Any], identity: Callable[[Any], Any]) -> lis
 
 def _whole(params: dict[str, Any], name: str, default: int) -> int:
     value = params.get(name, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise UsageError(f"{name}: {value!r} is no whole number from 0")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 32:
+        raise UsageError(f"{name}: {value!r} is no whole number from 0 to {(1 << 32) - 1}")
     return value

@@ -2,8 +2,8 @@
 
 JSON-RPC 2.0, one object a line, UTF-8, at most MAX_LINE octets. `jsonrpc` may be absent and ids may be
 strings or numbers. Standard error codes (-32700 parse, -32600 request, -32601 method, -32602
-params, -32603 internal) and ours below; `error.data` is {"hint": str}. Notifications from the
-engine: `snapshot` (params: a Snapshot) and `event` (params: {"sequence", ...}; a gap in it means lost).
+params, -32603 internal) and ours below; `error.data` is {"hint": str}, for a fault in a filter also
+"position": its character from 0. The engine sends one notification: `snapshot` (params: a Snapshot).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_LINE = 1_048_576
 ERROR_REFUSED = -32000
 """The engine can do it, but not now: another task is active, no such task, no such call."""
 ERROR_NOT_PERMITTED = -32001
-"""Capture right is missing, or the caller may only read."""
+"""A right to capture is missing, or the caller may not use this engine."""
 ERROR_INVALID = -32002
 """The configuration or the query is wrong; the message names the place."""
 
@@ -54,47 +54,59 @@ class Method(NamedTuple):
 METHODS = {
     "hello": Method(
         False,
-        "{protocol}",
+        "{protocol?}",
         "{protocol, version, pid, node, started, mode}",
-        "Who answers. mode: live, file or idle.",
+        "Who answers. started: ns since 1970. mode: live, file or idle.",
     ),
     "status": Method(
         False, "{}", "{version, pid, node, uptime_s, mode, tasks: [TASK], compiled}", "The daemon in short."
     ),
     "stats": Method(False, "{}", "Snapshot with every section", "All figures once."),
     "create_task": Method(
-        True, "{config: {...} | text: str, name: str}", "{task_id, state}", "Validate, build and run a task."
+        True, "{config: {...} | text: str, name?: str}", "{task_id, state}", "Validate, build and run a task."
     ),
     "stop_task": Method(True, "{task_id}", "{task_id, state, books}", "Stop, flush and clean up."),
     "list_tasks": Method(False, "{}", "{tasks: [TASK]}", "Active and finished tasks, newest first."),
-    "task_status": Method(False, "{task_id}", "TASK with books and figures", "One task."),
+    "task_status": Method(
+        False,
+        "{task_id}",
+        "TASK & TaskSection",
+        "One task. Of one that made room for another: TASK & {books}.",
+    ),
     "subscribe": Method(
         False,
-        "{sections: [str], hz: number}",
+        "{sections?: [str], hz?: number}",
         "{sections, hz}",
-        "Send `snapshot` notifications, at most 10 Hz.",
+        "Send `snapshot` notifications on this connection, twice a second or hz times, at most 10; with every "
+        "section or those named (engine.snapshot).",
     ),
     "unsubscribe": Method(False, "{}", "{}", "No more notifications on this connection."),
     "query": Method(
         False,
         "{store: calls|streams, task?, filter?: str, sort?: column, descending?: bool, anchor?: id, "
-        "offset?: int, count: int, ids?: [id]}",
+        "offset?: int, count?: int, ids?: [id]}",
         "{total, matched, offset, version, rows: [ROW]}",
-        "A window of a store. With anchor it begins `offset` rows from that row (which may be negative). "
-        "With ids the rows are those, in that order, matching or not; those that are gone are left out.",
+        "A window of a store: 100 rows or count, at most 1000, fewer where the line would be too long. With "
+        "anchor it begins `offset` rows from that row (which may be negative). With ids the rows are those, in "
+        "that order, matching or not, whatever count says; those that are gone are left out.",
     ),
     "call": Method(
         False,
         "{task?, id, from?: int, count?: int}",
         "{call: ROW, hosts: [str], messages: [MESSAGE], more: bool, streams: [ROW], media: [SDP]}",
-        "One call: its ladder, without bodies.",
+        "One call: its ladder, without bodies. 500 messages or count, at most 1000; hosts are those of all. "
+        "SDP is {index, src, sdp}.",
     ),
     "message": Method(
-        False, "{task?, id, index}", "{index, raw, error, gone}", "One message as it was on the wire."
+        False,
+        "{task?, id, index?: int}",
+        "{index, raw, raw_base64, error, gone}",
+        "One message as it was on the wire. raw: as text, octets that are no UTF-8 as \\xNN, a very long one "
+        "cut. raw_base64: its octets, where raw is not just these; else null. Both are null when gone.",
     ),
     "clear": Method(
         True,
-        "{store: calls|streams, keep?: [id], keep_filter?: str}",
+        "{store: calls|streams, task?, keep?: [id], keep_filter?: str}",
         "{removed}",
         "Forget the rows of a store but those named and those that match the filter.",
     ),
@@ -102,7 +114,9 @@ METHODS = {
 }
 
 TASK = "{task_id, state, driver, interface, workers, started, stopped, error, file}"
-"""state: creating, running, stopping, stopped, failed, finished (a file was read to its end)."""
+"""One task in short; in `task_status` the keys of TaskSection (engine.snapshot) win. interface and file are null
+where there is none. state: creating, running, stopping, stopped, failed, finished (a file was read to its end).
+`task` in params is an id; without it the task that runs, else the last one, is meant."""
 
 CALL_ROW = (
     "id",  # stable while the call is in the store

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import grp
 import inspect
+import json
 import os
 import pwd
 import socket
@@ -107,7 +108,7 @@ class Connection:
     async def send(self, message: Mapping[str, Any]) -> bool:
         """Write one line and wait until the client takes it; False if it does not."""
         try:
-            self.writer.write(orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE))
+            self.writer.write(_line(message))
             await asyncio.wait_for(self.writer.drain(), ANSWER_TIMEOUT)
         except (OSError, TimeoutError):
             return False
@@ -122,8 +123,7 @@ class Connection:
             self.lost += 1
             self.server.notifications_lost += 1
             return False
-        message = {"jsonrpc": "2.0", "method": method, "params": params}
-        self.writer.write(orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE))
+        self.writer.write(_line({"jsonrpc": "2.0", "method": method, "params": params}))
         return True
 
     def subscribe(self, period: float, make: Callable[[], Awaitable[Mapping[str, Any]]]) -> None:
@@ -234,7 +234,7 @@ class Server:
             with contextlib.suppress(
                 OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
             ):
-                writer.write(orjson.dumps(_error(None, _code(reason), reason.message, reason.hint)) + b"\n")
+                writer.write(_line(_error(None, _code(reason), reason.message, reason.hint)))
                 writer.write_eof()
                 # Closing with its request unread would take the answer away from it.
                 await asyncio.wait_for(reader.readuntil(b"\n"), REFUSAL_TIMEOUT)
@@ -285,6 +285,14 @@ def _peer_groups(peer: socket.socket, uid: int, gid: int) -> list[int]:
             return os.getgrouplist(pwd.getpwuid(uid).pw_name, gid)
         except (KeyError, OSError):
             return []
+
+
+def _line(message: Mapping[str, Any]) -> bytes:
+    """One object and its newline; orjson refuses the name of a file that holds octets which are no UTF-8."""
+    try:
+        return orjson.dumps(message, option=orjson.OPT_APPEND_NEWLINE)
+    except TypeError:
+        return json.dumps(message, separators=(",", ":")).encode() + b"\n"
 
 
 def _code(error: OtusError) -> int:

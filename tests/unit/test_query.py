@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from base64 import b64decode
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,7 @@ from engine.calls.query import Query, Windows, order, parse_query
 from engine.calls.rows import uri_text
 from engine.calls.states import STATES
 from engine.calls.store import Calls
-from engine.control.methods import CALL_ROW, MESSAGE_ROW
+from engine.control.methods import CALL_ROW, MAX_LINE, MESSAGE_ROW
 from engine.errors import OtusError, UsageError
 from engine.shm.records import SIP
 from tests.sip_records import SDP, SECOND, START, record, sip
@@ -207,6 +209,7 @@ def test_window_is_that_of_the_whole(
     ("params", "says"),
     [
         ({"sort": "nothing"}, "sort: no column"),
+        ({"sort": ["number"]}, "sort: no column"),
         ({"offset": "1"}, "offset"),
         ({"count": True}, "count"),
         ({"count": -1}, "count"),
@@ -351,19 +354,49 @@ def test_ladder_of_a_call() -> None:
     )
     raw = calls.answer("message", {"id": name, "index": 0})
     assert raw["raw"].startswith("INVITE sip:bob@example.com SIP/2.0\r\n")
+    assert raw["raw_base64"] is None
     with pytest.raises(OtusError, match="no message 9"):
         calls.answer("message", {"id": name, "index": 9})
     with pytest.raises(OtusError, match="no such call"):
         calls.answer("call", {"id": name + 1})
+    with pytest.raises(OtusError, match="no such call"):
+        calls.answer("call", {"id": 1 << 70})
     with pytest.raises(UsageError, match="no id"):
         calls.answer("call", {"id": "c1@test"})
+    with pytest.raises(UsageError, match="index: "):
+        calls.answer("message", {"id": name, "index": 1 << 70})
+    with pytest.raises(UsageError, match="query: no parameter 'fliter'"):
+        calls.answer("query", {"fliter": "alice"})
+
+
+@pytest.mark.parametrize(
+    ("end", "shown"),
+    [
+        (b"\xff\xfe\\xff", "\\xff\\xfe\\xff"),
+        ("\U0001f600".encode() * 15_000, None),
+        (b"\x00" * 60_000, None),
+    ],
+)
+def test_octets_of_a_message_come_whole(end: bytes, shown: str | None) -> None:
+    place = "x" * len(end)
+    octets = sip("INVITE", "1 INVITE", body=place).replace("\n", "\r\n").encode()
+    octets = octets.replace(place.encode(), end)
+    calls = Calls({"message_bytes": 1 << 20}, "packet")
+    calls.add(SIP, START, record(octets, A, B))
+    name = calls.answer("query", {})["rows"][0]["id"]
+    answer = calls.answer("message", {"id": name, "index": 0})
+    if shown is not None:
+        assert answer["raw"].endswith(shown)
+    whole = answer["raw"].encode() if answer["raw_base64"] is None else b64decode(answer["raw_base64"])
+    assert whole == octets
+    assert len(json.dumps(answer)) < MAX_LINE - 256
 
 
 def test_gone_octets_are_said_to_be_gone() -> None:
     calls = filled(100, message_bytes=8192)
     name = calls.answer("query", {"count": 1})["rows"][0]["id"]
     assert calls.answer("message", {"id": name, "index": 0}) == {
-        "index": 0, "raw": None, "error": None, "gone": True,
+        "index": 0, "raw": None, "raw_base64": None, "error": None, "gone": True,
     }  # fmt: skip
     row = calls.answer("call", {"id": name})["messages"][0]
     assert (row["method"], row["gone"], row["sdp"], row["reason"]) == ("INVITE", True, None, None)

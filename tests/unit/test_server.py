@@ -44,6 +44,8 @@ async def task_status(_: Connection, task_id: str) -> dict[str, Any]:
         raise OtusError("not now", "later")
     if task_id == "right":
         raise NotPermittedError("no right", "sudo")
+    if task_id == "octets":
+        return {"task_id": task_id, "file": "bad\udcff.pcap"}
     if task_id == "bug":
         raise ValueError("a secret detail")
     return {"task_id": task_id}
@@ -178,6 +180,22 @@ async def test_client(server: Server, tmp_path: Path) -> None:
     with pytest.raises(ClientError):
         await client.call("hello")
     await client.close()
+
+
+async def test_names_that_are_no_utf8_reach_the_client(server: Server, tmp_path: Path) -> None:
+    client = await Client.connect(str(tmp_path / "s"))
+    assert (await client.call("task_status", task_id="octets"))["file"] == "bad\udcff.pcap"
+    await client.close()
+
+
+async def test_a_client_says_when_it_cannot_read_an_answer() -> None:
+    ours, theirs = socket.socketpair()
+    connecting = asyncio.create_task(Client.connect(ours))
+    await asyncio.sleep(0.05)
+    theirs.sendall(b"[]\n")
+    with pytest.raises(ClientError, match="not understood"):
+        await connecting
+    theirs.close()
 
 
 async def test_blocking_client(server: Server, tmp_path: Path) -> None:
