@@ -24,6 +24,8 @@ cdef Py_ssize_t INDEX_WORD
 cdef Py_ssize_t RECEIVED_WORD
 cdef Py_ssize_t SKIPPED_WORD
 cdef Py_ssize_t BLOCKS_WORD
+cdef Py_ssize_t LATENCY_WORD
+cdef Py_ssize_t LATENCIES
 
 cdef class RingWalk:
     cdef unsigned int[::1] ring
@@ -43,8 +45,10 @@ cdef class RingWalk:
     cpdef Py_ssize_t find_start(self) except -1
     @cython.locals(block=Py_ssize_t, count=Py_ssize_t)
     cpdef Py_ssize_t waiting(self) except -1
-    @cython.locals(walked=Py_ssize_t)
+    @cython.locals(walked=Py_ssize_t, begun=cython.ulonglong, ended=cython.ulonglong)
     cpdef Py_ssize_t run(self, Py_ssize_t max_blocks) except -1
+    @cython.locals(bucket=Py_ssize_t, power=Py_ssize_t, rest=cython.ulonglong)
+    cpdef int latency(self, unsigned long long nanoseconds) except -1
     @cython.locals(other=Py_ssize_t)
     cdef bint lagging(self, Py_ssize_t block, unsigned long long number) except -1
     @cython.locals(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import mmap
 import select
 import socket
+import time
 from typing import TYPE_CHECKING
 
 from engine.capture.sink import PacketSink
@@ -41,6 +42,7 @@ INDEX_WORD = counters.BLOCK_INDEX
 RECEIVED_WORD = counters.RECEIVED
 SKIPPED_WORD = counters.index("skipped")
 BLOCKS_WORD = counters.index("blocks")
+LATENCY_WORD, LATENCIES = counters.FIRST_LATENCY, counters.LATENCY_BUCKETS
 
 
 def map_ring(fd: int, block_size: int, block_count: int) -> mmap.mmap:
@@ -164,15 +166,40 @@ class RingWalk:
         return count
 
     def run(self, max_blocks: int) -> int:
-        """Walk up to `max_blocks` ready blocks, oldest first, and give them back; returns how many."""
+        """Walk up to `max_blocks` ready blocks, oldest first, and give them back; returns how many.
+
+        The time from the first look at a block to its return is booked as its latency.
+        """
         walked = 0
+        begun = 0
         while walked < max_blocks and self.status(self.index) & STATUS_USER:
+            if walked == 0:
+                begun = time.monotonic_ns()
             self.walk(self.index)
+            ended = time.monotonic_ns()
+            self.latency(ended - begun)
+            # The next block, if it is ready, is looked at now.
+            begun = ended
             self.index += 1
             if self.index == self.block_count:
                 self.index = 0
             walked += 1
         return walked
+
+    def latency(self, nanoseconds: int) -> int:
+        """Count one block in the bucket of engine.shm.counters.latency_bounds()."""
+        power = 0
+        rest = nanoseconds
+        while rest > 1:
+            rest >>= 1
+            power += 1
+        bucket = 4 * power
+        if power >= 2:
+            bucket += (nanoseconds >> (power - 2)) & 3
+        if bucket >= LATENCIES:
+            bucket = LATENCIES - 1
+        self.counters[LATENCY_WORD + bucket] += 1
+        return 0
 
     def lagging(self, block: int, number: int) -> bool:
         """Whether more than `max_waiting` blocks are ready from this one on."""

@@ -300,6 +300,33 @@ def test_any_octets_are_survived(build: Build, words: Counters) -> None:
         assert words.balance() == 0
 
 
+def histogram(words: Counters) -> list[int]:
+    return words.words[layout.FIRST_LATENCY : layout.FIRST_LATENCY + layout.LATENCY_BUCKETS].tolist()
+
+
+def test_each_block_has_a_latency(build: Build, words: Counters) -> None:
+    ring = KernelRing()
+    reader = Reader(build, ring, words)
+    reader.walk.run(9)
+    assert sum(histogram(words)) == 0
+    for number in range(5):
+        ring.fill(*numbered(number, 3))
+    reader.walk.run(3)
+    reader.walk.run(9)
+    assert sum(histogram(words)) == words.get("blocks") == 5
+    assert not any(histogram(words)[:20])
+
+
+def test_latency_buckets(build: Build, words: Counters) -> None:
+    reader = Reader(build, KernelRing(), words)
+    for value in (0, 1, 5, 1000, 123_456, 10**9, 1 << 63):
+        before = histogram(words)
+        reader.walk.latency(value)
+        (bucket,) = [index for index, count in enumerate(histogram(words)) if count != before[index]]
+        if 4 <= value < 1 << 31:
+            assert layout.latency_bounds(bucket - 1) <= value < layout.latency_bounds(bucket)
+
+
 def test_a_ring_that_is_too_small_is_refused(build: Build, words: Counters) -> None:
     with pytest.raises(ValueError, match="has no 9 blocks"):
         build.module("engine.capture.ring_walk").RingWalk(
