@@ -19,6 +19,7 @@ cdef Py_ssize_t C_CANDIDATES_FULL
 cdef unsigned int NOT_FOR_MEDIA
 cdef unsigned int RTP_MEDIA
 cdef unsigned int RTCP_MUX
+cdef unsigned int DISCARD
 cdef Py_ssize_t CODECS_OF_MEDIA
 cdef Py_ssize_t CALL_ID_SLOT
 cdef unsigned int SNAPPED
@@ -88,10 +89,12 @@ cdef class MediaPath:
     @cython.locals(
         index=Py_ssize_t, codec=Py_ssize_t, place=Py_ssize_t, flags=cython.uint, outcome=int, port=cython.ulonglong)
     cdef int register(self, SipParser sip, SdpParser sdp, unsigned long long domain, unsigned long long now) except -1
+    @cython.locals(port=cython.uint)
+    cdef bint own_rtcp(self, SdpParser sdp, Py_ssize_t index) except -1
     @cython.locals(outcome=int)
     cdef int endpoint(
-        self, SdpParser sdp, Py_ssize_t index, unsigned long long port, bint rtcp, unsigned long long domain,
-        unsigned long long now) except -1
+        self, unsigned long long address0, unsigned long long address1, unsigned long long port, bint rtcp,
+        Py_ssize_t index, unsigned long long domain, unsigned long long now) except -1
     @cython.locals(first=Py_ssize_t)
     cdef bint stage_call(self, SipParser sip) except -1
     @cython.locals(over=cython.bint)

@@ -47,6 +47,7 @@ C_CANDIDATES_FULL = counter("candidates_full")
 NOT_FOR_MEDIA = M_REJECTED | M_NO_ADDRESS | M_TCP
 RTP_MEDIA = M_RTP
 RTCP_MUX = M_RTCP_MUX
+DISCARD = 9
 CODECS_OF_MEDIA = MAX_CODECS
 CALL_ID_SLOT = 2 * records.SLOTS.index("call_id")
 SNAPPED = records.P_SNAPPED
@@ -378,17 +379,41 @@ class MediaPath:
                         sdp.codec_name0[place],
                         sdp.codec_name1[place],
                     )
-            outcome += self.endpoint(sdp, index, port, False, domain, now)
-            if sdp.rtcp_port[index] and sdp.rtcp_port[index] != port:
+            outcome += self.endpoint(
+                sdp.address0[index], sdp.address1[index], port, False, index, domain, now
+            )
+            if self.own_rtcp(sdp, index):
                 self.flows.codec_count = 0
-                self.endpoint(sdp, index, sdp.rtcp_port[index], True, domain, now)
+                self.endpoint(
+                    sdp.rtcp_address0[index],
+                    sdp.rtcp_address1[index],
+                    sdp.rtcp_port[index],
+                    True,
+                    index,
+                    domain,
+                    now,
+                )
         return outcome
 
-    def endpoint(self, sdp: SdpParser, index: int, port: int, rtcp: bool, domain: int, now: int) -> int:
-        """Register one endpoint of a media description; 1 where it is in the table now."""
-        outcome = self.flows.register(
-            sdp.address0[index], sdp.address1[index], port, rtcp, index, 17, domain, now, self.ttl
+    def own_rtcp(self, sdp: SdpParser, index: int) -> bool:
+        """Whether RTCP of a media description goes to another place than RTP.
+
+        With rtcp-mux, port 9 (discard) says that there is none (RFC 8829 section 5.2.1).
+        """
+        port = sdp.rtcp_port[index]
+        if port == 0 or (port == DISCARD and sdp.flags[index] & RTCP_MUX):
+            return False
+        return (
+            port != sdp.port[index]
+            or sdp.rtcp_address0[index] != sdp.address0[index]
+            or sdp.rtcp_address1[index] != sdp.address1[index]
         )
+
+    def endpoint(
+        self, address0: int, address1: int, port: int, rtcp: bool, index: int, domain: int, now: int
+    ) -> int:
+        """Register one endpoint of media description `index`; 1 where it is in the table now."""
+        outcome = self.flows.register(address0, address1, port, rtcp, index, 17, domain, now, self.ttl)
         if outcome == 1:
             self.counters[C_FLOW_CONFLICTS] += 1
         elif outcome == 2:
