@@ -21,7 +21,7 @@ from engine.shm.flows import FlowTable
 from engine.shm.streams import StreamTable
 from engine.supervisor import Child, Supervisor
 from engine.task_checks import check_file, effective_workers
-from engine.task_config import calls_config, file_filter, sender_config, worker_config
+from engine.task_config import calls_config, file_filter, media_ttl_ns, sender_config, worker_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -35,6 +35,8 @@ EVIDENCE_OCTETS = {"af_packet_v3": 8 << 20, "pcap": 32 << 20}
 """Of one worker; touched as it is used."""
 MEAN_RECORD = 512
 """Octets of a send ring by record: media in short records, SIP in long ones."""
+STREAM_TTL_NS = 600_000_000_000
+"""At least so long a silent stream stays; then its place is free for another."""
 WORKER_STOP = 0.9
 SENDER_STOP = 1.2
 SENDER_SETTLE = 1.0
@@ -71,6 +73,7 @@ class Task:
         self.calls_section: dict[str, Any] = {}
         self.file_fd: int | None = None
         self._supervisor = supervisor
+        self._program: Any = None
         self._rings: list[RingSocket] = []
         self._generations: list[int] = []
         self._links: list[str] = []
@@ -97,10 +100,10 @@ class Task:
         """Validate, build and run; OtusError, with nothing left behind, if it does not come to run."""
         try:
             workers = effective_workers(self.config, self.node)
-            program = await asyncio.to_thread(self._validate)
+            self._program = await asyncio.to_thread(self._validate)
             self._build_memory(workers)
             if self.config.capture.driver == "af_packet_v3":
-                await asyncio.to_thread(self._open_rings, workers, program)
+                await asyncio.to_thread(self._open_rings, workers, self._program)
             await self._start_children(workers)
         except BaseException as error:
             self.state = "failed"
@@ -137,7 +140,9 @@ class Task:
         octets = EVIDENCE_OCTETS[self.config.capture.driver]
         self._evidence = [ring.create(self.id, number, octets) for number in range(workers)]
         self._flows = FlowTable.create(self.id, 0, stores.flows)
-        self._streams = StreamTable.create(self.id, 0, stores.streams)
+        offline = self.config.capture.driver == "pcap"
+        ttl_ns = 0 if offline else max(STREAM_TTL_NS, media_ttl_ns(self.config))
+        self._streams = StreamTable.create(self.id, 0, stores.streams, ttl_ns)
         if self.config.all_reporters():
             capacity = self.node.backpressure.send_buffer.capacity
             size = max(1 << 20, capacity * MEAN_RECORD)
@@ -212,6 +217,7 @@ class Task:
                 "block_count": socket.block_count,
                 "max_waiting": min(blocks, socket.block_count),
                 "new": new,
+                "program": self._program,
             }
             descriptors.append(socket.fileno())
         else:

@@ -55,7 +55,7 @@ def worker_config(config: TaskConfig, node: NodeConfig) -> dict[str, Any]:
             "parse_rtp": rtp is not None,
             "sip_ports": sip.config.get("ports", []) if sip else [],
             "track_media": bool(sip and sip.config.get("track_media", True)),
-            "media_ttl_ns": int(float(sip.config.get("media_stream_timeout", 300.0) if sip else 300.0) * 1e9),
+            "media_ttl_ns": media_ttl_ns(config),
             "rtp_heuristic": bool(rtp and rtp.config.get("heuristic", True)),
             "rtp_raw": bool(rtp and rtp.config.get("raw", False)),
             "unmatched_forward": config.unmatched_policy == "forward",
@@ -64,6 +64,12 @@ def worker_config(config: TaskConfig, node: NodeConfig) -> dict[str, Any]:
             **_live_options(config.capture.interface),
         },
     }
+
+
+def media_ttl_ns(config: TaskConfig) -> int:
+    """How long an endpoint of media lives without packets."""
+    sip = _parser(config, "sip")
+    return int(float(sip.config.get("media_stream_timeout", 300.0) if sip else 300.0) * 1e9)
 
 
 def file_filter(config: TaskConfig) -> dict[str, Any] | None:

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 class FilterSink(PacketSink):
     """Hands on what matches; each link type in the file gets its own program when its first packet comes."""
 
-    def __init__(self, sink: PacketSink, rules: Mapping[str, Any]) -> None:
-        """`rules`: the plain form of engine.config.Filter."""
+    def __init__(self, sink: PacketSink, rules: Mapping[str, Any], filters: dict[int, PacketFilter]) -> None:
+        """`rules`: the plain form of engine.config.Filter; `filters` gets a program for each link type."""
         self.sink = sink
         self.rules = dict(rules)
-        self.filters: dict[int, PacketFilter] = {}
+        self.filters = filters
         self.buf: Any = b""
         self.left_out = 0
 

@@ -1,5 +1,6 @@
 cimport cython
 
+from engine.capture.packet_filter cimport PacketFilter
 from engine.capture.sink cimport PacketSink
 from engine.decode.classifier cimport Decoder
 from engine.parsers.sdp cimport SdpParser
@@ -17,6 +18,8 @@ cdef int V_ICMP
 cdef int V_FRAGMENT
 cdef unsigned int RTCP_VERDICT
 cdef unsigned int OUTGOING
+cdef unsigned int HARDWARE_ETHERNET
+cdef unsigned int HARDWARE_NONE
 cdef unsigned int DUPLICATE
 cdef unsigned int TRUNCATED
 cdef unsigned long long NO_FLOW
@@ -24,8 +27,6 @@ cdef unsigned int K_RTCP
 cdef unsigned int K_RAW
 cdef unsigned int K_ICMP
 cdef Py_ssize_t W_PACKET_TIME
-cdef Py_ssize_t W_LATENCY
-cdef Py_ssize_t LATENCIES
 cdef Py_ssize_t STREAM_SWEEP
 cdef Py_ssize_t FLOW_SWEEP
 
@@ -63,6 +64,7 @@ cdef Py_ssize_t C_OUTPUT_RTP
 cdef Py_ssize_t C_OUTPUT_RTCP
 cdef Py_ssize_t C_OUTPUT_RAW
 cdef Py_ssize_t C_PLUGIN_ERRORS
+cdef Py_ssize_t C_FILTER_RECHECKED
 cdef Py_ssize_t C_RTP_HANDLED
 cdef Py_ssize_t C_RTCP_HANDLED
 
@@ -83,6 +85,7 @@ cdef class Pipeline(PacketSink):
     cdef bint witnessing
     cdef readonly object reassembly
     cdef object chain
+    cdef dict filters
     cdef list plugins
     cdef unsigned long long[::1] ports
     cdef bint parse_sip
@@ -105,6 +108,8 @@ cdef class Pipeline(PacketSink):
     cdef int route(self, int verdict) except -1
     cdef int outcome(self, Py_ssize_t counter) except -1
     cdef int fragment(self) except -1
+    @cython.locals(one=PacketFilter, passes=cython.bint)
+    cdef bint matches(self, bytes whole, Py_ssize_t network) except -1
     @cython.locals(first=cython.uint, slot=Py_ssize_t, kind=int)
     cdef int udp(self) except -1
     cdef int media_result(self, int kind) except -1
@@ -120,9 +125,6 @@ cdef class Pipeline(PacketSink):
     cdef int sip_message(self) except -1
     cdef int sip_seen(self, int kind) except -1
     cdef bint ask_sip(self) except -1
-    cdef dict sip_labels(self)
-    @cython.locals(first=Py_ssize_t, start=Py_ssize_t)
-    cdef str slot_text(self, str name)
     @cython.locals(at=Py_ssize_t, end=Py_ssize_t)
     cdef int icmp(self) except -1
     cdef bint icmp_error(self, unsigned int kind) except -1
@@ -130,6 +132,4 @@ cdef class Pipeline(PacketSink):
     cdef int unmatched(self) except -1
     cdef bint ask_plugins(self) except -1
     cdef int copy_seen(self, int verdict) except -1
-    @cython.locals(bucket=Py_ssize_t, power=Py_ssize_t, rest=cython.ulonglong)
-    cpdef int latency(self, unsigned long long nanoseconds) except -1
     cpdef int idle(self, unsigned long long now) except -1

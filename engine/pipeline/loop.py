@@ -15,7 +15,7 @@ from engine.parsers.sdp import SdpParser
 from engine.parsers.sip import SipParser
 from engine.pipeline.copies import CopyTable
 from engine.pipeline.media import MediaPath
-from engine.pipeline.plugins import decoded_packet
+from engine.pipeline.plugins import decoded_packet, sip_labels
 from engine.pipeline.writer import PacketFacts, RecordWriter
 from engine.shm import atomics, records
 from engine.shm import counters as layout
@@ -23,6 +23,7 @@ from engine.shm import counters as layout
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from engine.capture.packet_filter import PacketFilter
     from engine.decode.classifier import Decoder
     from engine.decode.fragments import Reassembly
     from engine.shm.counters import Counters
@@ -37,13 +38,14 @@ V_MALFORMED, V_UDP, V_ICMP, V_FRAGMENT = (
     classifier.FRAGMENT,
 )
 OUTGOING = PACKET_OUTGOING
+HARDWARE_ETHERNET, HARDWARE_NONE = 1, 0xFFFE
 DUPLICATE = records.P_DUPLICATE
 TRUNCATED = records.S_TRUNCATED
 NO_FLOW = records.NO_SLOT
 K_RTCP, K_RAW, K_ICMP = records.RTCP, records.RAW, records.ICMP
 RTCP_VERDICT = 72
 """Where the verdict of a flow's RTCP is kept: a payload type that RTP cannot have beside RTCP (RFC 5761)."""
-W_PACKET_TIME, W_LATENCY, LATENCIES = layout.PACKET_TIME, layout.FIRST_LATENCY, layout.LATENCY_BUCKETS
+W_PACKET_TIME = layout.PACKET_TIME
 FLOW_SWEEP, STREAM_SWEEP = 1024, 512
 """Slots looked at in one idle()."""
 DEFAULTS: dict[str, Any] = {
@@ -59,10 +61,13 @@ DEFAULTS: dict[str, Any] = {
     "loopback_index": 0,
     "frame_numbers": False,
     "chain": None,
+    "filters": None,
     "plugins": (),
 }
 """Options of the pipeline. `chain` has verdict_sip(labels) and verdict_flow(labels) and is there only where
-something can be dropped; `deduplicate`: the capture is on several interfaces; `loopback_index` 0: none."""
+something can be dropped; `filters`: the capture filter as {link type: PacketFilter}, for datagrams put
+together from fragments, which pass it unseen; `deduplicate`: the capture is on several interfaces;
+`loopback_index` 0: none."""
 
 (
     C_RECEIVED, C_OUTPUT, C_HANDLED, C_FILTERED, C_UNMATCHED, C_MALFORMED, C_FRAGMENTS, C_DUPLICATES, C_BYTES,
@@ -70,7 +75,7 @@ something can be dropped; `deduplicate`: the capture is on several interfaces; `
     C_SIP_MALFORMED, C_SIP_TRUNCATED, C_SIP_KEEPALIVES, C_RTP_PACKETS, C_RTP_BY_SDP, C_RTP_BY_HEURISTIC,
     C_RTP_MALFORMED, C_RTCP_PACKETS, C_RTCP_MALFORMED, C_FLOWS_EXPIRED, C_STREAMS_EXPIRED, C_EVIDENCE,
     C_EVIDENCE_OVERSIZE, C_OUTPUT_OVERSIZE, C_OUTPUT_SIP, C_OUTPUT_RTP, C_OUTPUT_RTCP, C_OUTPUT_RAW,
-    C_PLUGIN_ERRORS, C_RTP_HANDLED, C_RTCP_HANDLED,
+    C_PLUGIN_ERRORS, C_FILTER_RECHECKED, C_RTP_HANDLED, C_RTCP_HANDLED,
 ) = (
     layout.index(name)
     for name in (
@@ -79,7 +84,7 @@ something can be dropped; `deduplicate`: the capture is on several interfaces; `
         "sip_responses", "sip_malformed", "sip_truncated", "sip_keepalives", "rtp_packets", "rtp_by_sdp",
         "rtp_by_heuristic", "rtp_malformed", "rtcp_packets", "rtcp_malformed", "flows_expired",
         "streams_expired", "evidence", "evidence_oversize", "output_oversize", "output_sip", "output_rtp",
-        "output_rtcp", "output_raw", "plugin_errors", "rtp_handled", "rtcp_handled",
+        "output_rtcp", "output_raw", "plugin_errors", "filter_rechecked", "rtp_handled", "rtcp_handled",
     )
 )  # fmt: skip
 
@@ -120,6 +125,7 @@ class Pipeline(PacketSink):
         self.chain = chosen["chain"]
         self.filtering = self.chain is not None
         self.by_ssrc = self.filtering and "rtp.ssrc" in getattr(self.chain, "reads", ())
+        self.filters = chosen["filters"]
         self.plugins = list(chosen["plugins"])
         self.ports = memoryview(array("Q", bytes(8192)))
         for port in chosen["sip_ports"]:
@@ -201,6 +207,10 @@ class Pipeline(PacketSink):
         whole = self.reassembly.add(self.decoder, self.facts.timestamp)
         if whole is None:
             return self.outcome(C_FRAGMENTS)
+        if self.filters is not None and not self.matches(whole, self.reassembly.network):
+            return self.outcome(C_FILTERED)
+        self.facts.captured = len(whole)
+        self.facts.wire_length = len(whole)
         buffer = self.buffer
         try:
             self.attach(memoryview(whole))
@@ -208,6 +218,20 @@ class Pipeline(PacketSink):
         finally:
             self.attach(buffer)
         return 0
+
+    def matches(self, whole: bytes, network: int) -> bool:
+        """Whether the capture filter lets a whole datagram pass; its fragments it could not judge."""
+        one: PacketFilter | None = self.filters.get(self.decoder.link_type)
+        if one is None:
+            return True
+        self.words[C_FILTER_RECHECKED] += 1
+        one.attach(memoryview(whole))
+        one.wire_length = len(whole)
+        one.network = network
+        one.hardware = HARDWARE_ETHERNET if self.decoder.link_type == 1 else HARDWARE_NONE
+        passes = one.match(0, len(whole)) != 0
+        one.attach(self.buffer)
+        return passes
 
     # ---- UDP ----
 
@@ -311,12 +335,13 @@ class Pipeline(PacketSink):
         """What the processors say of this flow and payload type, asked once."""
         verdict = self.flows.verdict(self.media.flow, payload_type)
         if verdict == 0:
-            labels = self.flows.labels(self.media.flow, self.media.flow_generation, payload_type) or {}
+            known = self.flows.labels(self.media.flow, self.media.flow_generation, payload_type)
+            labels = known or {}
             if payload_type != RTCP_VERDICT:
                 labels["rtp.pt"] = str(payload_type)
                 labels["rtp.ssrc"] = str(self.media.parser.ssrc)
             verdict = 1 if self.ask_flow(labels) else 2
-            if not self.by_ssrc:
+            if known is not None and not self.by_ssrc:
                 self.flows.keep_verdict(self.media.flow, payload_type, verdict)
         return verdict == 1
 
@@ -374,32 +399,10 @@ class Pipeline(PacketSink):
     def ask_sip(self) -> bool:
         """The processors' verdict of a message; one that raises lets it pass."""
         try:
-            return bool(self.chain.verdict_sip(self.sip_labels()))
+            return bool(self.chain.verdict_sip(sip_labels(self.sip, self.decoder)))
         except Exception:
             self.words[C_PLUGIN_ERRORS] += 1
             return True
-
-    def sip_labels(self) -> dict[str, str]:
-        """The labels of the message parsed last, as in engine.reporters.output.sip_labels()."""
-        method = records.METHODS[self.sip.method]
-        labels = {
-            "sip.method": method or self.slot_text("cseq_method" if self.sip.status else "method"),
-            "sip.call-id": self.slot_text("call_id"),
-            "sip.from": self.slot_text("from_uri") or self.slot_text("from"),
-            "sip.to": self.slot_text("to_uri") or self.slot_text("to"),
-        }
-        if self.sip.status:
-            labels["sip.status-code"] = str(self.sip.status)
-        return labels
-
-    def slot_text(self, name: str) -> str:
-        """A slot of the message as text on one line, empty where absent."""
-        first = 2 * records.SLOTS.index(name)
-        start = self.sip.slots[first]
-        if start < 0:
-            return ""
-        octets = self.decoder.octets(self.sip.start + start, self.sip.start + self.sip.slots[first + 1])
-        return " ".join(octets.decode("utf-8", "replace").split())
 
     # ---- what is left ----
 
@@ -474,21 +477,6 @@ class Pipeline(PacketSink):
         return self.outcome(C_DUPLICATES)
 
     # ---- time ----
-
-    def latency(self, nanoseconds: int) -> int:
-        """Count the time from a block's hand-over to the last record written of it."""
-        power = 0
-        rest = nanoseconds
-        while rest > 1:
-            rest >>= 1
-            power += 1
-        bucket = 4 * power
-        if power >= 2:
-            bucket += (nanoseconds >> (power - 2)) & 3
-        if bucket >= LATENCIES:
-            bucket = LATENCIES - 1
-        self.words[W_LATENCY + bucket] += 1
-        return 0
 
     def idle(self, now: int) -> int:
         """Expire what is due at `now`, ns since 1970: fragments, and a share of the flows and streams."""

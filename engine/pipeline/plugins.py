@@ -1,4 +1,4 @@
-"""What parsers of others see of the packet in work."""
+"""What plugins see of the packet in work: parsers of others the whole of it, processors its labels."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from engine.shm import records
 
 if TYPE_CHECKING:
     from engine.decode.classifier import Decoder
+    from engine.parsers.sip import SipParser
     from engine.pipeline.writer import PacketFacts
 
 
@@ -37,3 +38,27 @@ def decoded_packet(decoder: Decoder, facts: PacketFacts) -> DecodedPacket:
         decoder.tcp_flags,
         decoder.octets(decoder.payload, decoder.payload_end),
     )
+
+
+def sip_labels(sip: SipParser, decoder: Decoder) -> dict[str, str]:
+    """The labels of the message that `sip` parsed last, as in engine.reporters.output.sip_labels()."""
+    method = records.METHODS[sip.method]
+    labels = {
+        "sip.method": method or _text(sip, decoder, "cseq_method" if sip.status else "method"),
+        "sip.call-id": _text(sip, decoder, "call_id"),
+        "sip.from": _text(sip, decoder, "from_uri") or _text(sip, decoder, "from"),
+        "sip.to": _text(sip, decoder, "to_uri") or _text(sip, decoder, "to"),
+    }
+    if sip.status:
+        labels["sip.status-code"] = str(sip.status)
+    return labels
+
+
+def _text(sip: SipParser, decoder: Decoder, name: str) -> str:
+    """A slot of the message as text on one line, empty where absent."""
+    first = 2 * records.SLOTS.index(name)
+    start, end = sip.slots[first], sip.slots[first + 1]
+    if start < 0:
+        return ""
+    octets = decoder.octets(sip.start + start, sip.start + end)
+    return " ".join(octets.decode("utf-8", "replace").split())

@@ -3,7 +3,8 @@
 Started as `python -m engine.pipeline.worker FD`. Configuration (first line on the control socket):
 
     {"task", "parent", "index", "counters": fd, "flows": fd, "streams": fd, "send": fd | null,
-     "evidence": fd, "source": {"kind": "ring", "fd", "block_size", "block_count", "max_waiting", "new"}
+     "evidence": fd, "source": {"kind": "ring", "fd", "block_size", "block_count", "max_waiting", "new",
+                             "program": the filter as [[code, jt, jf, k], ...]}
                             or {"kind": "file", "path", "fd" | null, "filter": {...} | null},
      "processors": [{"plugin", "priority", "config"}], "node": {labels}, "tunnels": bits,
      "reassembly": {"timeout_ns", "max_datagrams", "max_bytes"}, "options": {... of the Pipeline}}
@@ -20,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from engine import child
+from engine.capture.packet_filter import PacketFilter
 from engine.capture.sink import PacketSink
 from engine.decode.classifier import Decoder
 from engine.decode.fragments import Reassembly
@@ -69,6 +71,7 @@ class Worker:
         writer = None if send is None else ring.RingWriter(send)
         self._take_over(send, flows, streams, index)
         self.chain = build_chain(config["processors"], config["node"]) if config["processors"] else Chain()
+        self.filters = self._filters(config["source"])
         reassembly = config["reassembly"]
         self.pipeline = Pipeline(
             self.counters,
@@ -80,9 +83,25 @@ class Worker:
                 self.words, reassembly["timeout_ns"], reassembly["max_datagrams"], reassembly["max_bytes"]
             ),
             Decoder(self.words, int(config["tunnels"])),
-            {**config["options"], "chain": self.chain if self.chain.filters else None},
+            {
+                **config["options"],
+                "chain": self.chain if self.chain.filters else None,
+                "filters": self.filters,
+            },
         )
         self._plugin_errors = 0
+
+    @staticmethod
+    def _filters(source: Mapping[str, Any]) -> dict[int, PacketFilter] | None:
+        """The capture filter by link type, for what the pipeline puts together; None: everything passes."""
+        if source["kind"] == "file":
+            # FilterSink fills it as it meets the link types of the file.
+            return None if source["filter"] is None else {}
+        program = source["program"]
+        if len(program) == 1:
+            return None
+        # One program for every interface, and the two link types with IP that the ring walk tells.
+        return dict.fromkeys((1, 101), PacketFilter(program))
 
     def _take_over(self, send: Any, flows: FlowTable, streams: StreamTable, index: int) -> None:
         """Book what a killed predecessor had in work, and free what it held."""
@@ -164,10 +183,10 @@ class FileWorker(Worker):
 
         done_before = self.counters.get("received")
         sink: PacketSink = self.pipeline
-        if source["filter"] is not None:
+        if self.filters is not None:
             from engine.capture.file_filter import FilterSink
 
-            sink = FilterSink(sink, source["filter"])
+            sink = FilterSink(sink, source["filter"], self.filters)
         if done_before:
             # With a filter, what was received does not tell how far the file was read.
             unfiltered = source["filter"] is None

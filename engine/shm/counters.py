@@ -29,7 +29,7 @@ STATES = ("starting", "running", "stopping", "stopped")
 OUTCOMES = {
     "output": "written to the send buffer as OutputPacket",
     "handled": "parsed or counted without output; not a drop",
-    "filtered": "dropped by a processor",
+    "filtered": "dropped by a processor, or a datagram in fragments that the capture filter does not match",
     "unmatched": "no parser wanted it and unmatched_policy is drop",
     "malformed": "a length or a field that cannot be",
     "fragments": "an IP fragment, kept for reassembly or merged into the packet that it completed",

@@ -56,7 +56,7 @@ def test_wire_to_lines(engine: Engine, traffic: Traffic, tmp_path: Path) -> None
     assert books["even"], books
     assert books["captured"] == books["received"] == 400
     assert books["reported"] == 300
-    assert books["dropped"]["worker"]["filtered"] == 100
+    assert books["dropped"]["left_out"]["filtered"] == 100
     lines = lines_of(path)
     assert len(lines) == 300
     assert {line["labels"]["sip.call-id"] for line in lines} == {f"call-{n}@test" for n in range(1, 301)}
@@ -68,6 +68,35 @@ def test_wire_to_lines(engine: Engine, traffic: Traffic, tmp_path: Path) -> None
     assert engine.call("query", store="calls", count=5)["total"] == 0
     tasks = engine.call("list_tasks")["tasks"]
     assert [task["state"] for task in tasks] == ["running", "stopped"]
+
+
+def test_blocks_have_latencies(engine: Engine, traffic: Traffic) -> None:
+    engine.start()
+    engine.create()
+    traffic.send(200, pause=0.001)
+    wait_for(lambda: engine.received() == 200)
+    workers = engine.task()["workers"]
+    blocks = sum(worker["counters"]["blocks"] for worker in workers)
+    assert blocks > 0
+    assert sum(sum(worker["latency_buckets"]) for worker in workers) == blocks
+
+
+def test_fragments_meet_the_filter_when_they_are_a_datagram(engine: Engine) -> None:
+    ip("link", "set", "lo", "mtu", "1500")
+    engine.start()
+    engine.create()
+    message = b"OPTIONS sip:bob@[::1] SIP/2.0\r\nCall-ID: a\r\n\r\n" + b"x" * 3000
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+        for port in (5060, 5061):
+            sender.sendto(message, ("::1", port))
+
+    def figures() -> tuple[int, ...]:
+        names = ("received", "fragments", "filter_rechecked", "filtered", "sip_messages")
+        workers = [worker["counters"] for worker in engine.task()["workers"]]
+        return tuple(sum(worker[name] for worker in workers) for name in names)
+
+    wait_for(lambda: figures()[0] == 6)
+    assert figures() == (6, 4, 2, 1, 1)
 
 
 def test_refusals(engine: Engine, tmp_path: Path) -> None:

@@ -473,7 +473,7 @@ class TestFilterSink:
         packet = ipv4(A, B, 17, udp(5060, 1))
         frames = [(ethernet(packet), ETHERNET), (packet, RAW), (ethernet(packet, 9), ETHERNET)]
         frames += [(ethernet(ipv4(A, B, 17, udp(2, 1))), ETHERNET), (ipv4(A, B, 17, udp(2, 1)), RAW)]
-        sink = build.module("engine.capture.file_filter").FilterSink(Sink(), {"ports": [5060]})
+        sink = build.module("engine.capture.file_filter").FilterSink(Sink(), {"ports": [5060]}, {})
         octets = b"".join(frame for frame, _ in frames)
         sink.attach(memoryview(octets))
         start = 0

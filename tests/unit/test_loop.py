@@ -416,6 +416,68 @@ def test_a_message_in_fragments(build: Build) -> None:
     assert road.counted("sip_messages") == (2,)
 
 
+def pieces(whole: bytes, size: int) -> list[bytes]:
+    """An Ethernet frame with IPv6 in fragments, each with `size` octets of the packet."""
+    data, found = whole[54:], []
+    for start in range(0, len(data), size):
+        part = data[start : start + size]
+        more = start + size < len(data)
+        header = bytearray(whole[:54])
+        struct.pack_into("!HB", header, 18, 8 + len(part), 44)
+        found.append(bytes(header) + struct.pack("!BBHI", whole[20], 0, start | more, 9) + part)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("rules", "outcome"),
+    [
+        ({"ports": [5060]}, "output"),
+        ({"ports": [5070]}, "filtered"),
+        ({"bpf": "udp port 5060"}, "output"),
+        ({"bpf": "tcp"}, "filtered"),
+        ({"bpf": "ether src 02:00:00:00:00:a1"}, "output"),
+    ],
+)
+def test_a_datagram_in_fragments_meets_the_filter_when_it_is_whole(
+    build: Build, rules: dict[str, Any], outcome: str
+) -> None:
+    from engine.capture.filters import live_program
+
+    one = build.module("engine.capture.packet_filter").PacketFilter(live_program(rules))
+    road = Road(build, filters={1: one, 101: one})
+    message = sip(body=sdp() + "a=x:" + "y" * 2000 + "\r\n")
+    for piece in pieces(frame(message, "2001:db8::1", 5060, "2001:db8::2", 5060), 1280):
+        road.give(piece)
+    assert road.counted("received", "fragments", "filter_rechecked", outcome) == (2, 1, 1, 1)
+    # Behind it the road looks at the driver's buffer again.
+    road.say(sip())
+    assert road.counted("output_sip") == (2 if outcome == "output" else 1,)
+
+
+def test_what_is_no_ip_has_nothing_of_the_packet_before(build: Build) -> None:
+    road = Road(build, unmatched_forward=True)
+    road.say(sip())
+    road.give(bytes(12) + b"\x08\x06" + bytes(28))
+    header = records.packet_header(road.sent()[1][1])
+    assert (header.src, header.dst, header.ttl, header.tos) == (bytes(16), bytes(16), 0, 0)
+
+
+def test_rtcp_goes_where_its_line_says(build: Build) -> None:
+    cases = {
+        "a=rtcp:4000 IN IP4 10.0.0.9\r\n": {(ALICE, 4000, False), ("10.0.0.9", 4000, True)},
+        "a=rtcp:4007 IN IP6 2001:db8::9\r\n": {(ALICE, 4000, False), ("2001:db8::9", 4007, True)},
+        "a=rtcp:4007\r\n": {(ALICE, 4000, False), (ALICE, 4007, True)},
+        "a=rtcp:9 IN IP4 0.0.0.0\r\na=rtcp-mux\r\n": {(ALICE, 4000, False)},
+        "a=rtcp:4007\r\na=rtcp-mux\r\n": {(ALICE, 4000, False), (ALICE, 4007, True)},
+        "a=rtcp-mux\r\n": {(ALICE, 4000, False)},
+        "": {(ALICE, 4000, False), (ALICE, 4001, True)},
+    }
+    for more, expected in cases.items():
+        road = Road(build)
+        road.say(sip(body=sdp(more=more)))
+        assert {(row["src"], row["sport"], row["rtcp"]) for row in road.flows.rows()} == expected
+
+
 def test_what_nobody_wants_is_dropped_or_forwarded(build: Build) -> None:
     packets = [
         frame(b"x" * 30, ALICE, 7, BOB, 7),
@@ -527,19 +589,6 @@ def test_idle_expires_flows_and_fragments(build: Build) -> None:
     road.pipeline.idle(road.now + 2000 * MS)
     assert road.counted("flows_expired") == (3,)
     assert road.streams.rows()[0]["packets"] == 1
-
-
-def test_latency_buckets(build: Build) -> None:
-    from engine.shm.counters import FIRST_LATENCY, LATENCY_BUCKETS, latency_bounds
-
-    road = Road(build)
-    for value in (0, 1, 5, 1000, 123_456, 10**9, 1 << 63):
-        before = road.counters.words[FIRST_LATENCY : FIRST_LATENCY + LATENCY_BUCKETS].tolist()
-        road.pipeline.latency(value)
-        after = road.counters.words[FIRST_LATENCY : FIRST_LATENCY + LATENCY_BUCKETS].tolist()
-        (bucket,) = [index for index in range(LATENCY_BUCKETS) if before[index] != after[index]]
-        if 4 <= value < 1 << 31:
-            assert latency_bounds(bucket - 1) <= value < latency_bounds(bucket)
 
 
 # ---- any octets ----
