@@ -134,10 +134,9 @@ class Decoder:
 
     def begin(self, start: int, end: int) -> int:
         """Forget the packet before; 1 if this one is not in the buffer."""
-        self.protocol = 0
-        self.sport = 0
-        self.dport = 0
-        self.tcp_flags = 0
+        self.src0 = self.src1 = self.dst0 = self.dst1 = 0
+        self.protocol = self.tos = self.ttl = 0
+        self.sport = self.dport = self.tcp_flags = 0
         self.clipped = False
         if start < 0 or end > self.size or start > end:
             self.frame = self.frame_end = self.network = self.transport = self.payload = self.payload_end = 0
