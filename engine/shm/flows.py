@@ -287,9 +287,10 @@ class FlowTable(SlotTable):
         )
         self.tag = place
         if self.lock(slot):
-            self.words[word + EPOCH] = epoch
-            if receiver >= 0 or sender >= 0:
-                self.copy_labels(slot, receiver, sender)
+            if atomics.load(self.words, self.tags + slot) == self.tag:
+                self.words[word + EPOCH] = epoch
+                if receiver >= 0 or sender >= 0:
+                    self.copy_labels(slot, receiver, sender)
             self.unlock(slot)
         return self.look(word)
 
@@ -369,6 +370,10 @@ class FlowTable(SlotTable):
                 return 0
             if not self.lock(slot):
                 return 2
+            if atomics.load(self.words, self.tags + slot) != tag:
+                # Another worker found it expired just now.
+                self.unlock(slot)
+                return self.register(address0, address1, port, rtcp, media, protocol, domain, now, ttl)
         else:
             slot = self.enter(tag, SIDE_KIND, ports, address0, address1, 0, 0, domain, now)
             if slot < 0:

@@ -148,10 +148,6 @@ class StreamTable(SlotTable):
 
     # ---- counting ----
 
-    def codec_of(self, slot: int) -> int:
-        """What the entry's codec was taken from, as label() was told."""
-        return int(self.words[self.first + (slot << 6) + CODEC_OF])
-
     def label(
         self,
         slot: int,
@@ -198,6 +194,10 @@ class StreamTable(SlotTable):
         if not self.lock(slot):
             return 1
         word = self.first + (slot << 6)
+        if not self.words[word + FACTS] & 0xFF:
+            # Another worker found it expired just now: this packet's successor enters it anew.
+            self.unlock(slot)
+            return 1
         self.words[word + STAMP] = atomics.peek(self.words, VERSION_WORD)
         self.words[word + OCTETS] += octets
         if marker:
