@@ -292,6 +292,8 @@ class PcapFile:
             end = self.u32(place + length - 4)
             return self.damaged(f"a block of {length} octets that ends with the length {end}")
         if kind == B_SECTION:
+            if length < 28:
+                return self.damaged(f"a section header of {length} octets")
             return self.section(place)
         if kind == B_INTERFACE:
             return self.interface(place, length)

@@ -81,7 +81,7 @@ class PcapSource:
         """Whether readinto() would not wait; for a pipe, waits up to `seconds` for it to be so."""
         if self.regular or self.ended or self.pending or (self.inflate and self.inflate.unconsumed_tail):
             return True
-        return bool(select.select([self.fd], [], [], seconds)[0])
+        return self._wait(seconds)
 
     def close(self) -> None:
         """Close what was opened here."""
@@ -101,13 +101,19 @@ class PcapSource:
             pending += room[:count]
         return pending
 
+    def _wait(self, seconds: float | None) -> bool:
+        """Whether a read() would not wait, after at most `seconds` (None: for ever)."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        return bool(poll.poll(None if seconds is None else seconds * 1000))
+
     def _read(self, room: memoryview) -> int:
         """One read() from the descriptor, whether or not that blocks."""
         while True:
             try:
                 count = os.readv(self.fd, [room])
             except BlockingIOError:
-                select.select([self.fd], [], [])
+                self._wait(None)
                 continue
             except OSError as error:
                 raise OtusError(f"{self.name}: cannot be read: {error.strerror}") from error
