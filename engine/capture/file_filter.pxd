@@ -7,6 +7,7 @@ cdef class FilterSink(PacketSink):
     cdef PacketSink sink
     cdef readonly dict rules
     cdef dict filters
+    cdef PacketFilter nothing
     cdef const unsigned char[::1] buf
     cdef readonly unsigned long long left_out
 
@@ -16,4 +17,6 @@ cdef class FilterSink(PacketSink):
     cpdef int packet(
         self, Py_ssize_t start, Py_ssize_t end, unsigned int wire_length, unsigned long long timestamp,
         unsigned int interface, unsigned int link_type, unsigned int vlan, unsigned int packet_type) except -1
+    @cython.locals(one=PacketFilter)
+    cdef PacketFilter first(self, unsigned int link_type)
     cpdef int idle(self, unsigned long long now) except -1

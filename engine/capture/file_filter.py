@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.capture import cbpf
 from engine.capture.filters import build_program
 from engine.capture.packet_filter import PacketFilter
 from engine.capture.sink import PacketSink
+from engine.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+MOST_PROGRAMS = 16
+"""Link types of one file with a program of their own: each is a run of the compiler."""
 
 
 class FilterSink(PacketSink):
@@ -20,6 +26,7 @@ class FilterSink(PacketSink):
         self.sink = sink
         self.rules = dict(rules)
         self.filters = filters
+        self.nothing = PacketFilter(cbpf.REJECT)
         self.buf: Any = b""
         self.left_out = 0
 
@@ -44,13 +51,24 @@ class FilterSink(PacketSink):
         """Hand a packet on if it matches."""
         one = self.filters.get(link_type)
         if one is None:
-            one = self.filters[link_type] = PacketFilter(build_program(self.rules, link_type))
-            one.attach(self.buf)
+            one = self.first(link_type)
         one.wire_length = wire_length
         if not one.match(start, end):
             self.left_out += 1
             return 0
         return self.sink.packet(start, end, wire_length, timestamp, interface, link_type, vlan, packet_type)
+
+    def first(self, link_type: int) -> PacketFilter:
+        """The program for a link type; nothing of one matches for which the expression has no meaning."""
+        if len(self.filters) >= MOST_PROGRAMS:
+            return self.nothing
+        try:
+            one = PacketFilter(build_program(self.rules, link_type))
+        except UsageError:
+            one = self.nothing
+        self.filters[link_type] = one
+        one.attach(self.buf)
+        return one
 
     def idle(self, now: int) -> int:
         """Time passed."""

@@ -482,3 +482,12 @@ class TestFilterSink:
             start += len(frame)
         assert seen == frames[:3]
         assert sink.left_out == 2
+
+    def test_an_expression_without_a_meaning_for_a_link_type_matches_none_of_it(self, build: Build) -> None:
+        nobody = build.module("engine.capture.sink").PacketSink()
+        sink_class = build.module("engine.capture.file_filter").FilterSink
+        packet = ipv4(A, B, 17, udp(5060, 1))
+        for rules, link_type in (({"bpf": "ether src 02:00:00:00:00:01"}, RAW), ({"bpf": "udp"}, 9999)):
+            sink = sink_class(nobody, rules, {})
+            assert sink.packet(0, len(packet), len(packet), 1, 0, link_type, 0, 0) == 0
+            assert sink.left_out == 1
