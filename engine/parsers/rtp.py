@@ -6,8 +6,6 @@ TURN channels (64 to 79), RFC 7983; the second tells RTP from RTCP (192 to 223),
 
 from __future__ import annotations
 
-RESULTS = ("not media", "rtp", "rtcp", "malformed")
-"""Names of the results of classify(), by number."""
 MOST_PACKETS = 64
 
 

@@ -20,13 +20,6 @@ M_MULTICAST, M_NO_ADDRESS, M_UNSPECIFIED = 0x10000, 0x20000, 0x40000
 """Multicast; no address that can be used (none, a host name, nonsense, unspecified): the words are 0; 0.0.0.0
 or ::, on hold in the old way."""
 
-MEDIA_NAMES = {
-    M_AUDIO: "audio",
-    M_VIDEO: "video",
-    M_IMAGE: "image",
-    M_APPLICATION: "application",
-    M_TEXT: "text",
-}
 DIRECTIONS = {M_SEND | M_RECV: "sendrecv", M_SEND: "sendonly", M_RECV: "recvonly", 0: "inactive"}
 
 NO_TYPE = 255

@@ -13,12 +13,8 @@ F_RTCP, F_CUT = 1, 2
 """Flags of a flow: the port was announced for RTCP; the Call-ID is longer than what is kept."""
 MAX_CODECS = 16
 JITTER_KNOWN = 1 << 63
-STATIC_NAMES = {
-    0: "PCMU", 3: "GSM", 4: "G723", 5: "DVI4", 6: "DVI4", 7: "LPC", 8: "PCMA", 9: "G722", 10: "L16",
-    11: "L16", 12: "QCELP", 13: "CN", 14: "MPA", 15: "G728", 16: "DVI4", 17: "DVI4", 18: "G729", 19: "CN",
-    25: "CELB", 26: "JPEG", 28: "NV", 31: "H261", 32: "MPV", 33: "MP2T", 34: "H263",
-}  # fmt: skip
-"""Encoding names of the static payload types (RFC 3551 tables 4 and 5)."""
+COMFORT_NOISE = {13, 19}
+"""Payload types that leave a stream's codec name alone (RFC 3551 table 4; 19 is older)."""
 _FLOW = struct.Struct("<Q B3x I HH B3x 16s 16s Q Q Q Q BBBB I 32s 128s 256s")
 _STREAM = struct.Struct("<Q I I HHI 16s16s Q 8Q Q Q Q 9d Q Q Q 3Q 2I 2I 2Q II 16s Q 48x 128s")
 
@@ -73,8 +69,8 @@ def stream_row(slot: int, octets: bytes) -> dict[str, Any]:
     found_by = facts >> 8 & 0xFF
     known_jitter = cycles & JITTER_KNOWN
     codec = name.rstrip(b"\0").decode("ascii", "replace")
-    if not codec:
-        codec = next((STATIC_NAMES[number] for number in types if number in STATIC_NAMES), "")
+    if not codec and not COMFORT_NOISE.isdisjoint(types):
+        codec = "CN"
     return {
         "id": f"{slot}.{generation}",
         "call_id": call.rstrip(b"\0").decode("utf-8", "replace"),
