@@ -53,11 +53,10 @@ SCOPES = {
     "message": "Message",
     "overview": "Overview",
     "tasks": "Tasks",
-    "loading": "While a file loads",
 }
 """Scopes in the order of the help, with their titles."""
 
-SHADOWS = {("flow", "d"), ("flow", "9"), ("loading", "escape")}
+SHADOWS = {("flow", "d"), ("flow", "9")}
 """(scope, key) that may take a key from the scope `app`."""
 
 SCREENS = (

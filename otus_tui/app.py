@@ -167,9 +167,7 @@ class OtusApp(App[str]):
 
     def _snapshot(self, snapshot: Snapshot) -> None:
         self.model.take(snapshot)
-        frame = self.frame
-        if frame is not None and frame.ready:
-            frame.call_later(frame.snapshot_arrived)
+        self._model_changed()
 
     @property
     def frame(self) -> FrameScreen | None:
@@ -185,7 +183,7 @@ class OtusApp(App[str]):
 
     def _second(self) -> None:
         frame = self.frame
-        if frame is not None and frame.ready:
+        if frame is not None:
             frame.second_passed()
 
     # --- the connection
@@ -208,7 +206,7 @@ class OtusApp(App[str]):
     def _lost(self, reason: str) -> None:
         self.model.lost = reason
         self.model.notice = "q leaves" if self.private else "trying to reach it again"
-        self._connection_changed()
+        self._model_changed()
         if not self.private and self.is_running:
             self.run_worker(self._reconnect(), group="reconnect", exclusive=True, exit_on_error=False)
 
@@ -221,7 +219,7 @@ class OtusApp(App[str]):
                 client = await Client.connect(self.path)
             except OtusError as error:
                 self.model.notice = f"tried {attempt} times: {error.message}"
-                self._connection_changed()
+                self._model_changed()
                 continue
             break
         if self.client is not None:
@@ -229,12 +227,12 @@ class OtusApp(App[str]):
         self.model.lost = None
         self.model.history.samples.clear()
         await self._take_client(client)
-        self._connection_changed()
+        self._model_changed()
         self.notify(f"the engine is back (pid {client.hello.get('pid')})")
 
-    def _connection_changed(self) -> None:
+    def _model_changed(self) -> None:
         frame = self.frame
-        if frame is not None and frame.ready:
+        if frame is not None:
             frame.call_later(frame.snapshot_arrived)
 
     # --- going places

@@ -1,4 +1,4 @@
-"""How a front end speaks to an engine: one connection on asyncio, calls, snapshots and events.
+"""How a front end speaks to an engine: one connection on asyncio, calls and snapshots.
 
 The command line uses the blocking twin in `otus_tui.control_client`.
 """
@@ -56,7 +56,6 @@ class Client:
         self._number = 0
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._on_snapshot: list[Callable[[Snapshot], None]] = []
-        self._on_event: list[Callable[[dict[str, Any]], None]] = []
         self._on_lost: list[Callable[[str], None]] = []
         self._closing = False
         self.lost: str | None = None
@@ -115,10 +114,6 @@ class Client:
         """Call `callback` with each `snapshot` notification; `subscribe` asks for them."""
         self._on_snapshot.append(callback)
 
-    def on_event(self, callback: Callable[[dict[str, Any]], None]) -> None:
-        """Call `callback` with the params of each `event` notification."""
-        self._on_event.append(callback)
-
     def on_lost(self, callback: Callable[[str], None]) -> None:
         """Call `callback` with the reason when the engine is gone."""
         self._on_lost.append(callback)
@@ -152,9 +147,6 @@ class Client:
             if method == "snapshot":
                 for show in self._on_snapshot:
                     show(params)
-            elif method == "event":
-                for note in self._on_event:
-                    note(params)
             return
         future = self._waiting.get(message.get("id", 0))
         if future is None or future.done():

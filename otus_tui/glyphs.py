@@ -21,17 +21,13 @@ class Glyphs:
     right: str
     left: str
     pipe: str
-    corner: str
     warning: str
-    failed: str
     good: str
     mark: str
     cursor: str
     up: str
     down: str
-    more: str
     arrow: str
-    unknown: str
     ellipsis: str
     again: str
     bar: str
@@ -53,17 +49,13 @@ UNICODE = Glyphs(
     right="▶",
     left="◀",
     pipe="│",
-    corner="╮",
     warning="▲",
-    failed="●",
     good="✓",
     mark="*",
     cursor="▸",
     up="▲",
     down="▼",
-    more="…",
     arrow="→",
-    unknown="·",
     ellipsis="…",
     again="↻",
     bar="█",
@@ -80,17 +72,13 @@ ASCII = Glyphs(
     right=">",
     left="<",
     pipe="|",
-    corner=".",
     warning="!",
-    failed="x",
     good="+",
     mark="*",
     cursor=">",
     up="^",
     down="v",
-    more="~",
     arrow=">",
-    unknown=".",
     ellipsis="~",
     again="@",
     bar="#",

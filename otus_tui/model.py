@@ -19,8 +19,10 @@ HISTORY_S = 300
 RATE_WINDOW_S = 2.0
 """Rates are means over this window."""
 LAYERS = ("ring", "worker", "buffer", "report")
-"""Where packets are lost; what a task leaves out on purpose stands in the books as `left_out`."""
-"""Layers of the books in the order of the road."""
+"""Layers of the books where packets are lost, in the order of the road. What a task leaves out on purpose
+stands in the books as `left_out`."""
+GOING_ON = ("creating", "running", "stopping")
+"""States of a task that is not over."""
 
 _FIELDS = ("received", "reported", "sip", "rtp", "rtp_lost", "calls", "dropped")
 
@@ -42,10 +44,10 @@ class History:
     def add(self, snapshot: Snapshot) -> None:
         """Take a snapshot's counters."""
         now = snapshot.get("time_ns") or 0
-        if self.samples and now - self.samples[-1].time_ns < NS // 3:
-            return
         if self.samples and now < self.samples[-1].time_ns:
             self.samples.clear()
+        if self.samples and now - self.samples[-1].time_ns < NS // 3:
+            return
         self.samples.append(Sample(now, counters(snapshot)))
         while self.samples and now - self.samples[0].time_ns > (HISTORY_S + 10) * NS:
             self.samples.popleft()
@@ -169,7 +171,6 @@ class Model:
         self.hello: dict[str, Any] = {}
         self.lost: str | None = None
         """Why the engine is gone; None while it is there."""
-        self.retry_at: float | None = None
         self.notice: str = ""
 
     def take(self, snapshot: Snapshot) -> None:
@@ -181,14 +182,14 @@ class Model:
 
     @property
     def tasks(self) -> list[TaskSection]:
-        """All tasks, newest first."""
+        """The task that runs, or the last one; none before the first."""
         return self.snapshot.get("tasks") or []
 
     @property
     def task(self) -> TaskSection | None:
         """The task that the header names: the first that is not over, else the newest."""
         for task in self.tasks:
-            if task["state"] in ("creating", "running", "stopping"):
+            if task["state"] in GOING_ON:
                 return task
         return self.tasks[0] if self.tasks else None
 
@@ -201,13 +202,20 @@ class Model:
         return self.hello.get("mode") == "file"
 
     @property
+    def reading(self) -> bool:
+        """Whether a capture file is being read: not to its end yet, and not stopped."""
+        task = self.task
+        progress = task["progress"] if task else None
+        return bool(task and progress and not progress["done"] and task["state"] in GOING_ON)
+
+    @property
     def node(self) -> str:
         engine = self.snapshot.get("engine")
         return str((engine["node"] if engine else "") or self.hello.get("node") or "")
 
     def ledger(self) -> Ledger:
         """Sums over the tasks that run, or over the newest one."""
-        running = [t for t in self.tasks if t["state"] in ("creating", "running", "stopping")]
+        running = [t for t in self.tasks if t["state"] in GOING_ON]
         tasks = running or self.tasks[:1]
         if not tasks:
             return Ledger()

@@ -77,8 +77,8 @@ METHODS = {
         False,
         "{sections?: [str], hz?: number}",
         "{sections, hz}",
-        "Send `snapshot` notifications on this connection, twice a second or hz times, at most 10; with every "
-        "section or those named (engine.snapshot).",
+        "Send `snapshot` notifications on this connection, twice a second or hz times, at most 10; with "
+        "every section or those named (engine.snapshot).",
     ),
     "unsubscribe": Method(False, "{}", "{}", "No more notifications on this connection."),
     "query": Method(
@@ -87,8 +87,8 @@ METHODS = {
         "offset?: int, count?: int, ids?: [id]}",
         "{total, matched, offset, version, rows: [ROW]}",
         "A window of a store: 100 rows or count, at most 1000, fewer where the line would be too long. With "
-        "anchor it begins `offset` rows from that row (which may be negative). With ids the rows are those, in "
-        "that order, matching or not, whatever count says; those that are gone are left out.",
+        "anchor it begins `offset` rows from that row (which may be negative). With ids the rows are those, "
+        "in that order, matching or not, whatever count says; those that are gone are left out.",
     ),
     "call": Method(
         False,
@@ -114,9 +114,9 @@ METHODS = {
 }
 
 TASK = "{task_id, state, driver, interface, workers, started, stopped, error, file}"
-"""One task in short; in `task_status` the keys of TaskSection (engine.snapshot) win. interface and file are null
-where there is none. state: creating, running, stopping, stopped, failed, finished (a file was read to its end).
-`task` in params is an id; without it the task that runs, else the last one, is meant."""
+"""One task in short; in `task_status` the keys of TaskSection (engine.snapshot) win. interface and file are
+null where there is none. state: creating, running, stopping, stopped, failed, finished (a file was read
+to its end). `task` in params is an id; without it the task that runs, else the last one, is meant."""
 
 CALL_ROW = (
     "id",  # stable while the call is in the store

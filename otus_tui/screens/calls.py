@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from otus_tui import format as fmt
+from otus_tui.model import GOING_ON
 from otus_tui.screens.cells import call_columns
 from otus_tui.screens.dialogs import ShowText
 from otus_tui.screens.table import TableScreen
@@ -75,8 +76,7 @@ def waiting_lines(snapshot: Snapshot, warning: str) -> list[Line]:
     task = tasks[0]
     place = fmt.clean(str(task["interface"]))
     if task["driver"] == "pcap":
-        progress = task["progress"]
-        if progress and not progress["done"]:
+        if task["state"] in GOING_ON:
             return [[("reading the file", "dim")]]
         return [[(f"no SIP in {place}; filter: {fmt.clean(task['filter']) or 'none'}", "warning")]]
     rule = fmt.clean(task["filter"]) or "none"

@@ -26,7 +26,7 @@ LAYER_WORDS = {
 
 
 class DropsScreen(FrameScreen):
-    """All counters of all tasks that run."""
+    """All counters of the task that runs, or of the last one."""
 
     SCOPES = ("text",)
     MODE = "drops"

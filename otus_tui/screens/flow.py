@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -193,7 +194,7 @@ class FlowScreen(FrameScreen):
         try:
             answer: dict[str, Any] = await self.ask("message", id=self.call_key, index=index)
         except ClientError as error:
-            return {"index": index, "raw": None, "error": error.message, "gone": True}
+            return {"index": index, "raw": None, "raw_base64": None, "error": error.message, "gone": False}
         if len(self._raw) >= CACHE:
             del self._raw[next(iter(self._raw))]
         self._raw[index] = answer
@@ -362,18 +363,11 @@ class FlowScreen(FrameScreen):
         self.app.push_screen(AskText("Save the ladder as text to", name), self._save)
 
     def _save(self, path: str | None) -> None:
-        if not path:
-            return
         ladder = self.ladder
         lines = [plain(ladder.row(i)).rstrip() for i in range(ladder.row_total())]
         hosts = "  ".join(ladder.flow.hosts)
-        try:
-            with open(os.path.expanduser(path), "w", encoding="utf-8") as file:
-                file.write("\n".join([f"{self.call_row.get('call_id', '')}", hosts, *lines, ""]))
-        except OSError as error:
-            self.notify(f"not saved: {error.strerror}: {path}", severity="error", markup=False)
-        else:
-            self.notify(f"saved to {path}", markup=False)
+        call = fmt.clean(str(self.call_row.get("call_id") or ""))
+        self.save_text(path, "\n".join([call, hosts, *lines, ""]))
 
 
 def title_line(row: dict[str, Any], glyphs: Glyphs, width: int) -> Line:
@@ -436,10 +430,16 @@ def answer_lines(
     if wrong:
         lines.append([(f"{glyphs.warning} {fmt.clean(str(wrong), glyphs.ascii_only)}", "warning")])
     lines.append([("", "")])
-    if answer.get("gone") or answer.get("raw") is None:
+    if answer["gone"]:
         lines.append([("its octets had to make room for newer messages", "warning")])
-        return lines
-    return lines + message_lines(answer["raw"], glyphs, colours)
+    return lines + message_lines(raw_text(answer), glyphs, colours)
+
+
+def raw_text(answer: dict[str, Any]) -> str:
+    """The octets of a message as text, losslessly: those that are no UTF-8 as surrogates (PEP 383)."""
+    if answer["raw_base64"] is None:
+        return answer["raw"] or ""
+    return base64.b64decode(answer["raw_base64"]).decode("utf-8", "surrogateescape")
 
 
 def stream_lines(stream: dict[str, Any], glyphs: Glyphs) -> list[Line]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.containers import Vertical
@@ -11,6 +13,8 @@ from otus_tui import actions
 from otus_tui.widgets.frame import Banner, BooksLine, FrameHead, KeyLine, LoadBar, TooSmall
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from textual import events
     from textual.app import ComposeResult
     from textual.geometry import Size
@@ -35,9 +39,7 @@ class FrameScreen(Screen[None]):
 
     def __init__(self) -> None:
         super().__init__()
-        self.frame_title = ""
-        self.ready = False
-        """Its parts are there; before that a snapshot has nowhere to go."""
+        self._composed = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -61,13 +63,18 @@ class FrameScreen(Screen[None]):
         return self.otus.glyphs
 
     @property
+    def ready(self) -> bool:
+        """Whether its parts are there: before, and while it is taken down, a snapshot has nowhere to go."""
+        return self._composed and self.is_attached and not self._pruning
+
+    @property
     def mode_name(self) -> str:
         """The numbered screen that is marked in the header."""
         return self.MODE or self.app.current_mode
 
     def compose(self) -> ComposeResult:
         yield TooSmall(id="too-small")
-        yield FrameHead(self.model, self.mode_name, self.frame_title)
+        yield FrameHead(self.model, self.mode_name)
         yield Banner(self.model)
         yield LoadBar(self.model)
         with Vertical(id="body"):
@@ -80,7 +87,7 @@ class FrameScreen(Screen[None]):
         yield from ()
 
     def on_mount(self) -> None:
-        self.ready = True
+        self._composed = True
         self._fit(self.app.size)
         self._frame_update()
 
@@ -95,8 +102,7 @@ class FrameScreen(Screen[None]):
         self.query_one(FrameHead).refresh()
 
     def on_screen_resume(self) -> None:
-        if self.ready:
-            self.snapshot_arrived()
+        self.snapshot_arrived()
 
     def _frame_update(self) -> None:
         self.query_one(Banner).update()
@@ -105,16 +111,43 @@ class FrameScreen(Screen[None]):
         self.query_one(BooksLine).refresh()
 
     def snapshot_arrived(self) -> None:
-        """The model is newer; called only while this screen is shown."""
-        self._frame_update()
-        self.update_body(self.model.snapshot)
+        """The model is newer; called while this screen is shown."""
+        if self.ready:
+            self._frame_update()
+            self.update_body(self.model.snapshot)
 
     def update_body(self, snapshot: Snapshot) -> None:
         """Show a newer snapshot."""
 
     def second_passed(self) -> None:
         """A second went by without anything else."""
-        self.query_one(FrameHead).refresh()
+        if self.ready:
+            self.query_one(FrameHead).refresh()
+
+    async def write_file(self, path: str, make: Callable[[], str], what: str) -> None:
+        """Write what `make` returns, in a thread: it may be much, and the other end of a pipe may be slow.
+
+        Octets that were no UTF-8 (surrogates, PEP 383) are written as they were. The user is told `what` was
+        saved, or why it was not.
+        """
+
+        def write() -> None:
+            octets = make().encode("utf-8", "surrogateescape")
+            with open(os.path.expanduser(path), "wb") as file:
+                file.write(octets)
+
+        try:
+            await asyncio.to_thread(write)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            self.notify(f"not saved: {reason}: {path}", severity="error", markup=False)
+        else:
+            self.notify(f"{what} saved to {path}", markup=False)
+
+    def save_text(self, path: str | None, text: str) -> None:
+        """Write a text that the user named a file for, or did not."""
+        if path:
+            self.run_worker(self.write_file(path, lambda: text, "text"), exit_on_error=False)
 
     async def ask(self, method: str, **params: Any) -> Any:
         """Call the engine; ClientError for the caller to show."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from otus_tui import format as fmt
 from otus_tui.client import ClientError
 from otus_tui.screens.dialogs import AskText
-from otus_tui.screens.flow import FlowScreen, answer_lines, stream_lines
+from otus_tui.screens.flow import FlowScreen, answer_lines, raw_text, stream_lines
 from otus_tui.screens.frame import FrameScreen
 from otus_tui.widgets.frame import StatusLine
 from otus_tui.widgets.ladder import message_label
@@ -91,7 +91,9 @@ class TextScreen(FrameScreen):
         return self.view.text() + "\n"
 
     def action_copy(self) -> None:
-        self.app.copy_to_clipboard(self.text_to_save())
+        # A clipboard holds text: octets that are none are left as signs of replacement.
+        octets = self.text_to_save().encode("utf-8", "surrogateescape")
+        self.app.copy_to_clipboard(octets.decode("utf-8", "replace"))
         self.notify("copied")
 
     def action_save(self) -> None:
@@ -99,17 +101,7 @@ class TextScreen(FrameScreen):
         self.app.push_screen(AskText("Save this text to", name), self._save)
 
     def _save(self, path: str | None) -> None:
-        if not path:
-            return
-        try:
-            with open(
-                os.path.expanduser(path), "w", encoding="utf-8", errors="surrogateescape", newline=""
-            ) as file:
-                file.write(self.text_to_save())
-        except OSError as error:
-            self.notify(f"not saved: {error.strerror}: {path}", severity="error", markup=False)
-        else:
-            self.notify(f"saved to {path}", markup=False)
+        self.save_text(path, self.text_to_save())
 
     def action_next_message(self) -> None:
         """Only where there is a next one."""
@@ -179,8 +171,7 @@ class MessageScreen(TextScreen):
         self._step(-1)
 
     def text_to_save(self) -> str:
-        raw = (self._answer or {}).get("raw")
-        return str(raw) if raw is not None else super().text_to_save()
+        return (self._answer and raw_text(self._answer)) or super().text_to_save()
 
 
 class StreamScreen(TextScreen):
@@ -254,7 +245,7 @@ class CompareScreen(TextScreen):
         texts = []
         for index in self.pair:
             answer = await self.flow_screen.raw_message(index)
-            texts.append(((answer or {}).get("raw") or "").replace("\r\n", "\n").splitlines())
+            texts.append(raw_text(answer).replace("\r\n", "\n").split("\n") if answer else [])
         self.view.set_lines(compare_lines(texts[0], texts[1], self.glyphs.ascii_only))
         self.query_one(StatusLine).set(
             [("- only in the first message", "failure"), ("   ", ""), ("+ only in the second", "success")]
@@ -264,11 +255,14 @@ class CompareScreen(TextScreen):
 def compare_lines(first: list[str], second: list[str], ascii_only: bool = False) -> list[Line]:
     """A line diff in roles."""
     lines: list[Line] = []
-    for text in difflib.ndiff(first, second):
-        if text[:1] == "?":
-            continue
-        role = {"-": "failure", "+": "success"}.get(text[:1], "dim")
-        lines.append([(fmt.clean(text.expandtabs(8), ascii_only), role)])
+    # By whole lines only: likeness inside lines takes cubic time, and what is compared comes from the wire.
+    for _, low, high, begin, end in difflib.SequenceMatcher(None, first, second).get_opcodes():
+        if first[low:high] == second[begin:end]:
+            pairs = [("  ", text, "dim") for text in first[low:high]]
+        else:
+            pairs = [("- ", text, "failure") for text in first[low:high]]
+            pairs += [("+ ", text, "success") for text in second[begin:end]]
+        lines += [[(sign + fmt.clean(text.expandtabs(8), ascii_only), role)] for sign, text, role in pairs]
     return lines
 
 

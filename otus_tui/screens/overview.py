@@ -333,15 +333,14 @@ class OverviewScreen(FrameScreen):
             status = waiting_lines(snapshot, self.glyphs.warning)[0]
         self.query_one(StatusLine).set(status)
         self.query_one(StatusLine).display = bool(status)
-        if media and media["streams"] and media["version"] != self._asked_version:
+        if media and media["version"] != self._asked_version:
             self._asked_version = media["version"]
             self.run_worker(self._ask_worst(), group="worst", exclusive=True, exit_on_error=False)
 
     async def _ask_worst(self) -> None:
         for column in ("mean_jitter_ms", "lost_pct"):
             answer = await self.ask("query", store="streams", sort=column, descending=True, offset=0, count=1)
-            if answer["rows"]:
-                self._worst[column] = answer["rows"][0][column]
+            self._worst[column] = answer["rows"][0][column] if answer["rows"] else None
 
     def on_rows_view_opened(self, event: RowsView.Opened) -> None:
         event.stop()

@@ -9,6 +9,7 @@ import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from otus_tui import format as fmt
+from otus_tui.client import ClientError
 from otus_tui.screens.dialogs import AskText, Choose, Tick
 from otus_tui.screens.frame import FrameScreen
 from otus_tui.widgets.frame import StatusLine
@@ -279,43 +280,34 @@ class TableScreen(FrameScreen):
         table = self.table
         if table.marks:
             return list(table.marks.values())
-        rows: list[Row] = []
-        while len(rows) < SAVE_LIMIT:
+        # By id: in a store that grows the windows may overlap.
+        rows: dict[Any, Row] = {}
+        offset = 0
+        while offset < SAVE_LIMIT:
             params: dict[str, Any] = {"sort": table.sort_key, "descending": table.descending}
             if table.filter:
                 params["filter"] = table.filter
-            answer = await self._fetch({**params, "offset": len(rows), "count": SAVE_PAGE})
-            rows += answer["rows"]
-            if not answer["rows"] or len(rows) >= answer["matched"]:
+            answer = await self._fetch({**params, "offset": offset, "count": SAVE_PAGE})
+            rows |= {row["id"]: row for row in answer["rows"]}
+            offset += len(answer["rows"])
+            if not answer["rows"] or offset >= answer["matched"]:
                 break
-        return rows
+        return list(rows.values())
 
     async def _save(self, path: str) -> None:
         try:
             rows = await self._rows_to_save()
-            text = rows_as_text(rows, self.table.columns(), path)
-            with open(os.path.expanduser(path), "w", encoding="utf-8", newline="") as file:
-                file.write(text)
-        except Exception as error:
-            reason = getattr(error, "strerror", None) or getattr(error, "message", None) or error
-            self.notify(f"not saved: {reason}", severity="error", markup=False)
-        else:
-            self.notify(f"{len(rows):,} {self.NOUN} saved to {path}", markup=False)
+        except ClientError as error:
+            self.notify(f"not saved: {error.message}", severity="error", markup=False)
+            return
+        columns = self.table.columns()
+        await self.write_file(path, lambda: rows_as_text(rows, columns, path), f"{len(rows):,} {self.NOUN}")
 
 
 def position_of(error: Any) -> int | None:
     """Where in a filter the engine found the error."""
-    data = getattr(error, "data", None)
-    if isinstance(data, dict) and isinstance(data.get("position"), int):
-        return int(data["position"])
-    text = str(getattr(error, "message", ""))
-    for word in ("position ", "column ", "character "):
-        if word in text:
-            digits = text.split(word, 1)[1].split(maxsplit=1)[0].strip(":,.)")
-            if digits.isdigit():
-                # People count from 1.
-                return max(0, int(digits) - 1)
-    return None
+    position = getattr(error, "data", {}).get("position")
+    return position if isinstance(position, int) else None
 
 
 def rows_as_text(rows: list[Row], columns: list[tuple[Column, int]], path: str) -> str:

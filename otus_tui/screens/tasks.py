@@ -1,4 +1,4 @@
-"""The tasks of the engine."""
+"""The task of the engine: the one that runs, or the last one."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _figure(value: Any) -> str:
 
 
 class TasksScreen(FrameScreen):
-    """All tasks, running and over."""
+    """The task that runs, or the last one."""
 
     SCOPES = ("tasks",)
     MODE = "tasks"

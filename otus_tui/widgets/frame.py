@@ -34,7 +34,9 @@ def _task_words(model: Model) -> tuple[str, str]:
         progress = task["progress"]
         path = progress["path"] if progress else task["interface"]
         name = fmt.clean(str(path)).rsplit("/", 1)[-1]
-        return name, "FILE" if task["state"] in ("finished", "stopped") else "LOADING"
+        if task["state"] == "finished" or (progress and progress["done"]):
+            return name, "FILE"
+        return name, "LOADING" if model.reading or not progress else task["state"].upper()
     state = "LIVE" if task["state"] == "running" else task["state"].upper()
     started = task["started_ns"]
     ended = task["stopped_ns"] or model.clock()
@@ -45,11 +47,10 @@ def _task_words(model: Model) -> tuple[str, str]:
 class FrameHead(Inked, Widget):
     """Who and what is looked at, and the screens; one line where the terminal is low, else two."""
 
-    def __init__(self, model: Model, mode: str, title: str) -> None:
+    def __init__(self, model: Model, mode: str) -> None:
         super().__init__()
         self.model = model
         self.mode = mode
-        self.title_text = title
         self._links: list[tuple[int, int, int, str]] = []
 
     def render_line(self, y: int) -> Strip:
@@ -70,8 +71,6 @@ class FrameHead(Inked, Widget):
         for text, role in ((fmt.clean(model.node), "dim"), (what, ""), (how, "accent")):
             if text:
                 line += [("  ", ""), (text, role)]
-        if self.title_text:
-            line += [("  ", ""), (self.title_text, "dim")]
         return spread(line, [(f"{fmt.clock(now)} {fmt.zone(now)} ", "dim")], width - 1)
 
     def _screens(self, words: bool, y: int, x: int, gap: str = "  ") -> Line:
@@ -159,10 +158,8 @@ class LoadBar(Inked, Widget):
         """Show while a file loads, and a warning after; measures the speed."""
         task = self.model.task
         progress = task["progress"] if task else None
-        self.display = bool(
-            progress and ((not progress["done"] and not self.hidden) or progress["warning"]) and task
-        )
-        if progress and not progress["done"]:
+        self.display = bool(progress and ((self.reading and not self.hidden) or progress["warning"]))
+        if progress and self.reading:
             now, octets = self.model.snapshot.get("time_ns", 0), progress["octets"]
             if self._seen and now > self._seen[0] and octets > self._seen[1]:
                 speed = (octets - self._seen[1]) * NS / (now - self._seen[0])
@@ -173,8 +170,7 @@ class LoadBar(Inked, Widget):
     @property
     def reading(self) -> bool:
         """Whether a file is still being read."""
-        task = self.model.task
-        return bool(task and task["progress"] and not task["progress"]["done"])
+        return self.model.reading
 
     def render_line(self, y: int) -> Strip:
         task = self.model.task
@@ -182,7 +178,7 @@ class LoadBar(Inked, Widget):
         width = self.size.width
         if not progress:
             return Strip.blank(width, self.rich_style)
-        if progress["done"]:
+        if not self.reading:
             text = f" {self.glyphs.warning} {fmt.clean(progress['warning'])}"
             return self.strip([(fmt.fit(text, width), "warning")], width)
         size = progress["size"]

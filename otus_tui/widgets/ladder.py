@@ -237,6 +237,10 @@ class Ladder(RowsView):
         self.flow = Flow()
         self.diff_mark: int | None = None
         """Index of the message that is marked for a comparison."""
+        self.gap = MIN_GAP
+        """Cells from one lifeline to the next."""
+        self.lead = 6
+        """Cells before the first and after the last lifeline: half a host's name."""
 
     def row_total(self) -> int:
         return len(self.flow.items)
@@ -244,19 +248,14 @@ class Ladder(RowsView):
     def selectable(self, index: int) -> bool:
         return self.flow.items[index].kind != "note"
 
-    @property
-    def gap(self) -> int:
-        """Cells from one lifeline to the next."""
-        count = len(self.flow.hosts)
-        if count < 2:
-            return MIN_GAP
+    def _measure(self) -> None:
+        """Fit the lifelines to the width of the view."""
+        hosts = self.flow.hosts
+        self.lead = max(6, min(12, max((len(h) for h in hosts), default=12) // 2 + 1))
         room = self.size.width - TIME_WIDTH - 1 - 2 * self.lead
-        return max(MIN_GAP, min(MAX_GAP, room // (count - 1)))
-
-    @property
-    def lead(self) -> int:
-        """Cells before the first and after the last lifeline: half a host's name."""
-        return max(6, min(12, max((len(h) for h in self.flow.hosts), default=12) // 2 + 1))
+        self.gap = MIN_GAP if len(hosts) < 2 else max(MIN_GAP, min(MAX_GAP, room // (len(hosts) - 1)))
+        self.side_step = self.gap
+        self.layout_changed()
 
     def column_x(self, index: int) -> int:
         """Cell of a lifeline."""
@@ -275,8 +274,7 @@ class Ladder(RowsView):
         place = next((i for i, item in enumerate(items) if key is not None and _key(item) == key), None)
         if place is not None and not (at_end and place < self.cursor):
             self.set_reactive(RowsView.cursor, place)
-        self.side_step = self.gap
-        self.layout_changed()
+        self._measure()
 
     def current(self) -> Item | None:
         """The line under the cursor."""
@@ -346,8 +344,7 @@ class Ladder(RowsView):
         return [("".join(line), "rule")]
 
     def on_resize(self) -> None:
-        self.side_step = self.gap
-        self.layout_changed()
+        self._measure()
 
 
 def _key(item: Item) -> tuple[str, Any]:
@@ -373,12 +370,14 @@ class LadderHead(Inked, Widget):
 
     def render_line(self, y: int) -> Strip:
         ladder = self.ladder
-        text = ""
+        text, width = "", 0
         g = self.glyphs
         for index, host in enumerate(ladder.flow.hosts):
             room = ladder.gap - 2 if len(ladder.flow.hosts) > 1 else 40
             name = fmt.clean(self.named(host), g.ascii_only)
             name = fmt.fit(name, min(room, cells(name)), "<", g.ellipsis)
             at = ladder.column_x(index) - cells(name) // 2
-            text += " " * max(1 if text else 0, at - cells(text)) + name
+            space = max(1 if text else 0, at - width)
+            text += " " * space + name
+            width += space + cells(name)
         return self.strip([(text, "title")], self.size.width, offset=ladder.scroll_offset.x)

@@ -57,11 +57,9 @@ class Prompt(Vertical):
         """What is typed."""
         return self.query_one(Input).value
 
-    def show(self, text: str, label: str | None = None) -> None:
+    def show(self, text: str) -> None:
         """Open with `text`."""
         self._before = self._last = text
-        if label is not None:
-            self.query_one("#prompt-label", Label).update(label)
         field = self.query_one(Input)
         with self.prevent(Input.Changed):
             field.value = text

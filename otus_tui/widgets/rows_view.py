@@ -214,7 +214,10 @@ class RowsView(Inked, ScrollView, can_focus=True):
         """Move to the next row (previous with step -1) that holds `text`, case ignored, around the end."""
         total = self.row_total()
         wanted = text.casefold()
-        start = self.cursor if self.with_cursor else self.scroll_offset.y
+        start, top = self.cursor, self.scroll_offset.y
+        if not self.with_cursor and not top <= start < top + self.page:
+            # Who has scrolled away from the last place means from here on.
+            start = top
         for distance in range(0 if include_cursor else 1, total + 1):
             index = (start + step * distance) % total if total else 0
             if wanted in plain(self.row(index)).casefold():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.cells import cell_len, chop_cells
 
 from otus_tui import format as fmt
+from otus_tui.format import cells
 from otus_tui.widgets.ink import Line, plain, width_of
 from otus_tui.widgets.ladder import status_role
 from otus_tui.widgets.rows_view import RowsView
@@ -89,20 +90,27 @@ def fold(line: Line, room: int) -> list[Line]:
     pieces: list[Line] = [[]]
     left = room
     for text, role in line:
-        rest = text
-        while rest:
-            width = cell_len(rest)
-            if width <= left:
-                pieces[-1].append((rest, role))
-                left -= width
-                break
-            head = chop_cells(rest, left)[0] if left > 1 else ""
-            if head:
-                pieces[-1].append((head, role))
-                rest = rest[len(head) :]
-            pieces.append([("  ", "")])
-            left = room - 2
+        for number, part in enumerate(_parts(text, left, room - 2)):
+            if number:
+                pieces.append([("  ", "")])
+                left = room - 2
+            if part:
+                pieces[-1].append((part, role))
+                left -= cells(part)
     return pieces
+
+
+def _parts(text: str, first: int, others: int) -> list[str]:
+    """`text` in parts of at most `first` and then `others` cells, each character looked at once."""
+    if cells(text) <= first:
+        return [text]
+    if text.isascii():
+        return [text[:first], *(text[at : at + others] for at in range(first, len(text), others))]
+    at, room = 0, first
+    while at < len(text) and (width := cell_len(text[at])) <= room:
+        room -= width
+        at += 1
+    return [text[:at], *chop_cells(text[at:], others)]
 
 
 def highlight(line: Line, wanted: str) -> Line:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from base64 import b64encode
 from typing import Any
 
 from engine.control.methods import ERROR_INVALID, ERROR_REFUSED, MAX_LINE, PROTOCOL
@@ -210,6 +211,8 @@ class ScriptedEngine:
         self.calls = [call_row(i) for i in range(calls)]
         self.streams = [stream_row(i) for i in range(streams)]
         self.messages = [message_row(i) for i in range(5)]
+        self.message = b""
+        """The octets of every message; empty: those of an INVITE and its 200."""
         self.tasks = [task()]
         self.version = 1
         self.sequence = 0
@@ -219,6 +222,11 @@ class ScriptedEngine:
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._notified: set[asyncio.StreamWriter] = set()
+
+    def octets(self, raw: bytes) -> dict[str, Any]:
+        """Octets of a message as the engine gives them."""
+        text = raw.decode("utf-8", "backslashreplace")
+        return {"raw": text, "raw_base64": None if text.encode() == raw else b64encode(raw).decode()}
 
     async def start(self) -> None:
         self._server = await asyncio.start_unix_server(self._serve, self.path, limit=MAX_LINE)
@@ -278,9 +286,7 @@ class ScriptedEngine:
         rows = self.calls if params["store"] == "calls" else self.streams
         text = params.get("filter") or ""
         if "(" in text and ")" not in text:
-            raise RpcError(
-                ERROR_INVALID, f"filter, column {text.index('(') + 1}: this parenthesis is not closed"
-            )
+            raise RpcError(ERROR_INVALID, "this parenthesis is not closed", position=text.index("("))
         matched = [row for row in rows if _matches(row, text)]
         column = params.get("sort") or "number"
         known = [row for row in matched if row.get(column) is not None]
@@ -344,8 +350,8 @@ class ScriptedEngine:
                     "media": [],
                 }
             case "message":
-                raw = INVITE if params["index"] == 0 else OK
-                return {"index": params["index"], "raw": raw, "error": None, "gone": False}
+                raw = self.message or (INVITE if params["index"] == 0 else OK).encode()
+                return {**self.octets(raw), "index": params["index"], "error": None, "gone": False}
             case "stop_task":
                 return {"task_id": params["task_id"], "state": "stopped", "books": self.tasks[0]["books"]}
             case "clear":
@@ -376,7 +382,7 @@ class ScriptedEngine:
                     answer["error"] = {
                         "code": error.code,
                         "message": error.message,
-                        "data": {"hint": error.hint},
+                        "data": error.data,
                     }
                 if request["method"] == "subscribe":
                     self._notified.add(writer)
@@ -401,9 +407,9 @@ class ScriptedEngine:
 
 
 class RpcError(Exception):
-    def __init__(self, code: int, message: str, hint: str = "") -> None:
+    def __init__(self, code: int, message: str, hint: str = "", **data: Any) -> None:
         super().__init__(message)
-        self.code, self.message, self.hint = code, message, hint
+        self.code, self.message, self.data = code, message, {"hint": hint, **data}
 
 
 def _matches(row: dict[str, Any], text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -20,9 +21,10 @@ from otus_tui.themes import load_themes, parse_theme
 from otus_tui.widgets.chart import nice_ceiling, plot
 from otus_tui.widgets.frame import books_spans
 from otus_tui.widgets.ink import ROLES, plain, width_of
-from otus_tui.widgets.ladder import Flow, Options, split_endpoint
+from otus_tui.widgets.ladder import Flow, Ladder, Options, split_endpoint
 from otus_tui.widgets.live_table import lay_out
-from otus_tui.widgets.text_view import fold, highlight, message_lines
+from otus_tui.widgets.text_view import TextView, fold, highlight, message_lines
+from tests.tui.conftest import Start
 from tests.tui.scripted_engine import NOW_NS, SECOND, call_row, message_row, stream_row, task
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
@@ -213,6 +215,48 @@ def test_fold_keeps_the_text_and_the_width(line: list[tuple[str, str]], room: in
     assert joined == plain(line)
 
 
+@pytest.mark.parametrize("text", ["a" * 262_144, "\u00e9" * 131_072, "a\u754c" * 65_536])
+def test_a_line_from_the_wire_is_folded_in_a_moment(text: str) -> None:
+    began = time.process_time()
+    pieces = fold([(text, "")], 80)
+    assert "".join(plain(piece[1:] if number else piece) for number, piece in enumerate(pieces)) == text
+    assert time.process_time() - began < 1
+
+
+def test_messages_from_the_wire_are_compared_in_a_moment() -> None:
+    first = [f"X-Header-{number}: value" for number in range(1000)]
+    second = [f"X-Haeder-{number * 7}: values" for number in range(1000)]
+    began = time.process_time()
+    assert len(compare_lines(first, second)) == 2000
+    assert time.process_time() - began < 1
+
+
+async def test_a_ladder_of_a_thousand_hosts_is_painted_in_a_moment(start: Start) -> None:
+    async with start(screen="calls") as desk:
+        desk.engine.messages = [
+            message_row(n, src=f"10.0.{n // 250}.{n % 250}:5060", dst=f"10.1.{n // 250}.{n % 250}:5060")
+            for n in range(500)
+        ]
+        await desk.press("end", "enter")
+        ladder = desk.app.screen.query_one(Ladder)
+        assert len(ladder.flow.hosts) >= 1000
+        began = time.process_time()
+        for index in range(40):
+            ladder.row(index)
+        assert time.process_time() - began < 1
+
+
+async def test_find_reaches_every_place_on_the_last_page(start: Start) -> None:
+    async with start(screen="drops") as desk:
+        view = desk.app.screen.query_one(TextView)
+        view.set_lines([[(f"line {number} {'x' * (number > 90)}", "")] for number in range(95)])
+        found = []
+        for _ in range(5):
+            assert view.find("x")
+            found.append(view.cursor)
+        assert found == [91, 92, 93, 94, 91]
+
+
 def test_highlight() -> None:
     assert highlight([("Via: a", "header"), ("Bc", "")], "AB") == [
         ("Via: ", "header"),
@@ -282,6 +326,16 @@ def test_rates_are_differences() -> None:
     assert history.series("received", 10, 10)[0] == pytest.approx(100)
     assert history.loss_series(10, 10)[0] == pytest.approx(10.0)
     assert history.series("received", 5, 1000)[0] is None
+
+
+def test_the_history_begins_again_when_the_clock_steps_back() -> None:
+    history = History()
+    for at in (NOW_NS, NOW_NS - 3600 * SECOND, NOW_NS - 3599 * SECOND):
+        history.add({"time_ns": at})
+    assert [sample.time_ns for sample in history.samples] == [
+        NOW_NS - 3600 * SECOND,
+        NOW_NS - 3599 * SECOND,
+    ]
 
 
 def test_the_history_is_bounded() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -342,6 +343,17 @@ async def test_marking_two_messages_compares_them(start: Start) -> None:
         assert "+ SIP/2.0 200 OK" in desk.text
 
 
+async def test_octets_that_are_no_utf8_are_shown_and_saved_as_they_are(start: Start, tmp_path: Path) -> None:
+    async with start(screen="calls") as desk:
+        desk.engine.message = b"INVITE sip:bob@10.0.0.9 SIP/2.0\r\nSubject: \xff\x1b[2J \\xfe\r\n\r\n"
+        await desk.press("end", "enter", "enter")
+        assert "Subject: \\xff\\x1b[2J \\xfe" in desk.text
+        await desk.press("y", "s")
+        await desk.type(str(tmp_path / "message"))
+        await desk.press("enter")
+        assert (tmp_path / "message").read_bytes() == desk.engine.message
+
+
 async def test_raw_call_and_stream_figures(start: Start) -> None:
     async with start(size=LARGE, screen="calls") as desk:
         await desk.press("end", "r")
@@ -431,11 +443,32 @@ async def test_a_loading_file_has_a_bar_and_escape_stops_it(start: Start) -> Non
         await desk.press("escape")
         assert desk.engine.asked_of("stop_task") == [{"task_id": "file"}]
         assert "50 %" not in desk.text
+        # Where it was stopped, for good and on every screen.
+        desk.engine.tasks[0]["state"] = "stopped"
+        await desk.tick()
+        assert "STOPPED" in desk.lines[0]
+        await desk.press("1")
+        assert "50 %" not in desk.text
         desk.engine.tasks = [file_task(1.0)]
         desk.engine.tasks[0]["progress"]["warning"] = "cut in the middle of packet 4,000"
         await desk.tick()
         assert "FILE" in desk.lines[0]
         assert "▲ cut in the middle of packet 4,000" in desk.text
+
+
+async def test_what_comes_late_finds_no_screen_and_that_is_no_error(start: Start) -> None:
+    async with start(screen="calls") as desk:
+        before = FlowScreen(1)
+        before.second_passed()
+        before.snapshot_arrived()
+        await desk.press("end", "enter")
+        flow = desk.app.screen
+        assert isinstance(flow, FlowScreen)
+        assert flow.ready
+        await desk.press("escape")
+        assert not flow.ready
+        flow.second_passed()
+        flow.snapshot_arrived()
 
 
 # --- leaving, losing, coming back
