@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -101,25 +102,30 @@ def test_file_takes_half_a_line_of_a_killed_predecessor_back(tmp_path: Path) -> 
     assert json.loads(second)["labels"]["sip.call-id"] == "3"
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file may grow beyond 2000 octets: write() does what it does on a full disk."""
+    """No file of this process grows above 2,000 octets: a disk that is full, without being root.
+
+    Only around what is tried: the output of the tests may be a file, too.
+    """
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     reporter = file_reporter(path)
-    accepted = reporter.report([packet(number) for number in range(20)])
+    with small_files():
+        accepted = reporter.report([packet(number) for number in range(20)])
     assert 0 < accepted < 20
     assert numbers(path) == list(range(accepted))
-    with pytest.raises(OSError, match="File too large"):
+    with small_files(), pytest.raises(OSError, match="File too large"):
         reporter.report([packet(20, "x" * 2000)])
     assert numbers(path) == list(range(accepted))
     os.truncate(path, 0)
