@@ -64,7 +64,6 @@ class Controller:
         self._lock = asyncio.Lock()
         self._sequence = 0
         self._cached: tuple[float, dict[str, Any]] = (0.0, {})
-        self._background: set[asyncio.Task[Any]] = set()
         handlers = {name: getattr(self, f"rpc_{name}") for name in _METHODS}
         handlers |= {name: self._forwarder(name) for name in FORWARDED}
         self.server = Server(handlers)

@@ -24,7 +24,7 @@ from engine.task_checks import check_file, effective_workers
 from engine.task_config import calls_config, file_filter, media_ttl_ns, sender_config, worker_config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Coroutine
 
     from engine.capture.af_packet import RingSocket
     from engine.config import NodeConfig, TaskConfig
@@ -65,8 +65,6 @@ class Task:
         self.started_ns = time.time_ns()
         self.stopped_ns: int | None = None
         self.filter_text = ""
-        self.on_end: Callable[[Task], None] | None = None
-        """Called when it ended by itself."""
         self.calls: Child | None = None
         self.calls_restarts = 0
         self.lost_calls: int | None = None
@@ -318,8 +316,6 @@ class Task:
         self.state, self.error = state, error
         self.stopped_ns = time.time_ns()
         (log.error if error else log.info)("task", error or state, task=self.id)
-        if self.on_end is not None:
-            self.on_end(self)
 
     async def _measure_rings(self) -> None:
         """Read the sockets' statistics (nobody else may: reading clears them) and mend the interfaces."""

@@ -46,7 +46,8 @@ BLOCKS = 8
 """Ring blocks between two looks at the clock and the control socket."""
 PACKETS = 2000
 """Packets of a file between two looks; so few also because a reading of a file waits only in between."""
-PROGRESS = 0.2
+PROGRESS = 0.05
+"""Seconds between two reports of how far a file is read: they stand beside books that are live."""
 LAST_WALK = 0.5
 """Seconds for what the ring still holds when the task is stopped."""
 STARTING, RUNNING, STOPPING, STOPPED = range(4)
@@ -210,9 +211,10 @@ class FileWorker(Worker):
             if time.monotonic() - shown > PROGRESS:
                 shown = time.monotonic()
                 self._progress(file, False, "")
-        if not self.stop and not self.channel.ended:
-            self.pipeline.idle(file.last_ns)
-            self._progress(file, True, warning or file.truncated)
+        whole = not self.stop and not self.channel.ended
+        self.pipeline.idle(file.last_ns)
+        self._progress(file, whole, warning or file.truncated)
+        if whole:
             self.channel.send({"state": "finished"})
         file.close()
 
