@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
@@ -88,6 +89,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run a command line; its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of files may be no UTF-8, and a terminal may know no `·`.
+            stream.reconfigure(errors="backslashreplace")
     try:
         result = cli.main(arguments, prog_name="otus-tui", standalone_mode=False)
         sys.stdout.flush()

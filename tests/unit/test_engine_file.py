@@ -69,6 +69,43 @@ async def test_calls_of_a_file(tmp_path: Path) -> None:
     assert not alive(pid)
 
 
+async def test_a_name_that_is_no_utf8(tmp_path: Path) -> None:
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.pcap")
+    Path(path).write_bytes(capture(20))
+    section, client = await read_file(f"--file={path}")
+    assert (section["state"], section["progress"]["path"], section["books"]["handled"]) == (
+        "finished",
+        path,
+        20,
+    )
+    await client.close()
+
+
+async def test_a_stopped_load_keeps_what_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.pcap"
+    os.mkfifo(path)
+    client_at_work = asyncio.create_task(Client.connect(start_private_engine([f"--file={path}"])))
+    pipe = await asyncio.to_thread(path.open, "wb")
+    pipe.write(capture(300))
+    pipe.flush()
+    client = await client_at_work
+    for _ in range(500):
+        if (await client.call("stats"))["tasks"][0]["books"]["handled"] == 300:
+            break
+        await asyncio.sleep(0.01)
+    await client.call("stop_task", task_id="file")
+    section = (await client.call("stats"))["tasks"][0]
+    assert (section["state"], section["progress"]["packets"], section["progress"]["done"]) == (
+        "stopped",
+        300,
+        False,
+    )
+    assert section["books"]["even"]
+    assert (await client.call("query", store="calls"))["total"] == 300
+    pipe.close()
+    await client.close()
+
+
 async def test_standard_input(tmp_path: Path) -> None:
     read_end, write_end = os.pipe()
     path = tmp_path / "a.pcap.gz"
