@@ -214,6 +214,7 @@ class Task:
                 "block_size": socket.block_size,
                 "block_count": socket.block_count,
                 "max_waiting": min(blocks, socket.block_count),
+                "retire_ms": self.config.capture.config.retire_ms,
                 "new": new,
                 "program": self._program,
             }

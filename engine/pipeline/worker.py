@@ -3,8 +3,8 @@
 Started as `python -m engine.pipeline.worker FD`. Configuration (first line on the control socket):
 
     {"task", "parent", "index", "counters": fd, "flows": fd, "streams": fd, "send": fd | null,
-     "evidence": fd, "source": {"kind": "ring", "fd", "block_size", "block_count", "max_waiting", "new",
-                             "program": the filter as [[code, jt, jf, k], ...]}
+     "evidence": fd, "source": {"kind": "ring", "fd", "block_size", "block_count", "max_waiting", "retire_ms",
+                             "new", "program": the filter as [[code, jt, jf, k], ...]}
                             or {"kind": "file", "path", "fd" | null, "filter": {...} | null},
      "processors": [{"plugin", "priority", "config"}], "node": {labels}, "tunnels": bits,
      "reassembly": {"timeout_ns", "max_datagrams", "max_bytes"}, "options": {... of the Pipeline}}
@@ -49,7 +49,7 @@ PACKETS = 2000
 PROGRESS = 0.05
 """Seconds between two reports of how far a file is read: they stand beside books that are live."""
 LAST_WALK = 0.5
-"""Seconds for what the ring still holds when the task is stopped."""
+"""Seconds for what the ring still holds when the task is stopped; more than twice the longest retire_ms."""
 STARTING, RUNNING, STOPPING, STOPPED = range(4)
 
 
@@ -170,8 +170,10 @@ class RingWorker(Worker):
                 poll.wait(POLL_MS)
         self.words[layout.STATE] = STOPPING
         if not self.channel.ended:
+            # The kernel closes a block at the second timeout after its first packet, if not at the first one.
+            quiet_ms = 20 + 2 * source["retire_ms"]
             deadline = time.monotonic() + LAST_WALK
-            while time.monotonic() < deadline and (walk.run(BLOCKS) or poll.wait(20)):
+            while time.monotonic() < deadline and (walk.run(BLOCKS) or poll.wait(quiet_ms)):
                 self.beat()
 
 

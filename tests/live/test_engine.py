@@ -81,6 +81,18 @@ def test_blocks_have_latencies(engine: Engine, traffic: Traffic) -> None:
     assert sum(sum(worker["latency_buckets"]) for worker in workers) == blocks
 
 
+@pytest.mark.parametrize("retire_ms", [1, 200])
+def test_what_the_kernel_holds_back_at_the_stop_is_read(
+    engine: Engine, traffic: Traffic, retire_ms: int
+) -> None:
+    engine.start()
+    options = {"ring_mb": 4, "retire_ms": retire_ms}
+    engine.create(capture={"driver": "af_packet_v3", "interface": "lo", "workers": 2, "config": options})
+    traffic.send(50)
+    books = engine.call("stop_task", task_id="test")["books"]
+    assert (books["captured"], books["received"], books["even"]) == (50, 50, True)
+
+
 def test_fragments_meet_the_filter_when_they_are_a_datagram(engine: Engine) -> None:
     ip("link", "set", "lo", "mtu", "1500")
     engine.start()
