@@ -39,7 +39,7 @@ SHORTEST_S, LONGEST_S = 0.002, 0.05
 HOLD_BACK_NS = 50_000_000
 """How long a record waits for older ones of other workers."""
 FILTER_S = 0.8
-"""CPU time of one filter: well below the silence after which the supervisor takes a process for dead."""
+"""CPU time of one filter."""
 MOST_HELD = 16_384
 INTERNAL = -32603
 
@@ -95,19 +95,20 @@ class Process:
     def __init__(self, channel: Channel, configuration: dict[str, Any], stop: Stop) -> None:
         self.channel = channel
         self.stop = stop
+        self.beat = _heartbeat(configuration.get("heartbeat_fd"))
         live = configuration.get("clock", "live") == "live"
         streams = configuration.get("streams_fd")
         self.calls = Calls(
             configuration.get("limits") or {},
             "live" if live else "packet",
             None if streams is None or streams < 0 else StreamTable.open(streams),
-            guard=lambda: time_limit(FILTER_S),
+            guard=lambda: time_limit(FILTER_S, self.beat),
         )
         readers = [ring.RingReader(ring.open_ring(fd)) for fd in configuration["evidence_fds"]]
         self.calls.readers = readers
         self.merge = Merge(readers, self.calls, live)
+        self.requests: deque[dict[str, Any]] = deque()
         self.answers: deque[dict[str, Any]] = deque()
-        self.beat = _heartbeat(configuration.get("heartbeat_fd"))
 
     def run(self) -> None:
         """Until the end of the control socket or SIGTERM."""
@@ -116,12 +117,13 @@ class Process:
         while not self.stop and not self.channel.ended:
             self.beat()
             count = self.merge.step(BATCH)
-            for request in self.channel.receive():
-                self.serve(request)
-                self.beat()
+            self.requests += self.channel.receive()
+            if self.requests:
+                # One at a time: an answer that takes long delays neither the rings nor the answers before it.
+                self.serve(self.requests.popleft())
             waiting = not self.flush()
             sleep = SHORTEST_S if count else min(LONGEST_S, sleep * 2)
-            if count < BATCH:
+            if count < BATCH and not self.requests:
                 select.select([self.channel], [self.channel] if waiting else [], [], sleep)
 
     def serve(self, request: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
-from engine.calls.filter import Column, compile_filter
+from engine.calls.filter import Column, Test, compile_filter
 from engine.errors import OtusError, UsageError
 
 MOST_ROWS = 1000
@@ -24,21 +24,35 @@ PATIENCE = 5
 """An order may be shown this many times as long as making it took, although rows have changed meanwhile."""
 
 
+TICK_S = 0.05
+"""CPU time between two signs of life while a filter is at work."""
+SLOW_S = 30.0
+"""So long a filter that took too long is refused without another try: screens ask again and again."""
+
 Guard = Callable[[], AbstractContextManager[Any]]
 
 
 @contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """UsageError when the body takes more CPU time; in the main thread only. `re` lets signals through."""
+def time_limit(seconds: float, beat: Callable[[], object] = bool) -> Iterator[None]:
+    """UsageError when the body takes more CPU time; in the main thread only. `re` lets signals through.
 
-    def stop(*_: object) -> None:
+    `beat` is called all the while: other processes may take the CPU, and who waits is not dead.
+    """
+    ticks = 0
+
+    def tick(*_: object) -> None:
+        nonlocal ticks
+        beat()
+        ticks += 1
+        if ticks * TICK_S < seconds:
+            return
         raise UsageError(
             f"filter: takes longer than {seconds:g} s",
             "repeat less inside repetitions, such as (a+)+ or .*x.*y.*",
         )
 
-    before = signal.signal(signal.SIGVTALRM, stop)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    before = signal.signal(signal.SIGVTALRM, tick)
+    signal.setitimer(signal.ITIMER_VIRTUAL, TICK_S, TICK_S)
     try:
         yield
     finally:
@@ -116,6 +130,8 @@ class Windows:
         self.patience = patience
         self.guard = guard
         self.kept: OrderedDict[tuple[str, str, bool], _Found] = OrderedDict()
+        self.slow: OrderedDict[str, tuple[float, UsageError]] = OrderedDict()
+        """Filters that took too long, until when they are refused, and with what."""
 
     def forget(self) -> None:
         """Rows were taken out: nothing that was found is valid."""
@@ -135,8 +151,7 @@ class Windows:
         every = rows()
         matched = every
         if test is not None:
-            with self.guard():
-                matched = [row for row in every if test(row)]
+            matched = self._passed(query.filter, test, every)
         if query.sort != self.natural:
             matched = order(matched, self.names[query.sort], query.descending)
         elif query.descending:
@@ -147,6 +162,21 @@ class Windows:
         while len(self.kept) > KEPT:
             self.kept.popitem(last=False)
         return found
+
+    def _passed(self, text: str, test: Test, every: list[Any]) -> list[Any]:
+        """The rows that pass the filter, within the guard."""
+        until, error = self.slow.pop(text, (0.0, None))
+        if error is not None and time.monotonic() < until:
+            self.slow[text] = until, error
+            raise error
+        try:
+            with self.guard():
+                return [row for row in every if test(row)]
+        except UsageError as error:
+            self.slow[text] = time.monotonic() + SLOW_S, UsageError(error.message, error.hint)
+            while len(self.slow) > KEPT:
+                self.slow.popitem(last=False)
+            raise
 
     def window(
         self, query: Query, version: int, rows: Callable[[], list[Any]], identity: Callable[[Any], Any]

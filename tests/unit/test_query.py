@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.calls.filter import Column, FilterError, compile_filter
-from engine.calls.query import Query, Windows, order, parse_query
+from engine.calls.query import Query, Windows, order, parse_query, time_limit
 from engine.calls.rows import uri_text
 from engine.calls.states import STATES
 from engine.calls.store import Calls
@@ -219,6 +219,21 @@ def test_window_is_that_of_the_whole(
 def test_parameters_are_checked(params: dict[str, Any], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         parse_query(params, columns(), "count")
+
+
+def test_a_slow_filter_shows_life_and_is_not_tried_again_at_once() -> None:
+    rows = [SimpleNamespace(**{**vars(ALICE), "user": "a" * 40 + "!"})]
+    beats: list[int] = []
+    windows = Windows(columns(), search, "count", guard=lambda: time_limit(0.2, lambda: beats.append(1)))
+    query = Query('user ~ "(a+)+$"', "count", False, None, 0, 10)
+    with pytest.raises(UsageError, match="takes longer"):
+        windows.find(query, 1, lambda: rows)
+    assert len(beats) >= 3
+    began = time.process_time()
+    with pytest.raises(UsageError, match="takes longer"):
+        windows.find(query, 2, lambda: rows)
+    assert time.process_time() - began < 0.05
+    assert windows.find(query._replace(filter="aaaa"), 2, lambda: rows).rows == rows
 
 
 @pytest.mark.parametrize(
