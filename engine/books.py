@@ -52,14 +52,28 @@ def ring_page(region: Region) -> tuple[int, int, int]:
     return figures["written"] - figures["unread"] - figures["lost"], figures["lost"], figures["unread"]
 
 
+def ring_drops(
+    totals: Sequence[Mapping[str, int]], workers: Sequence[Counters], ended: bool
+) -> dict[str, int]:
+    """What the kernel's rings lost, by name; `totals` as of RingSocket.statistics().
+
+    `unread`, when the task has `ended`: packets that the kernel put into a ring and no worker came to.
+    """
+    lost = sum(one["drops"] for one in totals)
+    if not ended:
+        return {"kernel_ring": lost}
+    taken = lost + sum(counters.get("received") for counters in workers)
+    return {"kernel_ring": lost, "unread": max(0, sum(one["packets"] for one in totals) - taken)}
+
+
 def make_books(
     workers: Sequence[Counters],
     send_rings: Sequence[Region],
     sender: SenderFigures | None,
-    ring_drops: Mapping[str, int] | None,
+    lost_in_rings: Mapping[str, int] | None,
     ended: bool = False,
 ) -> Books:
-    """The books of one task. `ring_drops`: packets that the kernel's rings lost, by name; None in files.
+    """The books of one task. `lost_in_rings`: as of ring_drops(); None in files.
 
     `ended`: nobody writes any more, so what was not sent will not be, and everything must agree exactly.
     """
@@ -70,7 +84,7 @@ def make_books(
     output = sum(page.outcomes["output"] for page in ledgers)
     reported = report.get("reported", 0)
     dropped: dict[str, dict[str, int]] = {
-        "ring": dict(ring_drops or {}),
+        "ring": dict(lost_in_rings or {}),
         "worker": {name: sum(page.outcomes[name] for page in ledgers) for name in layout.LOSSES},
         "buffer": {
             "send_ring": sum(lost for _, lost, _ in pages),
@@ -88,7 +102,7 @@ def make_books(
         difference += waiting - seen
     return {
         "received": received,
-        "captured": None if ring_drops is None else received + sum(ring_drops.values()),
+        "captured": None if lost_in_rings is None else received + sum(lost_in_rings.values()),
         "output": output,
         "reported": reported,
         "handled": sum(page.outcomes["handled"] for page in ledgers),

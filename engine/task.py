@@ -9,7 +9,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from engine.books import make_books, ring_page
+from engine.books import make_books, ring_drops, ring_page
 from engine.errors import OtusError
 from engine.log import log
 from engine.reporters.figures import HEARTBEAT as SENDER_HEARTBEAT
@@ -402,7 +402,7 @@ class Task:
 
     def books(self) -> Books:
         """The ledger now."""
-        drops = {"kernel_ring": sum(t["drops"] for t in self._ring_totals)} if self._ring_totals else None
+        drops = ring_drops(self._ring_totals, self._counters, self._ended) if self._ring_totals else None
         return make_books(self._counters, self._send, self._figures, drops, self._ended)
 
     def summary(self) -> dict[str, Any]:

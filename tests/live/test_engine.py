@@ -93,6 +93,18 @@ def test_what_the_kernel_holds_back_at_the_stop_is_read(
     assert (books["captured"], books["received"], books["even"]) == (50, 50, True)
 
 
+def test_what_no_worker_came_to_read_is_named(engine: Engine, traffic: Traffic) -> None:
+    engine.start()
+    engine.create()
+    for worker in engine.task()["workers"]:
+        os.kill(worker["pid"], signal.SIGKILL)
+    traffic.send(50)
+    books = engine.call("stop_task", task_id="test")["books"]
+    # However far the successors came before they were stopped.
+    assert (books["captured"], books["even"]) == (50, True)
+    assert books["dropped"]["ring"] == {"kernel_ring": 0, "unread": 50 - books["received"]}
+
+
 def test_fragments_meet_the_filter_when_they_are_a_datagram(engine: Engine) -> None:
     ip("link", "set", "lo", "mtu", "1500")
     engine.start()

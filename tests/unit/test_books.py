@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.books import balance, dropped_total, make_books
+from engine.books import balance, dropped_total, make_books, ring_drops
 from engine.reporters.figures import SenderFigures
 from engine.shm import ring
 from engine.shm.counters import Counters
@@ -78,3 +78,10 @@ def test_output_that_never_came_into_a_ring() -> None:
     ended = make_books([filled(received=5, output=5)], [send_ring(3)], figures, None, ended=True)
     assert not ended["even"]
     assert ended["difference"] == 2
+
+
+def test_what_stays_in_the_ring_is_named_at_the_end() -> None:
+    totals = [{"packets": 10, "drops": 3, "freezes": 1}, {"packets": 5, "drops": 0, "freezes": 0}]
+    workers = [filled(received=6, handled=6), filled(received=4, handled=4)]
+    assert ring_drops(totals, workers, False) == {"kernel_ring": 3}
+    assert ring_drops(totals, workers, True) == {"kernel_ring": 3, "unread": 2}
