@@ -13,6 +13,7 @@ from textual.app import App, SystemCommand
 
 from engine.errors import ExitCode, OtusError
 from otus_tui import actions, glyphs, themes
+from otus_tui import format as fmt
 from otus_tui.client import Client, ClientError
 from otus_tui.model import Model
 from otus_tui.settings import Settings
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from textual.binding import BindingType
+    from textual.notifications import SeverityLevel
     from textual.screen import Screen
 
     from engine.snapshot import Snapshot
@@ -218,7 +220,7 @@ class OtusApp(App[str]):
             try:
                 client = await Client.connect(self.path)
             except OtusError as error:
-                self.model.notice = f"tried {attempt} times: {error.message}"
+                self.model.notice = fmt.clean(f"tried {attempt} times: {error.message}")
                 self._model_changed()
                 continue
             break
@@ -234,6 +236,19 @@ class OtusApp(App[str]):
         frame = self.frame
         if frame is not None:
             frame.call_later(frame.snapshot_arrived)
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """A note in the corner. Texts of others may stand in it: nothing is obeyed, nothing is markup."""
+        lines = [fmt.clean(line, self.glyphs.ascii_only) for line in message.split("\n")]
+        super().notify("\n".join(lines), title=title, severity=severity, timeout=timeout, markup=False)
 
     # --- going places
 

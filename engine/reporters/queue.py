@@ -126,7 +126,7 @@ class ReporterQueue:
                 self.figures.add_reporter(self.number, "batches", 1)
                 self._settle(rest[:accepted], "")
             rest = rest[accepted:]
-            self._note(problem if rest or problem else "")
+            self._note(problem)
             if not rest:
                 return
             attempts += 1

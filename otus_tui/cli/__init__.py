@@ -13,6 +13,7 @@ import click
 
 from engine import __version__
 from engine.errors import ExitCode, OtusError
+from otus_tui.cli.common import clean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,6 +84,7 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and exit; errors are one line and a hint, never a traceback."""
+    _open_standard_streams()
     code = run(list(sys.argv[1:] if arguments is None else arguments))
     sys.exit(code)
 
@@ -117,12 +119,25 @@ def run(arguments: list[str]) -> int:
     return result if isinstance(result, int) else ExitCode.DONE
 
 
+def _open_standard_streams() -> None:
+    """Where one is closed: no file of ours shall take its number, and what is printed goes nowhere."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest number that is free is this one.
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
 def complain(message: str, hint: str, code: int) -> int:
     """Print an error for people; returns its exit code."""
     try:
-        click.echo(f"otus-tui: {message}", err=True)
-        if hint:
-            click.echo(f"          {hint}", err=True)
+        click.echo(f"otus-tui: {clean(message)}", err=True)
+        for line in hint.splitlines():
+            # A line may show an expression, and the next one a caret below a place in it.
+            click.echo(f"          {clean(line)}", err=True)
     except OSError:
         pass
     return int(code)

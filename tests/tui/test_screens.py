@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual.app import App
 from textual.widgets import Input
 
 from otus_tui.screens.flow import FlowScreen
@@ -469,6 +470,14 @@ async def test_what_comes_late_finds_no_screen_and_that_is_no_error(start: Start
         assert not flow.ready
         flow.second_passed()
         flow.snapshot_arrived()
+
+
+async def test_a_note_obeys_nothing(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = []
+    monkeypatch.setattr(App, "notify", lambda _, text, **how: notes.append((text, how["markup"])))
+    async with start(screen="calls") as desk:
+        desk.app.screen.notify("[bold]x[/bold] \x1b[2J")
+        assert notes == [("[bold]x[/bold] \\x1b[2J", False)]
 
 
 # --- leaving, losing, coming back
