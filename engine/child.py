@@ -89,15 +89,25 @@ class Channel:
         """Give the other end time to take what is queued, before a process leaves."""
         end = time.monotonic() + seconds
         while not self.flush() and (left := end - time.monotonic()) > 0:
-            select.select([], [self.connection], [], left)
+            self._poll(select.POLLOUT, left)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until a message arrives or the time is over; whether one has."""
+        """Sleep until a message arrives, what is queued can leave or the time is over; whether one has."""
         try:
-            return bool(select.select([self.connection], [], [], seconds)[0])
+            events = self._poll(select.POLLIN | (select.POLLOUT if self._pending else 0), seconds)
         except OSError:
             self.ended = True
             return True
+        if events & select.POLLOUT:
+            self.flush()
+        return bool(events & ~select.POLLOUT)
+
+    def _poll(self, wanted: int, seconds: float) -> int:
+        # poll() and not select(), which knows no descriptor above 1023.
+        poll = select.poll()
+        poll.register(self.connection, wanted)
+        found = poll.poll(seconds * 1000)
+        return found[0][1] if found else 0
 
     def close(self) -> None:
         """Hang up."""

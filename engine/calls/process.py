@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import mmap
 import os
-import select
 import struct
 import sys
 import time
@@ -121,10 +120,10 @@ class Process:
             if self.requests:
                 # One at a time: an answer that takes long delays neither the rings nor the answers before it.
                 self.serve(self.requests.popleft())
-            waiting = not self.flush()
+            self.flush()
             sleep = SHORTEST_S if count else min(LONGEST_S, sleep * 2)
             if count < BATCH and not self.requests:
-                select.select([self.channel], [self.channel] if waiting else [], [], sleep)
+                self.channel.wait(sleep)
 
     def serve(self, request: dict[str, Any]) -> None:
         """Answer one request; whatever goes wrong is an answer too."""
