@@ -24,6 +24,7 @@ cdef unsigned long long IDLE
 cdef unsigned long long MILLISECOND
 cdef unsigned long long SIDE_MARK
 cdef unsigned long long KEPT
+cdef unsigned long long NO_EPOCH
 cdef unsigned long long FIVE_TUPLE_KIND
 cdef unsigned long long SIDE_KIND
 cdef unsigned long long SDP
@@ -34,6 +35,11 @@ cdef class FlowTable(SlotTable):
     cdef readonly unsigned long long tag
     cdef readonly unsigned long long labels_word
     cdef readonly unsigned long long epoch
+    # What the last sides() found
+    cdef Py_ssize_t receiver
+    cdef Py_ssize_t sender
+    cdef unsigned long long receiver_tag
+    cdef unsigned long long sender_tag
     # What the next register() writes: the Call-ID and a codec table, in the layout of an entry
     cdef unsigned long long[::1] call
     cdef unsigned char[::1] call_octets
@@ -54,13 +60,14 @@ cdef class FlowTable(SlotTable):
     cdef Py_ssize_t side(
         self, unsigned long long address0, unsigned long long address1, unsigned long long port,
         unsigned long long protocol, unsigned long long domain) except -2
-    @cython.locals(slot=Py_ssize_t)
+    @cython.locals(tag=cython.ulonglong)
+    cdef int sides(
+        self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
+        unsigned long long ports, unsigned long long domain) except -1
     cdef int touch_sides(
         self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
         unsigned long long ports, unsigned long long domain, unsigned long long now) except -1
-    @cython.locals(
-        slot=Py_ssize_t, receiver=Py_ssize_t, sender=Py_ssize_t, dst_tag=cython.ulonglong, src_tag=cython.ulonglong,
-        epoch=cython.ulonglong)
+    @cython.locals(slot=Py_ssize_t, epoch=cython.ulonglong)
     cdef Py_ssize_t adopt(
         self, unsigned long long tag, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
         unsigned long long dst1, unsigned long long ports, unsigned long long domain, unsigned long long now) except -2
@@ -73,14 +80,13 @@ cdef class FlowTable(SlotTable):
         unsigned long long now, unsigned long long ttl) except -2
     @cython.locals(
         word=Py_ssize_t, place=Py_ssize_t, labels=cython.ulonglong, own=cython.ulonglong, index=Py_ssize_t)
-    cdef int copy_labels(self, Py_ssize_t slot, Py_ssize_t receiver, Py_ssize_t sender) except -1
+    cdef int copy_labels(self, Py_ssize_t slot) except -1
     @cython.locals(
         word=Py_ssize_t, place=Py_ssize_t, more=cython.ulonglong, index=cython.ulonglong,
         other=cython.ulonglong, payload_type=cython.ulonglong)
     cdef unsigned long long merge_codecs(self, Py_ssize_t slot, Py_ssize_t source, unsigned long long count) except? 99
     @cython.locals(
-        word=Py_ssize_t, place=cython.ulonglong, epoch=cython.ulonglong, receiver=Py_ssize_t, sender=Py_ssize_t,
-        ports=cython.ulonglong)
+        word=Py_ssize_t, place=cython.ulonglong, epoch=cython.ulonglong)
     cdef int refresh(self, Py_ssize_t slot) except -1
     @cython.locals(length=Py_ssize_t, index=Py_ssize_t)
     cpdef int stage_call(self, const unsigned char[::1] buf, Py_ssize_t start, Py_ssize_t end) except -1

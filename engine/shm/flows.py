@@ -15,7 +15,7 @@ Words behind those of engine.shm.slots (index of the 64-bit word):
      1 generation << 32 | kind (1 five-tuple, 2 side)
      2 source port | destination port << 16 | protocol << 32
      8 last use, ns                   9 epoch of the copy << 32 | its two places in the epochs
-    10 five-tuple: stream slot + 1; side: last media, ns     11 labels (see below)
+    10 stream slot + 1 (five-tuple)  11 labels (see below)
     12 verdicts of the processors, 2 bits for each payload type (0 unknown, 1 pass, 2 drop), 4 words
     16 Call-ID, 127 octets, zero padded, 16 words
     32 codecs, 16 of 2 words: u8 payload type, 11 octets name, u32 clock rate
@@ -49,6 +49,7 @@ MILLISECOND = 1_000_000
 SIDE_MARK = 0x10000000000
 """In the hash of a side beside its port, so that it is not that of a five-tuple."""
 KEPT = 0xFFFFFFFFE0FFFFFF
+NO_EPOCH = 0x8000000000000000
 FIVE_TUPLE_KIND, SIDE_KIND = 1, 2
 SDP, HEURISTIC = 1, 2
 MAX_CODECS = 16
@@ -65,6 +66,8 @@ class FlowTable(SlotTable):
         self.tag = 0
         self.labels_word = 0
         self.epoch = 0
+        self.receiver = self.sender = -1
+        self.receiver_tag = self.sender_tag = 0
         self.call_octets = memoryview(bytearray(128))
         self.call = memoryview(self.call_octets).cast("Q")
         self.call_length = 0
@@ -113,8 +116,7 @@ class FlowTable(SlotTable):
         slot = self.probe(tag, ports, src0, src1, dst0, dst1, domain)
         if slot >= 0:
             word = self.first + (slot << 6)
-            last = self.words[word + LAST]
-            if now > last + TOUCH:
+            if now > self.words[word + LAST] + TOUCH:
                 if self.expired(slot, now):
                     self.remove(slot)
                     return self.adopt(tag, src0, src1, dst0, dst1, ports, domain, now)
@@ -139,47 +141,48 @@ class FlowTable(SlotTable):
         self.tag = self.hash(address0, address1, ports | SIDE_MARK, domain, 0, 0)
         return self.probe(self.tag, ports, address0, address1, 0, 0, domain)
 
+    def sides(self, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int) -> int:
+        """Find both sides of a five-tuple: slots `receiver` and `sender` (-1: unknown), and their tags."""
+        tag = self.tag
+        self.receiver = self.side(dst0, dst1, (ports >> 16) & 0xFFFF, ports >> 32, domain)
+        self.receiver_tag = self.tag
+        self.sender = self.side(src0, src1, ports & 0xFFFF, ports >> 32, domain)
+        self.sender_tag = self.tag
+        self.tag = tag
+        return 0
+
     def touch_sides(
         self, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int, now: int
     ) -> int:
         """Media of a flow keeps its sides alive, too."""
-        tag = self.tag
-        slot = self.side(dst0, dst1, (ports >> 16) & 0xFFFF, ports >> 32, domain)
-        if slot >= 0:
-            atomics.store(self.words, self.first + (slot << 6) + LAST, now)
-            atomics.store(self.words, self.first + (slot << 6) + STREAM, now)
-        slot = self.side(src0, src1, ports & 0xFFFF, ports >> 32, domain)
-        if slot >= 0:
-            atomics.store(self.words, self.first + (slot << 6) + LAST, now)
-            atomics.store(self.words, self.first + (slot << 6) + STREAM, now)
-        self.tag = tag
+        self.sides(src0, src1, dst0, dst1, ports, domain)
+        if self.receiver >= 0:
+            atomics.store(self.words, self.first + (self.receiver << 6) + LAST, now)
+        if self.sender >= 0:
+            atomics.store(self.words, self.first + (self.sender << 6) + LAST, now)
         return 0
 
     def adopt(
         self, tag: int, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int, now: int
     ) -> int:
         """Make a five-tuple entry where a side is known; its slot, or -1."""
-        receiver = self.side(dst0, dst1, (ports >> 16) & 0xFFFF, ports >> 32, domain)
-        dst_tag = self.tag
-        sender = self.side(src0, src1, ports & 0xFFFF, ports >> 32, domain)
-        src_tag = self.tag
-        self.tag = tag
-        if receiver >= 0 and self.expired(receiver, now):
-            self.remove(receiver)
-            receiver = -1
-        if sender >= 0 and self.expired(sender, now):
-            self.remove(sender)
-            sender = -1
-        if receiver < 0 and sender < 0:
+        self.sides(src0, src1, dst0, dst1, ports, domain)
+        if self.receiver >= 0 and self.expired(self.receiver, now):
+            self.remove(self.receiver)
+            self.receiver = -1
+        if self.sender >= 0 and self.expired(self.sender, now):
+            self.remove(self.sender)
+            self.sender = -1
+        if self.receiver < 0 and self.sender < 0:
             return -1
         slot = self.enter(tag, FIVE_TUPLE_KIND, ports, src0, src1, dst0, dst1, domain, now)
         if slot < 0 or not self.fresh:
             return slot
-        epoch = self.words[EPOCHS + (dst_tag & 2047)] + self.words[EPOCHS + (src_tag & 2047)]
-        epoch = ((epoch & MASK32) << 32) | ((dst_tag & 2047) << 16) | (src_tag & 2047)
+        epoch = ((self.receiver_tag & 2047) << 16) | (self.sender_tag & 2047)
+        epoch |= ((self.words[EPOCHS + (epoch >> 16)] + self.words[EPOCHS + (epoch & 2047)]) & MASK32) << 32
         self.words[self.first + (slot << 6) + EPOCH] = epoch
         self.words[self.first + (slot << 6) + LAST] = now
-        self.copy_labels(slot, receiver, sender)
+        self.copy_labels(slot)
         self.unlock(slot)
         slot = self.publish(slot, tag)
         self.touch_sides(src0, src1, dst0, dst1, ports, domain, now)
@@ -226,21 +229,30 @@ class FlowTable(SlotTable):
         self.probe(tag, ports, src0, src1, dst0, dst1, domain)
         return slot
 
-    def copy_labels(self, slot: int, receiver: int, sender: int) -> int:
-        """Labels and codecs of a five-tuple from its sides; the receiver's come first. Within a change."""
+    def copy_labels(self, slot: int) -> int:
+        """Labels and codecs of a five-tuple from its sides(); the receiver's come first. Within a change."""
         word = self.first + (slot << 6)
-        place = self.first + ((receiver if receiver >= 0 else sender) << 6)
+        place = self.first + ((self.receiver if self.receiver >= 0 else self.sender) << 6)
         labels = self.words[place + LABELS]
         for index in range(CALL, CALL + 16):
             self.words[word + index] = self.words[place + index]
         own = 0
-        if receiver >= 0:
-            own = self.merge_codecs(slot, receiver, own)
-        if sender >= 0:
-            own = self.merge_codecs(slot, sender, own)
+        if self.receiver >= 0:
+            own = self.merge_codecs(slot, self.receiver, own)
+        if self.sender >= 0:
+            own = self.merge_codecs(slot, self.sender, own)
         self.words[word + LABELS] = (labels & KEPT) | (own << 24)
         for index in range(VERDICTS, VERDICTS + 4):
             self.words[word + index] = 0
+        atomics.fence()
+        if (self.receiver >= 0 and self.words[self.tags + self.receiver] != self.receiver_tag) or (
+            self.sender >= 0 and self.words[self.tags + self.sender] != self.sender_tag
+        ):
+            # The place of a side was given to another one meanwhile: take nothing, look at the next packet.
+            self.words[word + EPOCH] ^= NO_EPOCH
+            self.words[word + LABELS] = labels & KEPT
+            for index in range(CALL, CALL + 16):
+                self.words[word + index] = 0
         return 0
 
     def merge_codecs(self, slot: int, source: int, count: int) -> int:
@@ -269,38 +281,25 @@ class FlowTable(SlotTable):
         place = self.words[word + EPOCH]
         epoch = self.words[EPOCHS + ((place >> 16) & 2047)] + self.words[EPOCHS + (place & 2047)]
         epoch = ((epoch & MASK32) << 32) | (place & MASK32)
-        ports = self.words[word + PORTS]
-        place = self.tag
-        receiver = self.side(
-            self.words[word + KEY + 2],
-            self.words[word + KEY + 3],
-            (ports >> 16) & 0xFFFF,
-            ports >> 32,
-            self.words[word + DOMAIN],
-        )
-        sender = self.side(
+        self.sides(
             self.words[word + KEY],
             self.words[word + KEY + 1],
-            ports & 0xFFFF,
-            ports >> 32,
+            self.words[word + KEY + 2],
+            self.words[word + KEY + 3],
+            self.words[word + PORTS],
             self.words[word + DOMAIN],
         )
-        self.tag = place
         if self.lock(slot):
             if atomics.load(self.words, self.tags + slot) == self.tag:
                 self.words[word + EPOCH] = epoch
-                if receiver >= 0 or sender >= 0:
-                    self.copy_labels(slot, receiver, sender)
+                if self.receiver >= 0 or self.sender >= 0:
+                    self.copy_labels(slot)
             self.unlock(slot)
         return self.look(word)
 
     def stage_call(self, buf: bytes | bytearray | memoryview, start: int, end: int) -> int:
         """The Call-ID of what is registered next: octets start..end of `buf`, cut at 127. No codecs yet."""
-        length = end - start
-        if length > 127:
-            length = 127
-        if length < 0:
-            length = 0
+        length = max(0, min(127, end - start))
         for index in range(16):
             self.call[index] = 0
         for index in range(length):
