@@ -34,6 +34,7 @@ from engine.log import log
 from engine.snapshot import SECTIONS
 from engine.supervisor import Supervisor
 from engine.task import FINAL, Task
+from engine.task_checks import check_capture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -389,6 +390,14 @@ def load_node(options: argparse.Namespace) -> NodeConfig:
             raise UsageError(f"--limit {options.limit}: at least one call must fit")
         node = node.model_copy(update={"stores": node.stores.model_copy(update={"calls": options.limit})})
     return node
+
+
+def check(arguments: list[str]) -> None:
+    """Raise what is wrong with a command line: its node file, its task, what they name. Runs nothing."""
+    options = parse_arguments(arguments)
+    config = first_task(options, load_node(options))
+    if config is not None:
+        check_capture(config, options.file_fd)
 
 
 async def run(options: argparse.Namespace) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.capture.sink import PacketSink
 from engine.errors import UsageError
+from engine.task_config import file_filter
 
 if TYPE_CHECKING:
     from engine.config import NodeConfig, TaskConfig
 
 STANDARD_INPUT = "-"
+LINKTYPE_ETHERNET = 1
 
 
 def effective_workers(config: TaskConfig, node: NodeConfig) -> int:
@@ -39,3 +41,22 @@ def check_file(path: str, descriptor: int | None) -> None:
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         return  # a pipe: what is read here would be missing later
     PcapFile(path, PacketSink()).close()
+
+
+def check_capture(config: TaskConfig, descriptor: int | None) -> tuple[str, Any]:
+    """What can be wrong with the capture and the filter of a task; needs no privileges.
+
+    Returns the filter in tcpdump syntax, and the program of a live task (None for a file).
+    """
+    from engine.capture import filters, interfaces
+
+    capture = config.capture
+    rules = config.filter.model_dump()
+    text = filters.expression_of(rules)
+    if capture.driver == "pcap":
+        if file_filter(config) is not None:
+            filters.build_program(rules, LINKTYPE_ETHERNET)
+        check_file(capture.file, descriptor)
+        return text, None
+    interfaces.require(capture.interface)
+    return text, filters.live_program(rules, capture.config.snaplen)

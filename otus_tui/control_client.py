@@ -265,7 +265,7 @@ def _died(log: IO[bytes], code: int) -> OtusError:
     for position, line in enumerate(lines):
         if line.startswith(("otus: ", "otus-tui: ")):
             message = line.split(": ", 1)[1]
-            hint = lines[position + 1].strip() if position + 1 < len(lines) else ""
+            hint = "\n".join(line.rstrip() for line in lines[position + 1 :])
             break
     else:
         if lines:

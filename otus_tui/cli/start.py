@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -70,20 +70,34 @@ def command(
         )
     if task is not None:
         raise UsageError("--task is for --headless", "for a running engine: otus-tui task create --file FILE")
-    if not sys.stdout.isatty() or not (sys.stdin.isatty() or file == "-"):
-        parent = ctx.parent or ctx
-        click.echo(parent.get_help(), err=True)
-        raise UsageError(
-            "the screens need a terminal", "without one: otus-tui --headless, status, stats, report FILE"
-        )
-    check_terminal(keyboard=file != "-")
-    limits = [f"--limit={limit}"] if limit else []
-    limits += [f"--config={config}"] if config else []
+    options = [f"--limit={limit}"] if limit else []
+    options += [f"--config={config}"] if config else []
     if file is not None:
-        return _show_file(file, expression, limits, calls_only)
-    options = [f"--interface={device or 'any'}", f"--filter={expression}", *limits]
-    options += [f"--ring-mb={ring_mb}"] if ring_mb else []
+        options += [f"--file={file if file == '-' else os.path.abspath(file)}"]
+        options += [f"--filter={expression}"] if expression else []
+    else:
+        options = [f"--interface={device or 'any'}", f"--filter={expression}", *options]
+        options += [f"--ring-mb={ring_mb}"] if ring_mb else []
+    if not sys.stdout.isatty() or not (sys.stdin.isatty() or file == "-"):
+        _no_terminal(ctx, file, options)
+    check_terminal(keyboard=file != "-")
+    if file is not None:
+        return _show_file(file, options, calls_only)
     return _show_live(path, device, expression, ring_mb, options, calls_only)
+
+
+def _no_terminal(ctx: click.Context, file: str | None, options: list[str]) -> NoReturn:
+    """What is wrong with what was named comes first; then that there is no terminal, and the way without."""
+    if not any(ctx.params.values()):
+        click.echo((ctx.parent or ctx).get_help(), err=True)
+    elif file != "-":
+        from engine.daemon import check
+
+        check(options)
+    way = "otus-tui report FILE" if file is not None else "otus-tui --headless, then status and stats"
+    if not any(ctx.params.values()):
+        way = "otus-tui --headless, status, stats, report FILE"
+    raise UsageError("the screens need a terminal", f"without one: {way}")
 
 
 def _file_or_filter(file: str | None, device: str | None, rest: tuple[str, ...]) -> tuple[str | None, str]:
@@ -106,14 +120,12 @@ def _is_file(word: str) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISFIFO(mode)
 
 
-def _show_file(file: str, expression: str, limits: list[str], calls_only: bool) -> int:
+def _show_file(file: str, options: list[str], calls_only: bool) -> int:
     """The screens over a private engine, which ends with them."""
-    options = [f"--file={file if file == '-' else os.path.abspath(file)}", *limits]
-    options += [f"--filter={expression}"] if expression else []
     descriptors: list[int] = []
     if file == "-":
         descriptors.append(_give_away_stdin())
-        options.append(f"--file-fd={descriptors[0]}")
+        options = [*options, f"--file-fd={descriptors[0]}"]
     connection = start_private_engine(options, descriptors)
     for descriptor in descriptors:
         os.close(descriptor)

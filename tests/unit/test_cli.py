@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from otus_tui import cli
+from engine.errors import OtusError
+from otus_tui import cli, demo
+from otus_tui.control_client import start_engine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,6 +74,65 @@ def test_errors(arguments: list[str], code: int, message: str, tmp_path: Path) -
     if message:
         assert "otus-tui: " in text
     assert result.stdout == b"" or arguments == ["task"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["/nope.pcap"], "/nope.pcap: "),
+        (["-d", "otus9"], "no interface 'otus9' on this host"),
+        (["-d", "lo", "udp", "and", "prot", "5"], "'prot' is a name or no keyword"),
+    ],
+)
+def test_without_a_terminal_what_is_wrong_comes_first(
+    arguments: list[str], message: str, tmp_path: Path
+) -> None:
+    result = run(*arguments, tmp_path=tmp_path)
+    text = result.stderr.decode()
+    assert result.returncode == 2
+    assert text.startswith("otus-tui: ")
+    assert message in text.splitlines()[0]
+    assert "terminal" not in text
+    assert "Verbs:" not in text
+
+
+def test_without_a_terminal_the_way_out_is_one_line(tmp_path: Path) -> None:
+    result = run("-d", "lo", tmp_path=tmp_path)
+    assert result.returncode == 2
+    assert result.stderr.decode().splitlines() == [
+        "otus-tui: the screens need a terminal",
+        "          without one: otus-tui --headless, then status and stats",
+    ]
+
+
+@pytest.mark.parametrize("verb", [["daemon"], ["--headless"], []], ids=["daemon", "headless", "screens"])
+def test_a_filter_that_does_not_compile_has_a_caret_below_the_place(verb: list[str], tmp_path: Path) -> None:
+    words = ["-d", "lo", "--socket", str(tmp_path / "s"), "port", "5060", "and", "hots", "10.0.0.1"]
+    result = run(*verb, *words, tmp_path=tmp_path)
+    assert result.returncode == 2
+    _, expression, caret, hint = result.stderr.decode().splitlines()
+    assert expression.strip() == "port 5060 and hots 10.0.0.1"
+    assert caret.index("^") == expression.index("hots")
+    assert hint.strip() == "did you mean 'host'?"
+
+
+def test_why_an_engine_did_not_start_keeps_the_caret_in_its_place(tmp_path: Path) -> None:
+    with pytest.raises(OtusError) as caught:
+        start_engine(["--interface=lo", "--filter=udp and prot 5"], str(tmp_path / "s"))
+    expression, caret, _ = caught.value.hint.splitlines()
+    assert caret.index("^") == expression.index("prot")
+
+
+def test_standard_streams_that_are_closed(tmp_path: Path) -> None:
+    path = tmp_path / "call.pcap"
+    path.write_bytes(demo.capture())
+    for closed in (">&-", "2>&-", "<&-", "<&- >&- 2>&-"):
+        for verb in (f"report {path}", f"report {path} --json", "--version", "status"):
+            command = f"{sys.executable} -m otus_tui {verb} {closed}"
+            environment = {**os.environ, "OTUS_SOCKET": str(tmp_path / "no.sock")}
+            result = subprocess.run(["sh", "-c", command], capture_output=True, env=environment, check=False)
+            assert result.returncode == (1 if verb == "status" else 0), (verb, closed, result.stderr)
+            assert b"Traceback" not in result.stderr
 
 
 def test_no_terminal_shows_the_help(tmp_path: Path) -> None:
