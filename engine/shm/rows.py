@@ -54,6 +54,16 @@ def _codec(octets: bytes) -> tuple[int, str, int]:
     return octets[0], name, int.from_bytes(octets[12:16], "little")
 
 
+def bits(mask: int) -> list[int]:
+    """The numbers of the bits that are set, rising."""
+    numbers = []
+    while mask:
+        lowest = mask & -mask
+        numbers.append(lowest.bit_length() - 1)
+        mask ^= lowest
+    return numbers
+
+
 def stream_row(slot: int, octets: bytes) -> dict[str, Any]:
     """An entry of engine.shm.streams: engine.control.methods.STREAM_ROW and more; unknown is None."""
     (
@@ -64,8 +74,7 @@ def stream_row(slot: int, octets: bytes) -> dict[str, Any]:
         flow_generation, name, changes, call,
     ) = _STREAM.unpack(octets)  # fmt: skip
     expected = (stop & 0xFFFF) + ((cycles & ~JITTER_KNOWN) >> 1) * 65536 - start + 1
-    seen = seen0 | seen1 << 64
-    types = [number for number in range(128) if seen >> number & 1]
+    types = bits(seen0 | seen1 << 64)
     found_by = facts >> 8 & 0xFF
     known_jitter = cycles & JITTER_KNOWN
     codec = name.rstrip(b"\0").decode("ascii", "replace")
