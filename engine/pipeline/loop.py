@@ -390,7 +390,7 @@ class Pipeline(PacketSink):
         if self.sip.flags & TRUNCATED:
             self.words[C_SIP_TRUNCATED] += 1
         if self.track_media:
-            if self.sip.sdp_start >= 0:
+            if self.sip.sdp_start >= 0 and self.media.negotiates(self.sip):
                 self.sdp.parse(self.sip.start + self.sip.sdp_start, self.sip.start + self.sip.sdp_end)
                 self.media.register(self.sip, self.sdp, self.decoder.domain, self.facts.timestamp)
             self.media.end_of_call(self.sip)

@@ -25,6 +25,7 @@ cdef Py_ssize_t CALL_ID_SLOT
 cdef unsigned int SNAPPED
 cdef unsigned int BYE
 cdef unsigned int INVITE
+cdef unsigned int NEGOTIATING
 cdef unsigned long long EVENT_NAME
 cdef unsigned long long MASK32
 cdef unsigned long long MASK64
@@ -86,6 +87,7 @@ cdef class MediaPath:
         slot=Py_ssize_t, stream=Py_ssize_t, index=Py_ssize_t, count=Py_ssize_t, word=cython.ulonglong, ports=cython.ulonglong,
         payload_type=cython.uint, codec_of=cython.ulonglong)
     cdef Py_ssize_t promote(self, Decoder decoder, Py_ssize_t place, unsigned long long now) except -2
+    cdef bint negotiates(self, SipParser sip) except -1
     @cython.locals(
         index=Py_ssize_t, codec=Py_ssize_t, place=Py_ssize_t, flags=cython.uint, outcome=int, port=cython.ulonglong)
     cdef int register(self, SipParser sip, SdpParser sdp, unsigned long long domain, unsigned long long now) except -1

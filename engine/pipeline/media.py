@@ -53,6 +53,7 @@ CALL_ID_SLOT = 2 * records.SLOTS.index("call_id")
 SNAPPED = records.P_SNAPPED
 BYE = records.METHODS.index("BYE")
 INVITE = records.METHODS.index("INVITE")
+NEGOTIATING = sum(1 << records.METHODS.index(method) for method in ("INVITE", "ACK", "PRACK", "UPDATE"))
 EVENT_NAME = int.from_bytes(b"\0TELEPHO", "little")
 """First octets of the encoding name telephone-event, behind one octet."""
 MASK32 = 0xFFFFFFFF
@@ -356,6 +357,14 @@ class MediaPath:
         return stream
 
     # ---- media from SDP ----
+
+    def negotiates(self, sip: SipParser) -> bool:
+        """Whether SDP of this message, or of the request that it answers, opens media of a call.
+
+        Offers and answers are those of RFC 3264 in RFC 6337 table 1; SDP in the answer to OPTIONS only says
+        what somebody could do (RFC 3261 section 11.2).
+        """
+        return (NEGOTIATING >> sip.method) & 1 == 1
 
     def register(self, sip: SipParser, sdp: SdpParser, domain: int, now: int) -> int:
         """Announce the endpoints of a message's SDP; returns how many."""

@@ -253,6 +253,28 @@ def test_another_call_may_have_the_port_after_the_bye(build: Build) -> None:
     assert {row["ssrc"]: row["call_id"] for row in road.streams.rows()} == {0x1234: "a@b", 0x99: "next"}
 
 
+def test_only_the_transactions_of_an_invite_negotiate_media(build: Build) -> None:
+    """An answer to OPTIONS says what somebody could do, with the ports of a call that is up or none."""
+    road = Road(build)
+    for method in ("OPTIONS", "INFO", "MESSAGE", "NOTIFY", "REGISTER", "SUBSCRIBE", "FOO"):
+        road.say(sip("SIP/2.0 200 OK", call="thief", body=sdp(), cseq=f"1 {method}"))
+        road.say(sip(f"{method} sip:bob@{BOB} SIP/2.0", call="thief", body=sdp(), cseq=f"1 {method}"))
+    assert road.counted("sdp_media", "flow_conflicts") == (0, 0)
+    road.say(sip(body=sdp()))
+    road.udp(rtp(1), BOB, 5000, ALICE, 4000)
+    assert [row["call_id"] for row in road.streams.rows()] == ["a@b"]
+    assert road.counted("sdp_media", "flow_conflicts") == (1, 0)
+    port = 4000
+    for method in ("INVITE", "ACK", "PRACK", "UPDATE"):
+        for first in (f"{method} sip:bob@{BOB} SIP/2.0", "SIP/2.0 200 OK", "SIP/2.0 183 Session Progress"):
+            port += 2
+            road.say(sip(first, body=sdp(port=port), cseq=f"7 {method}"))
+            road.udp(rtp(1, port), BOB, 5000, ALICE, port)
+    assert {row["dport"]: row["call_id"] for row in road.streams.rows()} == dict.fromkeys(
+        range(4000, port + 2, 2), "a@b"
+    )
+
+
 # ---- media without SDP ----
 
 

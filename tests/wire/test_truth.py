@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from engine.calls.states import STATES
 from engine.report import analyse
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("OTUS_CAPTURES") or ROOT.parent / "shared" / "captures")
 TRUTH = json.loads((FOLDER / "truth.json").read_text()) if (FOLDER / "truth.json").is_file() else {}
 MISSING = json.loads(Path(__file__).with_name("missing.json").read_text())
+
+CALL_STATES = set(STATES[1 : STATES.index("registering")])
 
 pytestmark = pytest.mark.skipif(
     not TRUTH, reason=f"no captures: {FOLDER}/truth.json is not there (OTUS_CAPTURES names another folder)"
@@ -93,6 +96,28 @@ def test_calls_and_streams_equal_tshark(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(MISSING))
 def test_what_is_missing_is_still_missing(name: str) -> None:
     assert differences(name), f"{name} is right now: take it out of missing.json ({MISSING[name]})"
+
+
+@pytest.mark.parametrize("name", sorted(TRUTH))
+def test_media_belongs_to_calls(name: str) -> None:
+    """SDP outside an INVITE's transactions, as in an answer to OPTIONS, opens no media."""
+    found = report(name)
+    calls = {
+        row["call_id"]
+        for row in found["sip"]["dialogs"]
+        if not {"INVITE", "ACK", "PRACK", "UPDATE"}.isdisjoint(row["methods"]) or row["state"] in CALL_STATES
+    }
+    assert {row["call_id"] for row in found["rtp"]["streams"] if row["found_by"] == "sdp"} <= calls
+
+
+def test_an_answer_to_options_takes_no_media() -> None:
+    name = "goffinet+sip_captures/test_voip.pcap.pcapng"
+    if name not in TRUTH:
+        pytest.skip(f"{name} is not in the collection")
+    owners = {stream_key(row)[:4]: row["call_id"] for row in report(name)["rtp"]["streams"]}
+    call = "770bce9a5d8f30ad750802dc77cf030f@192.168.87.86:5060"
+    assert owners["192.168.87.86", 15886, "192.168.87.49", 4000] == call
+    assert owners["192.168.87.49", 4000, "192.168.87.86", 15886] == call
 
 
 @pytest.mark.parametrize("name", sorted(TRUTH))
