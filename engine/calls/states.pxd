@@ -32,6 +32,7 @@ cdef unsigned int NOTIFY
 cdef unsigned int UPDATE
 cdef unsigned long long NO_ANSWER
 cdef unsigned long long SECOND
+cdef Py_ssize_t MOST_FORKS
 cdef long long DEFAULT_EXPIRES
 cdef int KEEP
 cdef int TAKE_REASON
@@ -73,6 +74,7 @@ cdef class Dialog:
     cdef readonly unsigned int cseq
     cdef readonly unsigned long long branch
     cdef readonly unsigned long long tag
+    cdef readonly tuple forks
     cdef readonly unsigned int final
     cdef readonly unsigned int code
     cdef readonly long long asked
@@ -116,6 +118,9 @@ cdef class Dialog:
     cdef int invite(self, Facts m) except -1
     cdef int answer(self, Facts m) except -1
     cdef int call_response(self, Facts m) except -1
+    cdef int answered_again(self, Facts m) except -1
+    @cython.locals(mine=cython.bint)
+    cdef bint of_fork(self, Facts m) except -1
     cdef int provisional(self, Facts m) except -1
     @cython.locals(status=cython.uint, late=cython.bint)
     cdef int refused(self, Facts m) except -1

@@ -54,6 +54,7 @@ NO_ANSWER = 32_000_000_000
 """Timers B and F: 64 * T1 (RFC 3261 section 17.1.1.2)."""
 SECOND = 1_000_000_000
 DEFAULT_EXPIRES = 3600
+MOST_FORKS = 8
 
 KEEP = 0
 TAKE_REASON = 1
@@ -106,6 +107,7 @@ class Dialog:
         self.cseq = 0
         self.branch = 0
         self.tag = 0
+        self.forks: tuple[int, ...] = ()
         self.final = 0
         self.code = 0
         self.asked = -1
@@ -244,6 +246,7 @@ class Dialog:
             self.answer_ns = 0
             self.end_ns = 0
             self.tag = 0
+            self.forks = ()
         self.state = CALL_SETUP
         self.ended = False
         self.cseq = m.cseq
@@ -263,11 +266,14 @@ class Dialog:
         return CLEAR_REASON
 
     def call_response(self, m: Facts) -> int:
-        """A response within a call; only those to its first INVITE change it."""
+        """A response within a call; only those to its first INVITE and to BYE change it."""
+        if m.method == BYE:
+            if self.state == 0 or (self.state == IN_CALL and 200 <= m.status < 300 and not self.of_fork(m)):
+                # Whatever the tags of the BYE were: its receiver knows the call, and hung up.
+                return self.end(m.now, COMPLETED)
+            return KEEP
         if m.method != INVITE:
             if self.state == 0:
-                if m.method == BYE:
-                    return self.end(m.now, COMPLETED)
                 self.state = CANCELLED if m.method == CANCEL else IN_CALL
             return KEEP
         if self.state == 0:
@@ -275,6 +281,7 @@ class Dialog:
             self.cseq = m.cseq
             self.branch = m.branch
         if m.cseq != self.cseq or self.answer_ns or self.state == IN_CALL:
+            self.answered_again(m)
             return KEEP
         if m.status < 200:
             return self.provisional(m)
@@ -289,6 +296,19 @@ class Dialog:
         if m.branch != self.branch and not m.near:
             return KEEP
         return self.refused(m)
+
+    def answered_again(self, m: Facts) -> int:
+        """Remember the tag of a fork that answers a call which is up (RFC 3261 section 13.2.2.4)."""
+        if m.cseq != self.cseq or m.to_tag == 0 or self.tag in (0, m.to_tag, m.from_tag):
+            return 0
+        if 200 <= m.status < 300 and m.to_tag not in self.forks and len(self.forks) < MOST_FORKS:
+            self.forks = (*self.forks, m.to_tag)
+        return 0
+
+    def of_fork(self, m: Facts) -> bool:
+        """Whether a BYE or its answer belongs to another fork than the one that the call goes on with."""
+        mine = self.tag in (m.to_tag, m.from_tag)
+        return not mine and (m.to_tag in self.forks or m.from_tag in self.forks)
 
     def provisional(self, m: Facts) -> int:
         """1xx: somebody has the INVITE."""

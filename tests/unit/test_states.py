@@ -57,6 +57,10 @@ def notify(at: float, cseq: int, state: str) -> Step:
     )
 
 
+def good_bye(at: float, line: str = "200 OK", **more: str) -> Step:
+    return down(at, sip(line, "9 BYE", branch="z9hG4bKbye", **{"to_tag": "t1", **more}))
+
+
 def option(at: float, cseq: int = 1) -> Step:
     return up(at, sip("OPTIONS", f"{cseq} OPTIONS", branch=f"z9hG4bKo{cseq}"))
 
@@ -225,6 +229,58 @@ FLOWS: dict[str, tuple[list[Step], float, dict[str, Any]]] = {
         ],
         11.3,
         {"state": "in_call", "duration_s": 10, "setup_s": 1.3},
+    ),
+    "a fork's BYE is answered": (
+        [
+            *CALL,
+            down(1.4, sip("200 OK", "1 INVITE", to_tag="t2")),
+            ack(1.5),
+            up(1.6, sip("BYE", "9 BYE", branch="z9hG4bKbye2", to_tag="t2")),
+            good_bye(1.7, to_tag="t2"),
+        ],
+        11.3,
+        {"state": "in_call", "duration_s": 10},
+    ),
+    "a fork's BYE is answered, then that of the call": (
+        [
+            *CALL,
+            down(1.4, sip("200 OK", "1 INVITE", to_tag="t2")),
+            good_bye(1.7, to_tag="t2"),
+            bye(11.3),
+            good_bye(11.4),
+        ],
+        99,
+        {"state": "completed", "duration_s": 10},
+    ),
+    "BYE without a tag": (
+        [*CALL, bye(11.2, to_tag=""), good_bye(11.3, to_tag="")],
+        99,
+        {"state": "completed", "duration_s": 10},
+    ),
+    "BYE with odd tags": (
+        [*CALL, bye(11.2, to_tag="?", from_tag="!"), good_bye(11.3, to_tag="?", from_tag="!")],
+        99,
+        {"state": "completed", "duration_s": 10},
+    ),
+    "BYE with odd tags in a call with forks": (
+        [
+            *CALL,
+            down(1.4, sip("200 OK", "1 INVITE", to_tag="t2")),
+            bye(11.2, to_tag="?"),
+            good_bye(11.3, to_tag="?"),
+        ],
+        99,
+        {"state": "completed", "duration_s": 10},
+    ),
+    "BYE with odd tags is refused": (
+        [*CALL, bye(10, to_tag="?"), good_bye(10.1, "481 Call Does Not Exist", to_tag="?")],
+        11.3,
+        {"state": "in_call", "duration_s": 10},
+    ),
+    "only the answer to BYE was captured": (
+        [*CALL, good_bye(11.3)],
+        99,
+        {"state": "completed", "duration_s": 10},
     ),
     "one fork is busy": (
         [
