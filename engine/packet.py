@@ -78,8 +78,6 @@ class NetworkMeta:
     tunnel: TunnelInfo | None = None
     fragmented: bool = False
     """Put together from fragments."""
-    copies: int = 0
-    """How often the same packet was seen again on other interfaces within 1 ms."""
 
 
 @dataclass(slots=True)
@@ -188,7 +186,6 @@ class OutputPacket:
                 "vlans": list(network.vlans),
                 "interface": network.interface or None,
                 "fragmented": network.fragmented,
-                "copies": network.copies,
                 "tunnel": None
                 if network.tunnel is None
                 else {

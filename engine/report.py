@@ -82,6 +82,7 @@ class Analysis:
                 "responses": section["responses"],
                 "retransmissions": section["retransmissions"],
                 "malformed": counters["sip_malformed"],
+                "malformed_messages": self.calls.defects_report(),
                 "dialogs": self.calls.dialogs_report(),
             },
             "rtp": {"streams": self.streams_report()},
@@ -172,6 +173,7 @@ def write_table(document: dict[str, Any], out: TextIO) -> None:
     )
     if sip["messages"]:
         _write_dialogs(sip["dialogs"], out)
+    _write_defects(sip["malformed_messages"], sip["malformed"], out)
     _write_streams(document["rtp"]["streams"], out)
 
 
@@ -189,6 +191,21 @@ def _write_dialogs(dialogs: list[dict[str, Any]], out: TextIO) -> None:
         print(
             f"  {row['state']:11} {_printable(row['from'], 24)} {_printable(row['to'], 24)} "
             f"{row['messages']:>5} {times[0]} {times[1]}  {_printable(row['call_id'], 40).rstrip()}",
+            file=out,
+        )
+
+
+def _write_defects(defects: list[dict[str, Any]], count: int, out: TextIO) -> None:
+    if not defects:
+        return
+    first = f", the first {len(defects)}" if count > len(defects) else ""
+    print(f"\nMalformed: {count:,} messages{first}", file=out)
+    print(f"  {'frame':>7} {'from':>21} {'to':>21} {'message':12} what is wrong", file=out)
+    for row in defects:
+        message = row["method"] if row["status"] is None else f"{row['status']} {row['method']}"
+        print(
+            f"  {row['frame']:>7} {row['src']:>21} {row['dst']:>21} {_printable(message, 12)} {row['error']}"
+            f"  ({_printable(row['call_id'], 40).rstrip() if row['call_id'] else 'no Call-ID'})",
             file=out,
         )
 

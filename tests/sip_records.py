@@ -18,7 +18,7 @@ def packet_header(
     (source, sport), (target, dport) = (end.rsplit(":", 1) for end in (src, dst))
     return PACKET.pack(
         address_to_bytes(source.strip("[]")), address_to_bytes(target.strip("[]")), int(sport), int(dport),
-        protocol, flags, 0, 0, 0, 0, 0, bytes(6), bytes(6), 1, length, length, 0, 64, 1, 0,
+        protocol, flags, 0, 0, 0, 0, 0, bytes(6), bytes(6), 1, length, length, 0, 64, 1,
         bytes(16), bytes(16), frame, 0xFFFFFFFF, 0,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from engine.calls.states cimport Dialog
 
 cdef Py_ssize_t CELL
 cdef unsigned int C_RETRANSMISSION
-cdef unsigned int C_COPIED
+cdef unsigned long long MOST_COPIES
 cdef Py_ssize_t FIRST_WORD
 cdef unsigned long long REPEAT_NS
 cdef unsigned long long MIX
@@ -42,7 +42,8 @@ cdef class Arena:
         self, Dialog dialog, unsigned long long timestamp, Py_ssize_t position, unsigned long long signature,
         bint repeated) except -1
     cdef int link(self, Py_ssize_t cell, unsigned long long after) except -1
-    cdef int mark_copied(self, Dialog dialog) except -1
+    @cython.locals(found=Py_ssize_t, cell=Py_ssize_t, _=Py_ssize_t)
+    cdef int mark_copied(self, Dialog dialog, unsigned long long signature) except -1
     cdef int release(self, Dialog dialog) except -1
     @cython.locals(cell=Py_ssize_t, base=Py_ssize_t, position=Py_ssize_t, word=Py_ssize_t)
     cpdef list cells_of(self, Dialog dialog, Py_ssize_t start, Py_ssize_t count)

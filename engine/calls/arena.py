@@ -6,7 +6,8 @@
              REPEAT_NS is a retransmission (same octets, same path: RFC 3261 section 17.1)
 
 Words of a cell: 0 time; 1 arena position + 1, 0 where never kept; 2 signature; 3-6 addresses;
-7 ports and length; 8 status, error and CSeq number; 9 method, flags (C_*), protocol and next cell; 10 frame.
+7 ports and length; 8 status, error and CSeq number; 9 method, flags (C_*), protocol, copies on other
+interfaces and next cell; 10 frame.
 The pools are private mappings that take memory only where they are used.
 """
 
@@ -23,12 +24,11 @@ if TYPE_CHECKING:
 
 CELL = 11
 C_RETRANSMISSION = 1
-C_COPIED = 2
 FLAG_RETRANSMISSION = 1
-FLAG_COPIED = 2
 """C_*, for readers of a cell's flags."""
 FIRST_WORD = 50
 """Word of 64 bits where the message begins in a record."""
+MOST_COPIES = 255
 REPEAT_NS = 40_000_000_000
 SEEN_BUCKETS = 131_072
 MIX = 0x9E3779B97F4A7C15
@@ -154,10 +154,20 @@ class Arena:
         self.cells[cell * CELL + 9] = self.cells[cell * CELL + 9] & MASK32 | (after << 32)
         return 0
 
-    def mark_copied(self, dialog: Dialog) -> int:
-        """The newest message of a call was seen on another interface too."""
-        if dialog.last_cell:
-            self.cells[dialog.last_cell * CELL + 9] |= C_COPIED << 8
+    def mark_copied(self, dialog: Dialog, signature: int) -> int:
+        """The newest message of a call with this signature was seen on another interface too."""
+        found = dialog.last_cell
+        if not found:
+            return 0
+        if self.cells[found * CELL + 2] != signature:
+            found = 0
+            cell = dialog.first_cell
+            for _ in range(dialog.kept):
+                if self.cells[cell * CELL + 2] == signature:
+                    found = cell
+                cell = self.cells[cell * CELL + 9] >> 32
+        if found and (self.cells[found * CELL + 9] >> 24) & 0xFF < MOST_COPIES:
+            self.cells[found * CELL + 9] += 1 << 24
         return 0
 
     def release(self, dialog: Dialog) -> int:

@@ -20,6 +20,7 @@ cdef Py_ssize_t SLOT_X_CALL_ID
 cdef unsigned int KNOWN_METHODS
 cdef unsigned int OTHER_METHOD
 cdef unsigned int MOST_TALLIES
+cdef Py_ssize_t MOST_DEFECTS
 cdef unsigned int FIRST_CODE
 
 @cython.final
@@ -47,6 +48,7 @@ cdef class DialogTable:
     cdef readonly unsigned long long messages
     cdef readonly unsigned long long retransmissions
     cdef readonly unsigned long long malformed
+    cdef readonly list defects
     cdef readonly unsigned long long copies
     cdef readonly unsigned long long removed
     cdef readonly unsigned long long unkept

@@ -35,6 +35,8 @@ SLOT_X_CALL_ID = 22
 KNOWN_METHODS = 14
 OTHER_METHOD = 63
 """Number of all methods behind the first 62; METHODS have 1 to 14, others the next as they come."""
+MOST_DEFECTS = 100
+"""Malformed messages that are listed, the first ones."""
 MOST_TALLIES = 96
 """Different methods and codes counted of one Call-ID."""
 CELLS_PER_CALL = 50
@@ -96,6 +98,8 @@ class DialogTable:
         self.messages = 0
         self.retransmissions = 0
         self.malformed = 0
+        self.defects: list[tuple[bytes, int, int, int, int, bytes]] = []
+        """(Call-ID, time, error, method, status, packet header) of malformed messages."""
         self.copies = 0
         self.removed = 0
         self.unkept = 0
@@ -140,11 +144,11 @@ class DialogTable:
         if dialog is None:
             dialog = self.open(call_id, timestamp)
         elif (view.ints[9] >> 8) & P_DUPLICATE:
-            # The same packet from another interface: marked, not counted as a message.
+            # The same packet from another interface: its message is marked, and not counted once more.
             self.copies += 1
             dialog.copies += 1
             self.version += 1
-            return arena.mark_copied(dialog)
+            return arena.mark_copied(dialog, arena.sign(-1))
 
         kept = dialog.kept < self.messages_per_call
         position = arena.place() if kept else -1
@@ -210,6 +214,8 @@ class DialogTable:
         if self.view.error:
             self.malformed += 1
             dialog.malformed += 1
+            if len(self.defects) < MOST_DEFECTS:
+                self.defects.append(self.view.defect(dialog.call_id, timestamp))
         if dialog.x_call_id is None and self.view.span(SLOT_X_CALL_ID):
             dialog.x_call_id = self.view.cut()
         return 0

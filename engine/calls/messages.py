@@ -66,15 +66,17 @@ def _row(table: DialogTable, parser: SipParser, index: int, words: tuple[int, ..
         "reason": reason,
         "cseq": words[8] >> 32,
         "sdp": sdp,
+        "copies": words[9] >> 24 & 0xFF,
         "retransmission": bool(words[9] >> 8 & FLAG_RETRANSMISSION),
-        "error": _error(error),
+        "error": error_text(error),
         "frame": words[10] or None,
         "length": words[7] >> 32,
         "gone": octets is None,
     }
 
 
-def _error(number: int) -> str | None:
+def error_text(number: int) -> str | None:
+    """What is malformed, from its number in a record; None for 0."""
     if not number:
         return None
     return ERRORS[number] if number < len(ERRORS) else f"defect {number}"
@@ -93,6 +95,6 @@ def message_answer(table: DialogTable, dialog: Dialog, index: int) -> dict[str, 
         "index": index,
         "raw": shown,
         "raw_base64": None if whole or octets is None else b64encode(octets).decode(),
-        "error": _error(found[0][8] >> 16 & 0xFFFF),
+        "error": error_text(found[0][8] >> 16 & 0xFFFF),
         "gone": octets is None,
     }

@@ -2,6 +2,7 @@ cimport cython
 
 from engine.calls.states cimport Dialog, Facts
 
+cdef Py_ssize_t HEADER
 cdef Py_ssize_t MESSAGE
 cdef Py_ssize_t FIRST_SLOT
 cdef unsigned int ABSENT
@@ -53,6 +54,7 @@ cdef class RecordView:
     @cython.locals(h=cython.ulonglong, place=Py_ssize_t)
     cdef unsigned long long digest(self) except? 0x5a5a5a5a5a5a5a5a
     cdef unsigned long long hashed(self, Py_ssize_t slot) except? 0x5a5a5a5a5a5a5a5a
+    cdef tuple defect(self, bytes call_id, unsigned long long timestamp)
     @cython.locals(facts=Facts, ports=cython.uint)
     cdef int read_facts(self, Dialog dialog, unsigned long long timestamp) except -1
     @cython.locals(facts=Facts, value=bytes)

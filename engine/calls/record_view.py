@@ -10,6 +10,7 @@ import re
 
 from engine.calls.states import Dialog, Facts
 
+HEADER = 128
 MESSAGE = 400
 """Where the message begins in a record."""
 FIRST_SLOT = 36
@@ -127,6 +128,10 @@ class RecordView:
     def hashed(self, slot: int) -> int:
         """Hash of a slot, 0 where absent."""
         return self.digest() if self.span(slot) else 0
+
+    def defect(self, call_id: bytes, timestamp: int) -> tuple[bytes, int, int, int, int, bytes]:
+        """What is listed of a malformed message: Call-ID, time, error, method, status, packet header."""
+        return call_id, timestamp, self.error, self.method, self.status, bytes(self.record[:HEADER])
 
     def read_facts(self, dialog: Dialog, timestamp: int) -> int:
         """What the state machine wants to know."""

@@ -12,14 +12,15 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from engine.calls.dialogs import DialogTable
-from engine.calls.messages import message_answer, message_rows
+from engine.calls.messages import error_text, message_answer, message_rows
 from engine.calls.query import MOST_ROWS, PATIENCE, Guard, Windows, parse_query
-from engine.calls.rows import CallRows, stream_columns, stream_search
+from engine.calls.rows import CallRows, endpoint, stream_columns, stream_search
 from engine.calls.states import CLASSES, STATES, Dialog
 from engine.calls.streams import StreamStore
 from engine.control.methods import STREAM_ROW
 from engine.errors import OtusError, UsageError
 from engine.packet import format_timestamp
+from engine.shm.records import packet_header
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -252,6 +253,25 @@ class Calls:
         return [self._report(dialog) for dialog in self.table.dialogs.values() if dialog.call_id]
 
     def _report(self, dialog: Dialog) -> dict[str, Any]:
+    def defects_report(self) -> list[dict[str, Any]]:
+        """The first malformed messages, at most dialogs.MOST_DEFECTS of them."""
+        return [self._defect(*defect) for defect in self.table.defects]
+
+    def _defect(
+        self, call_id: bytes, timestamp: int, error: int, method: int, status: int, header: bytes
+    ) -> dict[str, Any]:
+        packet = packet_header(header)
+        return {
+            "frame": packet.frame or None,
+            "time": format_timestamp(timestamp),
+            "src": endpoint(packet.src, packet.sport),
+            "dst": endpoint(packet.dst, packet.dport),
+            "call_id": call_id.decode("utf-8", "replace") if call_id else None,
+            "method": self.table.method_name(method),
+            "status": status or None,
+            "error": error_text(error),
+        }
+
         rows = self.rows
         methods, codes = self.table.counts(dialog)
         return {

@@ -195,3 +195,4 @@ MESSAGE_ROW = (
     "gone",  # the octets had to make room
 )
 """Keys of a message of the `call` answer."""
+    "copies",  # how often the same packet came on other interfaces within 1 ms

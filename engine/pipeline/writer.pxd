@@ -23,7 +23,6 @@ cdef class PacketFacts:
     cdef public unsigned long long wire_length
     cdef public unsigned long long captured
     cdef public unsigned long long frame_number
-    cdef public unsigned long long copies
 
 @cython.final
 cdef class RecordWriter:

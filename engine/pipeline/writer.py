@@ -25,7 +25,7 @@ class PacketFacts:
 
     def __init__(self) -> None:
         self.timestamp = self.interface = self.wire_length = self.captured = 0
-        self.frame_number = self.copies = 0
+        self.frame_number = 0
 
 
 class RecordWriter:
@@ -62,10 +62,7 @@ class RecordWriter:
         self.ring.words[word + 8] = (self.facts.captured & LOW32) | (self.facts.wire_length << 32)
         a = self.decoder.link_type
         self.ring.words[word + 9] = (
-            (self.decoder.tos & 0xFF)
-            | ((self.decoder.ttl & 0xFF) << 8)
-            | ((a & 0xFFFF) << 16)
-            | (self.facts.copies << 32)
+            (self.decoder.tos & 0xFF) | ((self.decoder.ttl & 0xFF) << 8) | ((a & 0xFFFF) << 16)
         )
         if self.decoder.tunnel_type:
             self.ring.words[word + 10] = self.decoder.outer_src0

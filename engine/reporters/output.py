@@ -64,7 +64,7 @@ class OutputMaker:
 
     def _packet(self, header: PacketHeader, timestamp: int, protocol: str) -> OutputPacket:
         # Packets of one flow differ in few fields of their header: the rest is made once.
-        key = (*header[:14], header.copies, header.outer_src, header.outer_dst)
+        key = (*header[:14], header.outer_src, header.outer_dst)
         known = self._known.get(key)
         if known is None:
             if len(self._known) >= MOST_KNOWN:

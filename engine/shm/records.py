@@ -8,7 +8,7 @@ Every body begins with the packet header, 128 octets, little-endian, addresses i
      44 u32 VNI or key           48 source MAC, 6            54 destination MAC, 6
      60 u32 interface index      64 u32 octets captured      68 u32 octets on the wire
      72 u8 TOS octet             73 u8 TTL                   74 u16 link type
-     76 u32 copies on other interfaces
+     76 u32 zero
      80 outer source, 16         96 outer destination, 16   112 u64 frame number (from 1; 0 live)
     120 u32 flow slot           124 u32 flow generation (NO_SLOT, 0: no flow)
 
@@ -33,10 +33,13 @@ from engine.packet import FiveTuple, NetworkMeta, TunnelInfo, address_from_bytes
 SIP, RTP, RTCP, RAW, ICMP = 1, 2, 3, 4, 5
 KINDS = {SIP: "sip", RTP: "rtp", RTCP: "rtcp", RAW: "raw", ICMP: "icmp"}
 
-PACKET = struct.Struct("<16s16sHHBBBBHHI6s6sIIIBBHI16s16sQII")
+PACKET = struct.Struct("<16s16sHHBBBBHHI6s6sIIIBBH4x16s16sQII")
 PACKET_SIZE = 128
 P_REASSEMBLED, P_SNAPPED, P_ETHERNET, P_DUPLICATE = 1, 2, 4, 8
-"""Put together from fragments; cut by the snap length; with MAC addresses; seen on several interfaces."""
+"""Put together from fragments; cut by the snap length; with MAC addresses; a copy of a message that came on
+another interface within 1 ms. A copy comes behind its packet, whose record nobody can change then: the
+evidence ring has a SIP copy as a record of its own, by which the calls process marks the message; no other
+record has the flag, and the send ring has no copies."""
 TUNNELS = ("", "vxlan", "gre", "erspan", "geneve", "ipip", "gtp-u")
 NO_SLOT = 0xFFFFFFFF
 
@@ -91,7 +94,6 @@ class PacketHeader(NamedTuple):
     tos: int
     ttl: int
     link_type: int
-    copies: int
     outer_src: bytes
     outer_dst: bytes
     frame: int
@@ -126,7 +128,6 @@ class PacketHeader(NamedTuple):
             interface=self.interface,
             tunnel=tunnel,
             fragmented=bool(self.flags & P_REASSEMBLED),
-            copies=self.copies,
         )
 
 

@@ -425,6 +425,8 @@ def answer_lines(
         extra.append(f"{message['length']:,} octets")
     if message.get("retransmission"):
         extra.append("retransmission")
+    if message.get("copies"):
+        extra.append(f"{message['copies'] + 1} interfaces")
     lines: list[Line] = [[(fmt.clean(ends), "dim")], [("  ".join(extra), "dim")]]
     wrong = answer.get("error") or message.get("error")
     if wrong:

@@ -87,6 +87,9 @@ def message_label(message: dict[str, Any], glyphs: Glyphs, sdp: str = "mark") ->
         text += " SDP"
     if message["retransmission"]:
         text += f" {glyphs.again}"
+    if message.get("copies"):
+        times = "x" if glyphs.ascii_only else "\N{MULTIPLICATION SIGN}"
+        text += f" {times}{message['copies'] + 1}"
     if message["error"]:
         text = f"{glyphs.warning} {text}"
     return text

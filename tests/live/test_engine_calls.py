@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.live.engines import lines_of, own_engine, wait_for
-from tests.live.hosts import CALLEE, CALLER, two_hosts
+from tests.live.hosts import CALLEE, CALLER, ip, two_hosts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +65,44 @@ def test_call_with_media(tmp_path: Path, interface: str) -> None:
             assert line["labels"]["call-id"] == row["call_id"]
             assert line["labels"]["codec"] == "PCMU"
             assert line["labels"]["rtp.pt"] == "0"
+
+
+def test_one_packet_on_two_interfaces_counts_once_and_is_marked(tmp_path: Path) -> None:
+    """The caller's host has its address on a bridge: `any` sees every packet there and on the port."""
+    path = tmp_path / "packets.jsonl"
+    with two_hosts() as hosts, own_engine(tmp_path) as engine:
+        for words in (
+            "addr flush dev otus0",
+            "link add otusbr type bridge",
+            "link set otus0 master otusbr",
+            f"addr add {CALLER}/24 dev otusbr",
+            "link set otusbr up",
+        ):
+            ip("-n", hosts.caller, *words.split())
+        engine.start(prefix=["ip", "netns", "exec", hosts.caller])
+        engine.create(
+            capture={
+                "driver": "af_packet_v3",
+                "interface": "any",
+                "workers": 2,
+                "config": {"ring_mb": 4},
+            },
+            filter={"bpf": "udp and not port 5353"},
+            reporter={"type": "file", "config": {"path": str(path)}},
+        )
+        hosts.answer(PACKETS)
+        time.sleep(0.3)
+        assert hosts.call(calls=1, packets=PACKETS).wait(20) == 0
+        row = wait_for(lambda: _completed(engine.call("query", store="calls", count=10)["rows"]))
+        assert row["messages"] == 6
+        wait_for(lambda: all(one["copies"] for one in engine.call("call", id=row["id"])["messages"]))
+        ladder = engine.call("call", id=row["id"])
+        assert [one["copies"] for one in ladder["messages"]] == [1] * 6
+        assert not any(one["retransmission"] for one in ladder["messages"])
+        assert [stream["packets"] for stream in ladder["streams"]] == [PACKETS] * 2
+        books = engine.call("stop_task", task_id="test")["books"]
+    assert books["even"], books
+    assert Counter(line["protocol"] for line in lines_of(path)) == {"sip": 6, "rtp": 2 * PACKETS}
 
 
 def _completed(rows: list[dict[str, object]]) -> dict[str, object] | None:

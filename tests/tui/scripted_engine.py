@@ -122,6 +122,7 @@ def message_row(index: int, **changes: Any) -> dict[str, Any]:
         "cseq": 1,
         "sdp": sdp,
         "retransmission": False,
+        "copies": 0,
         "error": None,
         "frame": None,
         "length": 500,

@@ -89,8 +89,40 @@ def test_a_copy_from_another_interface_is_marked_and_not_counted(build: Build) -
     put(dialogs, sip("INVITE", "1 INVITE"), 0.0005, flags=P_DUPLICATE)
     dialog = entry(dialogs)
     assert (dialog.messages, dialog.retransmissions, dialog.copies) == (1, 0, 1)
-    assert dialogs.arena.cells_of(dialog, 0, 9)[0][9] >> 8 & 2
+    assert [words[9] >> 24 & 0xFF for words in dialogs.arena.cells_of(dialog, 0, 9)] == [1]
     assert dialogs.counts(dialog) == ({"INVITE": 1}, {})
+
+
+@both_builds
+def test_a_copy_marks_its_own_message_also_when_another_came_before_it(build: Build) -> None:
+    dialogs = table(build)
+    texts = [sip("INVITE", "1 INVITE"), sip("100 Trying", "1 INVITE"), sip("180 Ringing", "1 INVITE")]
+    for text, src, dst in zip(texts, (A, B, B), (B, A, A), strict=True):
+        put(dialogs, text, 0, src, dst)
+    put(dialogs, texts[0], 0.0005, flags=P_DUPLICATE)
+    for _ in range(300):
+        put(dialogs, texts[1], 0.0006, B, A, flags=P_DUPLICATE)
+    put(dialogs, sip("CANCEL", "1 CANCEL"), 0.0007, flags=P_DUPLICATE)
+    dialog = entry(dialogs)
+    cells = dialogs.arena.cells_of(dialog, 0, 9)
+    assert [words[9] >> 24 & 0xFF for words in cells] == [1, 255, 0]
+    assert [words[8] & 0xFFFF for words in cells] == [0, 100, 180]
+    assert (dialog.messages, dialog.copies) == (3, 302)
+
+
+@both_builds
+def test_malformed_messages_are_listed_as_far_as_there_is_room(build: Build) -> None:
+    dialogs = table(build)
+    broken = sip("INVITE", "1 INVITE").replace("Call-ID: c1@test\n", "")
+    put(dialogs, broken, frame=7)
+    for n in range(150):
+        put(dialogs, option(n).replace("Max-Forwards: 70", "Max-Forwards: x"), n)
+    assert len(dialogs.defects) == 100
+    assert dialogs.malformed > 100
+    call_id, at, error, method, status, head = dialogs.defects[0]
+    assert (call_id, at, method, status) == (b"", START, 1, 0)
+    assert error > 0
+    assert records.packet_header(head).frame == 7
 
 
 @both_builds

@@ -41,10 +41,10 @@ def test_sizes_are_the_documented_ones() -> None:
 
 
 def test_packet_header_names_flow_and_network() -> None:
-    header = records.packet_header(packet(vlan_count=1, outer_vlan=7, inner_vlan=9, copies=2, interface=3))
+    header = records.packet_header(packet(vlan_count=1, outer_vlan=7, inner_vlan=9, interface=3))
     assert header.flow_id() == FiveTuple(A, B, 5060, 5062, 17)
     network = header.network()
-    assert (network.vlans, network.copies, network.interface, network.tunnel) == ((7,), 2, 3, None)
+    assert (network.vlans, network.interface, network.tunnel) == ((7,), 3, None)
     assert (network.src_mac, network.fragmented) == ("", False)
 
 

@@ -46,7 +46,7 @@ def header(flags: int = 0) -> bytes:
     sides = [b"\0" * 10 + b"\xff\xff" + side.packed for side in SIDES]
     macs = (b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02")
     return PACKET.pack(
-        *sides, 5060, 5062, 17, flags, 1, 0, 7, 0, 0, *macs, 2, 100, 100, 0, 64, 1, 0, bytes(16), bytes(16),
+        *sides, 5060, 5062, 17, flags, 1, 0, 7, 0, 0, *macs, 2, 100, 100, 0, 64, 1, bytes(16), bytes(16),
         9, records.NO_SLOT, 0,
     )  # fmt: skip
 

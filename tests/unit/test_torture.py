@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
+import re
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+
+from engine.report import analyse, write_table
+from tests.captures import pcap, write
 
 if TYPE_CHECKING:
     from tests.builds import Build
@@ -61,6 +67,39 @@ pytestmark = pytest.mark.skipif(
 
 def test_the_collection_is_whole() -> None:
     assert len(ROWS) == 49
+
+
+def test_the_report_has_every_message_and_says_what_is_wrong(tmp_path: Path) -> None:
+    packets = [
+        (1_700_000_000_000_000_000 + number * 1_000_000_000, udp((TORTURE / row["file"]).read_bytes()))
+        for number, row in enumerate(ROWS)
+    ]
+    found = analyse(str(write(tmp_path / "torture.pcap", pcap(packets))))["sip"]
+    assert found["messages"] == len(ROWS)
+    wrong = {row["frame"]: row for row in found["malformed_messages"]}
+    assert {ROWS[frame - 1]["file"]: row["error"] for frame, row in wrong.items()} == DEFECTS
+    assert found["malformed"] == len(DEFECTS)
+    listed = {row["call_id"] for row in found["dialogs"]}
+    for frame, row in enumerate(ROWS, 1):
+        message = (TORTURE / row["file"]).read_bytes()
+        call_id = re.search(rb"(?im)^(?:call-id|i)[ \t]*:\s*(.*?)\s*$", message)
+        if call_id is None:
+            assert row["file"] == "insuf.dat"
+            assert wrong[frame]["call_id"] is None
+            assert (wrong[frame]["method"], wrong[frame]["src"]) == ("INVITE", "10.0.0.1:5060")
+        else:
+            assert call_id[1].decode() in listed, row["file"]
+    text = io.StringIO()
+    write_table(analyse(str(tmp_path / "torture.pcap")), text)
+    assert all(error in text.getvalue() for error in DEFECTS.values())
+    assert "no Call-ID" in text.getvalue()
+
+
+def udp(payload: bytes) -> bytes:
+    """The payload in a frame between two hosts."""
+    datagram = struct.pack("!HHHH", 5060, 5060, 8 + len(payload), 0) + payload
+    header = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 1, 0, 64, 17, 0)
+    return bytes(12) + b"\x08\0" + header + bytes([10, 0, 0, 1, 10, 0, 0, 2]) + datagram
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row["file"] for row in ROWS])
