@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -15,6 +14,7 @@ from engine.errors import ExitCode, OtusError
 from otus_tui import actions, glyphs, themes
 from otus_tui import format as fmt
 from otus_tui.client import Client, ClientError
+from otus_tui.leaving import WayOut
 from otus_tui.model import Model
 from otus_tui.settings import Settings
 from otus_tui.terminal import check_terminal
@@ -255,6 +255,11 @@ class OtusApp(App[str]):
     def action_show(self, mode: str) -> None:
         if self.screen.is_modal:
             return
+        if mode == self.current_mode:
+            # Its own number leads from anywhere above a screen down to it.
+            while len(self.screen_stack) > 1:
+                self.pop_screen()
+            return
         self.switch_mode(mode)
 
     def open_filtered(self, mode: str, expression: str) -> None:
@@ -272,11 +277,11 @@ class OtusApp(App[str]):
         if stack and isinstance(stack[0], TableScreen):
             stack[0].set_filter(expression)
 
-    def open_call(self, call: Any) -> None:
-        """The ladder of a call."""
+    def open_call(self, call: Any, stream: Any = None) -> None:
+        """The ladder of a call; `stream`: with the cursor on the media stream of this id."""
         from otus_tui.screens.flow import FlowScreen
 
-        self.push_screen(FlowScreen(call))
+        self.push_screen(FlowScreen(call, stream))
 
     def open_raw(self, call: Any) -> None:
         """All messages of a call."""
@@ -447,8 +452,9 @@ async def _run(
         ascii_only=ascii_only,
     )
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: app.exit("detach"))
+    keyboard = sys.__stdin__
+    way_out = WayOut(lambda: loop.call_soon_threadsafe(app.exit, "detach"))
+    way_out.watch(keyboard.fileno() if keyboard is not None else 0)
     result = await app.run_async()
     return await _leave(app, result or "leave")
 

@@ -55,9 +55,11 @@ class FlowScreen(FrameScreen):
 
     SCOPES = ("flow", "text")
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, stream: Any = None) -> None:
+        """`stream`: the id of the media stream that the cursor shall begin on."""
         super().__init__()
         self.call_key = call
+        self._wanted_stream = stream
         self.call_row: dict[str, Any] = {}
         self.gone = ""
         self._raw: dict[int, dict[str, Any]] = {}
@@ -127,6 +129,7 @@ class FlowScreen(FrameScreen):
                     break
             # The ladder is in time order whatever order the evidence came in.
             ladder.rebuild()
+            self._go_to_stream()
             self.query_one(LadderHead).refresh()
             self._title()
             self._show_current()
@@ -136,6 +139,15 @@ class FlowScreen(FrameScreen):
                 self._title()
         finally:
             self._busy = False
+
+    def _go_to_stream(self) -> None:
+        """Once, to the stream that the ladder was opened for."""
+        wanted, self._wanted_stream = self._wanted_stream, None
+        if wanted is None:
+            return
+        for place, item in enumerate(self.ladder.flow.items):
+            if item.kind == "stream" and item.data.get("id") == wanted:
+                self.ladder.move_to(place)
 
     def _title(self) -> None:
         row, g = self.call_row, self.glyphs

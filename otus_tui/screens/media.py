@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class MediaScreen(TableScreen):
-    """Each stream with its figures; Enter opens the call that it belongs to."""
+    """Each stream with its figures; Enter opens it on the ladder of its call, or by itself where none is known."""
 
     SCOPES = ("table", "media")
     MODE = "media"
@@ -44,16 +44,17 @@ class MediaScreen(TableScreen):
     def on_rows_view_opened(self, event: LiveTable.Opened) -> None:
         event.stop()
         row = self.table.current()
-        if row is None:
-            return
-        if row.get("call_id") is None:
-            self.notify("no call is known for this stream: its SDP was not seen", severity="warning")
-        else:
-            self.run_worker(self._open_call(row), exclusive=True, exit_on_error=False)
+        if row is not None:
+            self.run_worker(self._open_stream(row), exclusive=True, exit_on_error=False)
 
-    async def _open_call(self, row: dict[str, Any]) -> None:
-        call = await self.otus.find_call(str(row["call_id"]))
-        if call is None:
+    async def _open_stream(self, row: dict[str, Any]) -> None:
+        from otus_tui.screens.message import StreamScreen
+
+        # A stream that was guessed has no call, or an empty name of one.
+        call = await self.otus.find_call(str(row["call_id"])) if row.get("call_id") else None
+        if call is not None:
+            self.otus.open_call(call, stream=row["id"])
+            return
+        if row.get("call_id"):
             self.notify("the call of this stream is no longer in the store", severity="warning")
-        else:
-            self.otus.open_call(call)
+        self.app.push_screen(StreamScreen(row))

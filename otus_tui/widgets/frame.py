@@ -310,7 +310,8 @@ class KeyLine(Inked, Widget):
         taken = {key for a in shown if a.scope != "app" for key in a.keys}
         taken |= {key for a in actions.of(*self.scopes) for key in a.keys}
         left = [a for a in shown if a.rank < 90]
-        hidden = {"app.back"} if len(self.app.screen_stack) < 2 else set()
+        # Above a first screen q takes a step back as Esc does: ^Q asks to leave from anywhere.
+        hidden = {"app.back"} if len(self.app.screen_stack) < 2 else {"app.leave"}
         if getattr(self.app, "private", False):
             hidden.add("app.detach")
         shown = [a for a in shown if a.id not in hidden]

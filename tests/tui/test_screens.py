@@ -399,8 +399,30 @@ async def test_media_leads_to_the_call(start: Start, size: Size) -> None:
         await desk.press("enter")
         assert isinstance(desk.app.screen, FlowScreen)
         assert "call-0@10.0.0.7" in desk.text
+        assert desk.app.screen.ladder.current().kind == "stream"
         await desk.press("escape")
         assert "20 streams" in desk.text
+
+
+async def test_a_stream_without_a_call_shows_its_figures(start: Start) -> None:
+    def guessed(engine: ScriptedEngine) -> None:
+        for row in engine.streams:
+            row["call_id"] = ""
+
+    async with start(size=LARGE, screen="media", prepare=guessed) as desk:
+        await desk.press("enter")
+        assert "mean jitter" in desk.text
+        assert "no longer" not in desk.text
+
+
+async def test_the_number_of_a_screen_leads_down_to_it(start: Start) -> None:
+    async with start(size=LARGE, screen="calls") as desk:
+        await desk.press("enter")
+        assert isinstance(desk.app.screen, FlowScreen)
+        assert "q quit" not in desk.lines[-1]
+        await desk.press("enter", "2")
+        assert "200 dialogs" in desk.text or "200 calls" in desk.text
+        assert "q quit" in desk.lines[-1]
 
 
 async def test_stopping_a_task_asks_first(start: Start) -> None:

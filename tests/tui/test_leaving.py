@@ -1,0 +1,99 @@
+"""The program ends when its terminal goes, stands still or a signal comes, and its private engine with it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import struct
+import sys
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.captures import sip_capture
+
+BOUND = 2.5
+"""The grace, and time for a machine with much to do."""
+
+
+class Screens:
+    """The program over a capture file on a terminal of its own."""
+
+    def __init__(self, capture: Path) -> None:
+        self.pid, self.terminal = os.forkpty()
+        if self.pid == 0:
+            os.environ["TERM"] = "xterm-256color"
+            os.execv(sys.executable, [sys.executable, "-m", "otus_tui", "-I", str(capture)])
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+        self.engine = 0
+
+    def read_until(self, text: bytes, seconds: float = 20.0) -> None:
+        seen = b""
+        end = time.monotonic() + seconds
+        while text not in seen:
+            assert time.monotonic() < end, seen[-400:]
+            seen += os.read(self.terminal, 65536)
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        self.engine = int(children[0])
+
+    def gone_after(self) -> float:
+        """Seconds until program and engine are gone; 9.0 if they are not."""
+        begun = time.monotonic()
+        ended = False
+        while time.monotonic() - begun < 9.0:
+            ended = ended or os.waitpid(self.pid, os.WNOHANG)[0] != 0
+            if ended and not self._runs(self.engine):
+                self.pid = 0
+                return time.monotonic() - begun
+            time.sleep(0.02)
+        return 9.0
+
+    @staticmethod
+    def _runs(pid: int) -> bool:
+        try:
+            return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            return False
+
+    def close(self) -> None:
+        if self.pid:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        if self.terminal >= 0:
+            os.close(self.terminal)
+
+
+@pytest.fixture
+def screens(tmp_path: Path) -> Iterator[Screens]:
+    capture = tmp_path / "calls.pcap"
+    sip_capture(capture, 20)
+    shown = Screens(capture)
+    shown.read_until(b"Call")
+    yield shown
+    shown.close()
+
+
+def test_hang_up(screens: Screens) -> None:
+    os.write(screens.terminal, b"3?")
+    os.close(screens.terminal)
+    screens.terminal = -1
+    assert screens.gone_after() < BOUND
+
+
+def test_a_terminal_that_takes_nothing(screens: Screens) -> None:
+    """Nobody reads the terminal: a write waits, and with it the event loop."""
+    for _ in range(60):
+        for key in (b"5", b"2"):
+            os.write(screens.terminal, key)
+            time.sleep(0.03)
+    os.kill(screens.pid, signal.SIGTERM)
+    assert screens.gone_after() < BOUND
+
+
+def test_sigterm(screens: Screens) -> None:
+    os.kill(screens.pid, signal.SIGTERM)
+    assert screens.gone_after() < BOUND
