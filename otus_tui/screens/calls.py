@@ -74,15 +74,20 @@ def waiting_lines(snapshot: Snapshot, warning: str) -> list[Line]:
     if not tasks:
         return [[("no task runs: otus-tui -d IFACE, or otus-tui task create --file TASK.yml", "warning")]]
     task = tasks[0]
-    place = fmt.clean(str(task["interface"]))
+    rule = f"filter: {fmt.clean(task['filter']) or 'none'}"
+    media = snapshot.get("media")
+    streams = media["streams"] if media else 0
+    seen = f"{fmt.count(streams)} media stream{'' if streams == 1 else 's'}: press 3"
     if task["driver"] == "pcap":
+        progress = task["progress"]
+        place = fmt.clean(str(progress["path"] if progress else task["interface"])).rsplit("/", 1)[-1]
         if task["state"] in GOING_ON:
-            return [[("reading the file", "dim")]]
-        return [[(f"no SIP in {place}; filter: {fmt.clean(task['filter']) or 'none'}", "warning")]]
-    rule = fmt.clean(task["filter"]) or "none"
-    return [
-        [(f"no SIP seen on {place} yet; filter: {rule}; to try: sipp -sn uas, sipp -sn uac 127.0.0.1", "dim")]
-    ]
+            return [[(f"reading {place}", "dim")]]
+        return [[(f"no SIP in {place}; {seen if streams else rule}", "warning")]]
+    place = fmt.clean(str(task["interface"]))
+    if streams:
+        return [[(f"no SIP seen on {place} yet; {rule}; {seen}", "dim")]]
+    return [[(f"no SIP seen on {place} yet; {rule}; to try: sipp -sn uas, sipp -sn uac 127.0.0.1", "dim")]]
 
 
 def statistics_lines(snapshot: Snapshot) -> list[Line]:

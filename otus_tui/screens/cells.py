@@ -125,26 +125,26 @@ def call_columns(glyphs: Glyphs, named: Callable[[str], str] = _itself) -> list[
             "messages", "msgs", 5, _made("messages", fmt.count), ">", density=100, descending=True,
             about="messages seen",
         ),
-        Column("src", "src", 18, end("src"), flex=1, density=140, about="source of the first message"),
-        Column("dst", "dst", 18, end("dst"), flex=1, density=140,
+        Column("src", "src", 17, end("src"), flex=1, density=120, about="source of the first message"),
+        Column("dst", "dst", 17, end("dst"), flex=1, density=120,
                about="destination of the first message"),
         Column("state", "state", 15, _flags(g), about="state of the dialog"),
-        Column("start_ns", "start", 8, moment, density=100, descending=True,
+        Column("start_ns", "start", 8, moment, density=130, descending=True,
                about="time of the first message"),
         Column(
             "duration_s", "dur", 7, _made("duration_s", fmt.duration), ">", descending=True,
             about="from the answer to the end, or until now",
         ),
-        Column("pdd_s", "PDD s", 6, _made("pdd_s", _secs), ">", density=100, descending=True,
+        Column("pdd_s", "PDD s", 7, _made("pdd_s", _secs), ">", density=140, descending=True,
                about="from INVITE to the first ringing"),
-        Column("lost_pct", "loss %", 7, _loss(g), ">", density=100, descending=True,
+        Column("lost_pct", "loss %", 7, _loss(g), ">", density=140, descending=True,
                about="worst media stream"),
         Column("mos", "MOS", 5, _made("mos", lambda v: fmt.UNKNOWN if v is None else f"{v:.2f}"), ">",
                density=200, about="worst media stream, E-model"),
-        Column("setup_s", "setup s", 7, _made("setup_s", _secs), ">", density=200, descending=True,
+        Column("setup_s", "setup s", 7, _made("setup_s", _secs), ">", density=160, descending=True,
                about="from INVITE to 200"),
-        Column("transport", "transp", 6, _text("transport", g, "dim"), density=200, about="transport"),
-        Column("reason", "reason", 18, _text("reason", g), flex=1, density=200,
+        Column("transport", "transp", 6, _text("transport", g, "dim"), density=160, about="transport"),
+        Column("reason", "reason", 18, _text("reason", g), flex=1, density=180,
                about="Reason, or the phrase of the end"),
         Column("total_s", "total", 7, _made("total_s", fmt.duration), ">", density=never, descending=True,
                about="from the first to the last message"),
@@ -166,8 +166,11 @@ def call_columns(glyphs: Glyphs, named: Callable[[str], str] = _itself) -> list[
 def _secs(value: float | None) -> str:
     if value is None:
         return fmt.UNKNOWN
+    if 0 < value < 0.01:
+        # Digits of seconds would say nothing: with its own unit.
+        return f"{value * 1e6:.0f} µs" if value < 0.0009995 else f"{value * 1e3:.2f} ms"
     if value < 0.1:
-        return f"{value:.3f}"
+        return f"{value:.3f}" if value else "0"
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 
@@ -200,8 +203,8 @@ def stream_columns(glyphs: Glyphs, named: Callable[[str], str] = _itself) -> lis
     never = 10_000
     return [
         Column("active", " ", 1, live, descending=True, about="packets still come"),
-        Column("src", "source", 20, side("src", "sport"), flex=1, about="source address and port"),
-        Column("dst", "destination", 20, side("dst", "dport"), flex=1, about="destination address and port"),
+        Column("src", "source", 19, side("src", "sport"), flex=1, about="source address and port"),
+        Column("dst", "destination", 19, side("dst", "dport"), flex=1, about="destination address and port"),
         Column("codec", "codec", 6, _text("codec", g), about="codec"),
         Column("packets", "packets", 8, _made("packets", fmt.count), ">", descending=True,
                about="packets seen"),

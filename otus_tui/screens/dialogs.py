@@ -175,7 +175,7 @@ class ShowText(Dialog[None]):
     def compose(self) -> ComposeResult:
         with Vertical(id="box"):
             yield Label(self.title_text, classes="title", markup=False)
-            yield TextView(id="lines")
+            yield TextView(id="lines", words=True)
             if self.note_text:
                 yield Label(self.note_text, classes="note", markup=False)
 

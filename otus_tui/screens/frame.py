@@ -10,7 +10,16 @@ from textual.containers import Vertical
 from textual.screen import Screen
 
 from otus_tui import actions
-from otus_tui.widgets.frame import Banner, BooksLine, FrameHead, KeyLine, LoadBar, TooSmall
+from otus_tui.widgets.frame import (
+    MIN_HEIGHT,
+    MIN_WIDTH,
+    Banner,
+    BooksLine,
+    FrameHead,
+    KeyLine,
+    LoadBar,
+    TooSmall,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +33,6 @@ if TYPE_CHECKING:
     from otus_tui.glyphs import Glyphs
     from otus_tui.model import Model
 
-MIN_WIDTH, MIN_HEIGHT = 60, 15
 TWO_LINES_FROM = 30
 """Height from which the header has a line of its own for the screens."""
 
@@ -74,7 +82,10 @@ class FrameScreen(Screen[None]):
 
     def compose(self) -> ComposeResult:
         yield TooSmall(id="too-small")
-        yield FrameHead(self.model, self.mode_name)
+        head = FrameHead(self.model, self.mode_name)
+        # Before it is painted for the first time: a screen shall not jump when it is opened.
+        head.set_class(self.app.size.height >= TWO_LINES_FROM, "-two")
+        yield head
         yield Banner(self.model)
         yield LoadBar(self.model)
         with Vertical(id="body"):

@@ -39,6 +39,8 @@ class TableScreen(FrameScreen):
     def __init__(self) -> None:
         super().__init__()
         self._wanted_filter: str | None = None
+        self._refusal = ""
+        """Why the engine did not take the last query; the rows are then those of the one before."""
 
     def make_columns(self) -> list[Column]:
         """The columns of this table."""
@@ -104,9 +106,11 @@ class TableScreen(FrameScreen):
         table = self.table
         g = self.glyphs
         left: Line = []
-        if table.filter:
+        if self._refusal and not self.prompt.open:
+            left += [(f"{g.warning} {self._refusal}", "error"), ("   still shown: ", "dim")]
+        if table.shown_filter:
             left += [(f"{fmt.count(table.matched)} of {fmt.count(table.total)} {self.NOUN}", "")]
-            left += [("   filter ", "dim"), (fmt.clean(table.filter, g.ascii_only), "accent")]
+            left += [("   filter ", "dim"), (fmt.clean(table.shown_filter, g.ascii_only), "accent")]
         elif table.loaded and not table.total:
             left = self._empty_spans()
         else:
@@ -129,6 +133,7 @@ class TableScreen(FrameScreen):
 
     def on_live_table_loaded(self, event: LiveTable.Loaded) -> None:
         event.stop()
+        self._refusal = ""
         if self.prompt.open:
             self.prompt.note("")
         self._status()
@@ -138,10 +143,10 @@ class TableScreen(FrameScreen):
         event.stop()
         error: Any = event.error
         message = fmt.clean(str(getattr(error, "message", error)))
+        self._refusal = message if self.model.lost is None else ""
         if self.prompt.open:
             self.prompt.note(message, position_of(error))
-        elif self.model.lost is None:
-            self.query_one(StatusLine).set([(f"{self.glyphs.warning} {message}", "error")])
+        self._status()
 
     # --- actions
 

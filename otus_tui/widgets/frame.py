@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from textual.strip import Strip
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     from otus_tui.glyphs import Glyphs
     from otus_tui.model import Model
+
+MIN_WIDTH, MIN_HEIGHT = 60, 15
+"""The smallest terminal that a screen has room in."""
 
 
 def spread(left: Line, right: Line, width: int) -> Line:
@@ -355,9 +359,24 @@ class TooSmall(Inked, Widget):
     """Instead of a screen that has no room."""
 
     def render_line(self, y: int) -> Strip:
-        size = self.app.size
-        text = f"terminal {size.width}x{size.height} is too small: 60x15 at least" if y == 0 else ""
-        return self.strip([(text, "warning")], self.size.width)
+        lines = too_small_lines(self.app.size.width, self.app.size.height)
+        return self.strip([(lines[y] if y < len(lines) else "", "warning")], self.size.width)
+
+
+def too_small_lines(width: int, height: int) -> list[str]:
+    """That a terminal of this size is too small, in the longest words that it has room for."""
+    wanted = f"{MIN_WIDTH}x{MIN_HEIGHT}"
+    lines: list[str] = []
+    for text in (
+        f"terminal {width}x{height} is too small: {wanted} at least",
+        f"too small: {wanted} at least",
+        f"{wanted} at least",
+        wanted,
+    ):
+        lines = textwrap.wrap(text, max(1, width))
+        if len(lines) <= height and max(map(len, text.split())) <= width:
+            break
+    return lines[:height]
 
 
 class StatusLine(Inked, Widget):

@@ -98,6 +98,8 @@ class LiveTable(RowsView):
         self.arrival = arrival or sort
         """The column that grows with each new row."""
         self.filter = ""
+        self.shown_filter = ""
+        """The filter of the rows that are shown: the last one that the engine took."""
         self.paused = False
         self.following = True
         self.marks: dict[Any, Row] = {}
@@ -127,7 +129,13 @@ class LiveTable(RowsView):
         key = (width, tuple(self.chosen or ()))
         if key != self._layout_for:
             self._layout_for = key
-            self._layout = lay_out(self.all_columns, self.chosen, width - MARK_WIDTH, self.app.size.width)
+            self._layout = lay_out(
+                # The last column keeps a blank cell to the edge.
+                self.all_columns,
+                self.chosen,
+                width - MARK_WIDTH - 1,
+                self.app.size.width,
+            )
         return self._layout
 
     def row_width(self) -> int:
@@ -185,7 +193,7 @@ class LiveTable(RowsView):
         if self.filter:
             params["filter"] = self.filter
         params["count"] = page + 2 * self._margin
-        top = self.scroll_offset.y
+        top = self.scroll_offset.y if self.loaded else 0
         if self.following and self.edge == "top" and top == 0:
             params["offset"] = 0
         elif self.following and self.edge == "bottom":
@@ -281,12 +289,16 @@ class LiveTable(RowsView):
     def take(self, params: dict[str, Any], answer: dict[str, Any]) -> None:
         """Show a window; the row under the cursor stays on its line of the screen."""
         offset = answer["offset"]
+        first_time = not self.loaded
+        if first_time:
+            self.selected = None
+            self.set_reactive(RowsView.cursor, 0)
         was_cursor, top = self.cursor, self.scroll_offset.y
         self.rows = {offset + i: row for i, row in enumerate(answer["rows"])}
         self.total, self.matched = answer["total"], answer["matched"]
         self._matched_now = self.matched
+        self.shown_filter = str(params.get("filter") or "")
         self._gone.clear()
-        first_time = not self.loaded
         self.loaded = True
         shift = 0
         if "anchor" in params:
@@ -307,6 +319,8 @@ class LiveTable(RowsView):
             self.layout_changed()
             if self.following:
                 self.scroll_rows(0 if self.edge == "top" else self.matched)
+            elif first_time:
+                self.scroll_rows(0)
             elif shift:
                 self.scroll_rows(top + shift)
         finally:
@@ -348,16 +362,9 @@ class LiveTable(RowsView):
         self.want(VALUES if frozen else WINDOW)
 
     def restart(self) -> None:
-        """Filter or order changed: from the edge again."""
+        """Filter or order changed: from the edge again, as soon as the engine has answered."""
         self.following = not self.paused
-        self.rows = {}
-        self.selected = None
         self.loaded = False
-        self.set_reactive(RowsView.cursor, 0)
-        self._own_scroll = True
-        self.scroll_rows(0)
-        self._own_scroll = False
-        self.refresh()
         self.want()
 
     def set_sort(self, key: str, descending: bool | None = None) -> None:

@@ -31,10 +31,11 @@ class TextView(RowsView):
 
     with_cursor = False
 
-    def __init__(self, id: str | None = None, wrap: bool = True) -> None:
+    def __init__(self, id: str | None = None, wrap: bool = True, words: bool = False) -> None:
         super().__init__(id=id)
         self.source: list[Line] = []
         self.wrap = wrap
+        self.fold_line = fold_words if words else fold
         self.wanted = ""
         """Text that is looked for: every place of it stands out."""
         self._lines: list[Line] = []
@@ -60,7 +61,9 @@ class TextView(RowsView):
     def _fold(self) -> None:
         room = max(8, self.scrollable_content_region.width)
         self._lines = (
-            [part for line in self.source for part in fold(line, room)] if self.wrap else self.source
+            [part for line in self.source for part in self.fold_line(line, room)]
+            if self.wrap
+            else self.source
         )
         self._width = 0 if self.wrap else max((width_of(line) for line in self._lines), default=0)
         self.layout_changed()
@@ -97,6 +100,29 @@ def fold(line: Line, room: int) -> list[Line]:
             if part:
                 pieces[-1].append((part, role))
                 left -= cells(part)
+    return pieces
+
+
+def fold_words(line: Line, room: int) -> list[Line]:
+    """Like fold(), but between words; continued lines stand under the line's last span."""
+    if width_of(line) <= room:
+        return [line]
+    indent = width_of(line[:-1])
+    if not 2 <= indent <= room // 2:
+        indent = 2
+    pieces: list[Line] = [[]]
+    used = 0
+    for text, role in line:
+        for word in re.findall(r" *[^ ]+| +$", text):
+            if used + cells(word) > room and used > indent:
+                pieces.append([(" " * indent, "")])
+                used, word = indent, word.lstrip()
+            for number, part in enumerate(_parts(word, max(1, room - used), room - indent)):
+                if number:
+                    pieces.append([(" " * indent, "")])
+                    used = indent
+                pieces[-1].append((part, role))
+                used += cells(part)
     return pieces
 
 

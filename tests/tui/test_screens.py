@@ -12,7 +12,10 @@ from textual.widgets import Input
 from otus_tui.screens.flow import FlowScreen
 from otus_tui.screens.message import CompareScreen, MessageScreen, RawCallScreen, StreamScreen
 from otus_tui.settings import Settings
+from otus_tui.widgets.frame import FrameHead, too_small_lines
+from otus_tui.widgets.ink import plain
 from otus_tui.widgets.live_table import LiveTable
+from otus_tui.widgets.text_view import TextView
 from tests.tui.conftest import Size, Start
 from tests.tui.scripted_engine import (
     NOW_NS,
@@ -77,6 +80,23 @@ async def test_unknown_is_a_dot_and_never_zero(start: Start) -> None:
         assert "books ·" in desk.lines[-2]
 
 
+@pytest.mark.parametrize("size", [(50, 12), (30, 6), (12, 4), (8, 2), (5, 1), (3, 1)])
+def test_a_terminal_that_is_too_small_is_told_what_it_has_room_for(size: Size) -> None:
+    lines = too_small_lines(*size)
+    assert 0 < len(lines) <= size[1]
+    assert all(len(line) <= size[0] for line in lines)
+    if size[0] >= 5:
+        assert "60x15" in " ".join(lines)
+    if size[0] >= 12:
+        assert " ".join(lines).endswith("60x15 at least")
+
+
+async def test_a_small_terminal_shows_the_whole_sentence(start: Start) -> None:
+    async with start(size=(30, 6)) as desk:
+        words = " ".join(line.strip() for line in desk.lines).strip()
+        assert words == "terminal 30x6 is too small: 60x15 at least"
+
+
 async def test_a_terminal_that_is_too_small_says_so(start: Start) -> None:
     async with start(size=(50, 12)) as desk:
         assert "terminal 50x12 is too small" in desk.lines[0]
@@ -100,6 +120,35 @@ async def test_calls_show_the_columns_that_fit(start: Start, size: Size) -> None
         assert "alice199" in desk.text
         assert "× REJECTED 503" in desk.text  # noqa: RUF001
         assert "● IN CALL" in desk.text
+
+
+@pytest.mark.parametrize("width", [80, 100, 120, 130, 140, 160, 180, 200])
+@pytest.mark.parametrize("screen", ["calls", "media"])
+async def test_columns_fit_the_width_and_leave_a_blank_at_the_edge(
+    start: Start, width: int, screen: str
+) -> None:
+    async with start(size=(width, 24), screen=screen) as desk:
+        table = desk.app.screen.query_one(LiveTable)
+        shown = [column.key for column, _ in table.columns()]
+        assert table.row_width() < table.size.width
+        if screen == "calls":
+            assert shown[:4] == ["number", "method", "from", "to"]
+            assert ("src" in shown and "dst" in shown and "messages" in shown) is (width >= 120)
+            assert (len(shown) == 6) is (width == 80)
+            assert {"start_ns", "pdd_s", "setup_s", "transport"} <= set(shown) or width < 160
+
+
+async def test_a_short_delay_is_no_zero(start: Start) -> None:
+    delays = (0.000104, 0.00234, 0.0412, 1.31, 0.0, None)
+
+    def prepare(engine: ScriptedEngine) -> None:
+        engine.calls = [call_row(i, pdd_s=delay) for i, delay in enumerate(delays)]
+
+    async with start(size=LARGE, screen="calls", prepare=prepare) as desk:
+        head = next(line for line in desk.lines if "PDD s" in line)
+        end = head.index("PDD s") + 5
+        cells = [line[end - 8 : end].strip() for line in desk.lines if "alice" in line]
+        assert cells[::-1] == ["104 µs", "2.34 ms", "0.041", "1.31", "0", "·"]
 
 
 async def test_only_rows_in_sight_are_asked_for(start: Start) -> None:
@@ -195,6 +244,24 @@ async def test_an_error_in_a_filter_names_its_place(start: Start) -> None:
         assert "200 calls" in desk.text
 
 
+async def test_a_wrong_filter_leaves_what_is_shown(start: Start) -> None:
+    async with start(screen="calls") as desk:
+        await desk.press("slash")
+        await desk.type("alice7@")
+        await desk.type("alice7@ (")
+        assert "1 of 200 calls   filter alice7@ " in desk.text
+        assert "bob7@" in desk.text
+        assert "this parenthesis is not closed" in desk.text
+        await desk.press("enter")
+        await desk.tick()
+        status = next(line for line in desk.lines if "still shown" in line)
+        assert "▲ this parenthesis is not closed" in status
+        assert "bob7@" in desk.text
+        await desk.press("escape")
+        assert "still shown" not in desk.text
+        assert "alice199@" in desk.text
+
+
 async def test_sorting_by_key_and_by_head(start: Start) -> None:
     async with start(size=LARGE, screen="calls") as desk:
         await desk.press("z")
@@ -247,6 +314,37 @@ async def test_no_calls_says_what_is_waited_for(start: Start) -> None:
         assert "sipp" in desk.text
         await desk.press("1")
         assert "no SIP seen on eth0 yet" in desk.text
+
+
+async def test_a_file_without_sip_says_so_and_where_its_media_is(start: Start) -> None:
+    def prepare(engine: ScriptedEngine) -> None:
+        engine.tasks = [{**file_task(), "interface": ""}]
+        engine.calls, engine.streams = [], engine.streams[:3]
+
+    async with start(screen="calls", prepare=prepare) as desk:
+        await desk.tick()
+        assert "no SIP in call.pcapng; 3 media streams: press 3" in desk.text
+        desk.engine.streams = []
+        await desk.tick()
+        assert "no SIP in call.pcapng; filter: none" in desk.text
+
+
+async def test_a_screen_has_its_form_before_it_is_painted(start: Start) -> None:
+    async with start(size=LARGE, screen="calls") as desk:
+        head = next(part for part in FlowScreen(1000).compose() if isinstance(part, FrameHead))
+        assert head.has_class("-two")
+        await desk.press("end", "enter")
+        assert desk.lines[0].startswith(" otus  edge-bj-01")
+
+
+async def test_the_help_breaks_no_word(start: Start) -> None:
+    async with start(screen="calls") as desk:
+        await desk.press("f1")
+        view = desk.app.screen.query_one(TextView)
+        words = {word for line in view.source for word in plain(line).split()}
+        for number in range(view.row_total()):
+            assert set(plain(view.row(number)).split()) <= words
+        assert view.row_total() > len(view.source)
 
 
 async def test_statistics(start: Start) -> None:
