@@ -160,6 +160,10 @@ def write_table(document: dict[str, Any], out: TextIO) -> None:
     )
     if file["truncated"]:
         print(f"warning: {file['truncated']}", file=out)
+    unread = document["decode"]["tcp_sip_port"]
+    if unread:
+        noun = "packet" if unread == 1 else "packets"
+        print(f"warning: {unread:,} TCP {noun} on SIP ports: SIP over TCP is not read", file=out)
     dropped = {name: count for name, count in books["dropped"].items() if count}
     print(
         f"received {books['received']:,} = reported {books['reported']:,}"

@@ -14,6 +14,7 @@ from engine.shm.streams cimport StreamTable
 
 cdef int V_MALFORMED
 cdef int V_UDP
+cdef int V_TCP
 cdef int V_ICMP
 cdef int V_FRAGMENT
 cdef unsigned int RTCP_VERDICT
@@ -65,6 +66,7 @@ cdef Py_ssize_t C_OUTPUT_RTCP
 cdef Py_ssize_t C_OUTPUT_RAW
 cdef Py_ssize_t C_PLUGIN_ERRORS
 cdef Py_ssize_t C_FILTER_RECHECKED
+cdef Py_ssize_t C_TCP_SIP_PORT
 cdef Py_ssize_t C_RTP_HANDLED
 cdef Py_ssize_t C_RTCP_HANDLED
 
@@ -106,6 +108,7 @@ cdef class Pipeline(PacketSink):
         self, Py_ssize_t start, Py_ssize_t end, unsigned int wire_length, unsigned long long timestamp,
         unsigned int interface, unsigned int link_type, unsigned int vlan, unsigned int packet_type) except -1
     cdef int route(self, int verdict) except -1
+    cdef bint on_sip_port(self) except -1
     cdef int outcome(self, Py_ssize_t counter) except -1
     cdef int fragment(self) except -1
     @cython.locals(one=PacketFilter, passes=cython.bint)

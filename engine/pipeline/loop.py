@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from engine.shm.ring import RingWriter
     from engine.shm.streams import StreamTable
 
-V_MALFORMED, V_UDP, V_ICMP, V_FRAGMENT = (
+V_MALFORMED, V_UDP, V_TCP, V_ICMP, V_FRAGMENT = (
     classifier.MALFORMED,
     classifier.UDP,
+    classifier.TCP,
     classifier.ICMP,
     classifier.FRAGMENT,
 )
@@ -75,7 +76,7 @@ together from fragments, which pass it unseen; `deduplicate`: the capture is on 
     C_SIP_MALFORMED, C_SIP_TRUNCATED, C_SIP_KEEPALIVES, C_RTP_PACKETS, C_RTP_BY_SDP, C_RTP_BY_HEURISTIC,
     C_RTP_MALFORMED, C_RTCP_PACKETS, C_RTCP_MALFORMED, C_FLOWS_EXPIRED, C_STREAMS_EXPIRED, C_EVIDENCE,
     C_EVIDENCE_OVERSIZE, C_OUTPUT_OVERSIZE, C_OUTPUT_SIP, C_OUTPUT_RTP, C_OUTPUT_RTCP, C_OUTPUT_RAW,
-    C_PLUGIN_ERRORS, C_FILTER_RECHECKED, C_RTP_HANDLED, C_RTCP_HANDLED,
+    C_PLUGIN_ERRORS, C_FILTER_RECHECKED, C_TCP_SIP_PORT, C_RTP_HANDLED, C_RTCP_HANDLED,
 ) = (
     layout.index(name)
     for name in (
@@ -84,7 +85,7 @@ together from fragments, which pass it unseen; `deduplicate`: the capture is on 
         "sip_responses", "sip_malformed", "sip_truncated", "sip_keepalives", "rtp_packets", "rtp_by_sdp",
         "rtp_by_heuristic", "rtp_malformed", "rtcp_packets", "rtcp_malformed", "flows_expired",
         "streams_expired", "evidence", "evidence_oversize", "output_oversize", "output_sip", "output_rtp",
-        "output_rtcp", "output_raw", "plugin_errors", "filter_rechecked", "rtp_handled", "rtcp_handled",
+        "output_rtcp", "output_raw", "plugin_errors", "filter_rechecked", "tcp_sip_port", "rtp_handled", "rtcp_handled",
     )
 )  # fmt: skip
 
@@ -193,7 +194,17 @@ class Pipeline(PacketSink):
             return self.icmp()
         if verdict == V_MALFORMED:
             return self.outcome(C_MALFORMED)
+        if verdict == V_TCP and self.parse_sip and self.on_sip_port():
+            # SIP over TCP is not read: whoever looks for it shall hear that it is there.
+            self.words[C_TCP_SIP_PORT] += 1
         return self.unmatched()
+
+    def on_sip_port(self) -> bool:
+        """Whether one of the packet's ports is a SIP port."""
+        return bool(
+            (self.ports[self.decoder.dport >> 6] >> (self.decoder.dport & 63)) & 1
+            or (self.ports[self.decoder.sport >> 6] >> (self.decoder.sport & 63)) & 1
+        )
 
     def outcome(self, counter: int) -> int:
         """Book where the packet ended."""
@@ -260,9 +271,7 @@ class Pipeline(PacketSink):
                 if kind:
                     return self.media_result(kind)
         elif self.parse_sip and (
-            (self.ports[self.decoder.dport >> 6] >> (self.decoder.dport & 63)) & 1
-            or (self.ports[self.decoder.sport >> 6] >> (self.decoder.sport & 63)) & 1
-            or self.sip.looks_like(self.decoder.payload, self.decoder.payload_end)
+            self.on_sip_port() or self.sip.looks_like(self.decoder.payload, self.decoder.payload_end)
         ):
             return self.sip_message()
         return self.unmatched()

@@ -110,6 +110,7 @@ FACTS = (
     "output_raw",
     "plugin_errors",
     "filter_rechecked",
+    "tcp_sip_port",
     "rtp_handled",
     "rtcp_handled",
 )

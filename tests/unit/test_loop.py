@@ -223,6 +223,16 @@ def test_media_that_cannot_be_followed(build: Build, body: str) -> None:
     assert road.counted("sdp_media", "rtp_packets", "unmatched") == (0, 0, 1)
 
 
+def test_tcp_on_sip_ports_is_counted_and_not_read(build: Build) -> None:
+    road = Road(build, sip_ports=(5060, 5080))
+    for sport, dport in ((40000, 5060), (5080, 40000), (40000, 443)):
+        segment = struct.pack("!HHIIBBHHH", sport, dport, 1, 1, 0x50, 0x18, 1000, 0, 0) + sip()
+        road.give(frame(segment, ALICE, sport, BOB, dport, protocol=6))
+    assert road.counters.get("tcp_sip_port") == 2
+    assert road.counters.get("unmatched") == 3
+    assert road.counters.get("sip_messages") == 0
+
+
 def test_rtcp_on_the_port_of_the_media(build: Build) -> None:
     road = Road(build)
     road.say(sip(body=sdp(more="a=rtcp-mux\r\n")))
