@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from engine.shm.region import Region
     from engine.snapshot import Books
 
+OWN_DROPS = ("queue_full", "report_error", "report_timeout")
+"""Drops that each reporter counts for itself."""
 _LEDGER = struct.Struct(f"={1 + len(layout.OUTCOMES)}Q")
 _FIRST_OCTET = 8 * layout.FIRST_COUNTER
 REPORT_DROPS = ("queue_full", "report_error", "report_timeout", "unreadable", "lost_with_sender")
@@ -72,8 +74,9 @@ def make_books(
     sender: SenderFigures | None,
     lost_in_rings: Mapping[str, int] | None,
     ended: bool = False,
+    reporters: Sequence[str] = (),
 ) -> Books:
-    """The books of one task. `lost_in_rings`: as of ring_drops(); None in files.
+    """The books of one task. `lost_in_rings`: as of ring_drops(); None in files. `reporters`: their types.
 
     `ended`: nobody writes any more, so what was not sent will not be, and everything must agree exactly.
     """
@@ -108,9 +111,28 @@ def make_books(
         "handled": sum(page.outcomes["handled"] for page in ledgers),
         "in_flight": max(0, waiting) + in_work,
         "dropped": dropped,
+        "partly": partly_lost(sender, report, reporters) if sender is not None else {},
         "even": difference == 0,
         "difference": difference,
     }
+
+
+def partly_lost(sender: SenderFigures, report: Mapping[str, int], reporters: Sequence[str]) -> dict[str, int]:
+    """Reporter -> packets that it lost and not every reporter did. `report`: read before this is called.
+
+    What all of them lost stands in every reporter's drops and once in those of the task. A name that
+    several reporters have gets a number: file, file 2.
+    """
+    if len(reporters) < 2:
+        return {}
+    lost_by_all = sum(report[name] for name in OWN_DROPS)
+    found: dict[str, int] = {}
+    for number, kind in enumerate(reporters):
+        same = sum(other == kind for other in reporters[: number + 1])
+        figures = sender.reporter(number)
+        own = sum(figures[name] for name in OWN_DROPS)
+        found[kind if same == 1 else f"{kind} {same}"] = max(0, own - lost_by_all)
+    return found
 
 
 def dropped_total(books: Books) -> int:

@@ -2,8 +2,9 @@
 
 The control socket is one end of a socketpair with one JSON object a line in each direction. The
 first line is the configuration, in which descriptors are the numbers that the child inherited.
-A child ends when it is told to (SIGTERM), and when its supervisor is gone: the kernel says so by
-a signal (PR_SET_PDEATHSIG), and the control socket by its end.
+A child ends when it is told to (END), and when its supervisor is gone: the kernel says so by
+a signal (PR_SET_PDEATHSIG), and the control socket by its end. Signals that a terminal, a service
+manager or `timeout` sends to the whole group (GROUP_SIGNALS) are for the controller alone.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ import socket
 import time
 from typing import Any
 
+END = signal.SIGUSR1
+"""From the supervisor: finish."""
+GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""A child is started with these blocked, and ignores them."""
 _PR_SET_PDEATHSIG = 1
 _CHUNK = 65536
 BACKLOG = 1024 * 1024
@@ -128,7 +133,7 @@ class Channel:
 
 
 class Stop:
-    """Set by SIGTERM; true from then on."""
+    """Set by END; true from then on."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -144,15 +149,14 @@ class Stop:
 def begin(
     descriptor: int, parent_death: signal.Signals = signal.SIGKILL
 ) -> tuple[Channel, dict[str, Any], Stop]:
-    """Called first in a child: (control socket, configuration, stop flag).
-
-    Ctrl-C in the terminal reaches the whole process group; only the controller acts on it.
-    """
+    """Called first in a child: (control socket, configuration, stop flag)."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_PDEATHSIG, int(parent_death), 0, 0, 0)
     stop = Stop()
-    signal.signal(signal.SIGTERM, stop.ask)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(END, stop.ask)
+    for number in GROUP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, GROUP_SIGNALS)
     channel = Channel.inherited(descriptor)
     configuration = channel.first()
     if configuration.get("parent") not in (None, os.getppid()):

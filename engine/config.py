@@ -7,9 +7,20 @@ task. Unknown keys are refused; an error names file, line, column and the neares
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    field_validator,
+    model_validator,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)?")
 _UNIT_SECONDS = {
@@ -341,6 +352,15 @@ class TaskConfig(Model):
             raise ValueError("reporter and reporters exclude each other")
         return self
 
+    _places: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def mark(self, places: Mapping[str, str]) -> None:
+        """Remember where keys such as `filter.ports` stand: `file:line:column`."""
+        self._places.update(places)
+
+    def place(self, key: str) -> str:
+        """Where a key stands in its file; empty where the task came from elsewhere."""
+        return self._places.get(key, "")
     def all_reporters(self) -> list[ReporterRef]:
         """The enabled reporters, however they were written."""
         return [r for r in ([self.reporter] if self.reporter else self.reporters) if r.enabled]

@@ -286,7 +286,13 @@ def task_from(document: Document, node: NodeConfig) -> TaskConfig:
         changes["reporter"] = _with_options(
             document, task.reporter, place, REPORTER_OPTIONS, "reporter", node
         )
-    return task.model_copy(update=changes)
+    task = task.model_copy(update=changes)
+    if document.root is not None:
+        for name in ("capture", "filter"):
+            keys = section.get(name) if isinstance(section, dict) else None
+            places = {f"{name}.{key}": document.where(("task", name, key)) for key in keys or ()}
+            task.mark({name: document.where(("task", name)), **places})
+    return task
 
 
 def _with_options(

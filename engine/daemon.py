@@ -101,12 +101,22 @@ class Controller:
         else:
             await creation
 
-    async def stop_task(self, task_id: str) -> Task:
-        """Stop the active task; OtusError if it is not that one."""
+    async def stop_task(self, task_id: str) -> dict[str, Any]:
+        """Stop the active task: what it is then, its books, and whether it had ended before."""
         async with self._lock:
+            row = self._past(task_id)
+            if row is not None:
+                return {**{key: row[key] for key in ("task_id", "state", "books")}, "already": True}
             task = self._find(task_id)
+            already = task.state in FINAL
             await task.stop()
-            return task
+            return {"task_id": task.id, "state": task.state, "books": task.books(), "already": already}
+
+    def _past(self, task_id: str) -> dict[str, Any] | None:
+        """What is left of a task that made room for another one."""
+        if self.task is not None and self.task.id == task_id:
+            return None
+        return next((row for row in self.history if row["task_id"] == task_id), None)
 
     async def _forget_task(self) -> None:
         """The last task makes room for the next one: of it, a line in the history stays."""
@@ -176,8 +186,7 @@ class Controller:
 
     async def rpc_stop_task(self, _: Connection, task_id: str) -> dict[str, Any]:
         """Stop, flush, clean up."""
-        task = await self.stop_task(task_id)
-        return {"task_id": task.id, "state": task.state, "books": task.books()}
+        return await self.stop_task(task_id)
 
     async def rpc_list_tasks(self, _: Connection) -> dict[str, Any]:
         """Active and finished tasks, newest first."""
@@ -185,9 +194,9 @@ class Controller:
 
     async def rpc_task_status(self, _: Connection, task_id: str) -> dict[str, Any]:
         """One task."""
-        for row in self.history:
-            if row["task_id"] == task_id and (self.task is None or self.task.id != task_id):
-                return row
+        row = self._past(task_id)
+        if row is not None:
+            return row
         task = self._find(task_id)
         return {**task.summary(), **task.section()}
 

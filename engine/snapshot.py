@@ -70,6 +70,9 @@ class Books(TypedDict):
     dropped: dict[str, dict[str, int]]
     """Layer -> name -> packets; the screens show layer sums. ring, worker, buffer, report: lost there.
     left_out: not reported on purpose (unmatched, filtered, second copies, fragments merged into a packet)."""
+    partly: dict[str, int]
+    """Reporter -> packets that it lost although another one took them (or still may). They are part of
+    `reported` (or `in_flight`), not of `dropped`; with a single reporter there are none."""
     even: bool
     difference: int
 
@@ -123,6 +126,8 @@ class SipSection(TypedDict):
     restarts: int
     lost_calls: int | None
     """Calls that a killed calls process took along; None if none was killed."""
+    restarted_ns: int | None
+    """When it was replaced last."""
     version: int
 
 

@@ -19,7 +19,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from engine.child import Channel
+from engine.child import END, GROUP_SIGNALS, Channel
 from engine.control.methods import INTERNAL, RpcError
 from engine.errors import ExitCode, NotPermittedError, OtusError, UsageError
 from engine.log import log
@@ -95,6 +95,8 @@ class Child:
         configuration, descriptors = self.configure()
         ours, theirs = socket.socketpair()
         read_end, write_end = os.pipe()
+        # Before a child comes to ignore them, they must not end it either.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", self.module, str(theirs.fileno())],
@@ -107,6 +109,7 @@ class Child:
             os.close(read_end)
             raise
         finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
             os.close(write_end)
         self.pid = self._process.pid
@@ -145,7 +148,7 @@ class Child:
             return
         if self.state not in ("finished", "failed"):
             self._set_state("stopping")
-        self.signal(signal.SIGTERM)
+        self.signal(END)
         self.signal(signal.SIGCONT)
         try:
             await asyncio.wait_for(self._gone.wait(), seconds)

@@ -20,7 +20,7 @@ from engine.shm.counters import Counters
 from engine.shm.flows import FlowTable
 from engine.shm.streams import StreamTable
 from engine.supervisor import Child, Supervisor
-from engine.task_checks import check_file, effective_workers
+from engine.task_checks import check_capture, effective_workers
 from engine.task_config import calls_config, file_filter, media_ttl_ns, sender_config, worker_config
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 EVIDENCE_OCTETS = {"af_packet_v3": 8 << 20, "pcap": 32 << 20}
 """Of one worker; touched as it is used."""
+CALLS_PAGE = 16
+"""Octets that the calls process shares: sign of life, then how many calls it holds (64 bits each)."""
 MEAN_RECORD = 512
 """Octets of a send ring by record: media in short records, SIP in long ones."""
 STREAM_TTL_NS = 600_000_000_000
@@ -45,7 +47,6 @@ FILE_DRAIN = 30.0
 SECTION_TIMEOUT = 0.4
 DROP_ALL = [(0x06, 0, 0, 0)]
 """BPF_RET 0: nothing enters the ring any more."""
-LINKTYPE_ETHERNET = 1
 FINAL = ("stopped", "failed", "finished")
 
 
@@ -68,6 +69,7 @@ class Task:
         self.calls: Child | None = None
         self.calls_restarts = 0
         self.lost_calls: int | None = None
+        self.calls_restarted_ns: int | None = None
         self.calls_section: dict[str, Any] = {}
         self.file_fd: int | None = None
         self._supervisor = supervisor
@@ -115,22 +117,12 @@ class Task:
         log.info("task", "running", task=self.id, workers=workers)
 
     def _validate(self) -> Any:
-        """What can be wrong with capture and filter; returns the compiled filter of a live task."""
-        capture = self.config.capture
-        rules = self.config.filter.model_dump()
+        """Check capture and filter; returns the compiled filter of a live task."""
         for parser in self.config.parsers:
             if parser.plugin == "rtp" and parser.config.get("raw") and not self.config.all_reporters():
                 log.warning("task", "rtp.raw without a reporter changes nothing", task=self.id)
-        from engine.capture import filters, interfaces
-
-        self.filter_text = filters.expression_of(rules)
-        if capture.driver == "pcap":
-            if file_filter(self.config) is not None:
-                filters.build_program(rules, LINKTYPE_ETHERNET)
-            check_file(capture.file, self.file_fd)
-            return None
-        interfaces.require(capture.interface)
-        return filters.live_program(rules, capture.config.snaplen)
+        self.filter_text, program = check_capture(self.config, self.file_fd)
+        return program
 
     def _build_memory(self, workers: int) -> None:
         stores = self.node.stores
@@ -157,7 +149,7 @@ class Task:
 
     async def _start_children(self, workers: int) -> None:
         self._calls_beat = os.memfd_create("otus-calls", os.MFD_CLOEXEC)
-        os.ftruncate(self._calls_beat, 8)
+        os.ftruncate(self._calls_beat, CALLS_PAGE)
         self.calls = Child("calls", "engine.calls.process", self._configure_calls, self._calls_heartbeat)
         self.calls.on_restart = self._calls_restarted
         children = [self.calls]
@@ -264,10 +256,14 @@ class Task:
             self._problems = message["problems"]
 
     def _calls_restarted(self) -> None:
-        """What it held is gone: say how much that was, as far as it was known."""
+        """What it held is gone: say how much that was."""
+        lost = int.from_bytes(os.pread(self._calls_beat, 8, 8), "little")
+        os.pwrite(self._calls_beat, bytes(8), 8)
         self.calls_restarts += 1
-        self.lost_calls = (self.lost_calls or 0) + int((self.calls_section.get("sip") or {}).get("calls", 0))
+        self.lost_calls = (self.lost_calls or 0) + lost
+        self.calls_restarted_ns = time.time_ns()
         self.calls_section = {}
+        log.error("calls", f"{lost} calls were lost with the calls process", task=self.id)
 
     async def ask_calls(self) -> dict[str, Any]:
         """Sections sip and media from the calls process; the last known ones while it does not answer."""
@@ -276,7 +272,8 @@ class Task:
                 self.calls_section = dict(await self.calls.request("section", {}, SECTION_TIMEOUT))
         section = dict(self.calls_section)
         if section.get("sip"):
-            extra = {"restarts": self.calls_restarts, "lost_calls": self.lost_calls}
+            restarts, lost, when = self.calls_restarts, self.lost_calls, self.calls_restarted_ns
+            extra = {"restarts": restarts, "lost_calls": lost, "restarted_ns": when}
             section["sip"] = {**section["sip"], **extra}
         return section
 
@@ -403,7 +400,8 @@ class Task:
     def books(self) -> Books:
         """The ledger now."""
         drops = ring_drops(self._ring_totals, self._counters, self._ended) if self._ring_totals else None
-        return make_books(self._counters, self._send, self._figures, drops, self._ended)
+        kinds = [reporter.type for reporter in self.config.all_reporters()]
+        return make_books(self._counters, self._send, self._figures, drops, self._ended, kinds)
 
     def summary(self) -> dict[str, Any]:
         """TASK of engine.control.methods."""
@@ -418,6 +416,10 @@ class Task:
             "stopped": self.stopped_ns,
             "error": self.error,
             "file": capture.file or None,
+            "link": max((link for link in self._links if link != "up" and not self._ended), default=None),
+            "calls_restarts": self.calls_restarts,
+            "lost_calls": self.lost_calls,
+            "calls_restarted": self.calls_restarted_ns,
         }
 
     def section(self) -> TaskSection:

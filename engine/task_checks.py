@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from engine.capture.sink import PacketSink
@@ -10,8 +12,11 @@ from engine.errors import UsageError
 from engine.task_config import file_filter
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from engine.config import NodeConfig, TaskConfig
 
+_FILTER_KEY = re.compile(r"filter(?:\.(\w+))?: ")
 STANDARD_INPUT = "-"
 LINKTYPE_ETHERNET = 1
 
@@ -52,11 +57,32 @@ def check_capture(config: TaskConfig, descriptor: int | None) -> tuple[str, Any]
 
     capture = config.capture
     rules = config.filter.model_dump()
-    text = filters.expression_of(rules)
+    with _placed(config, "filter.bpf" if config.filter.bpf else "filter"):
+        text = filters.expression_of(rules)
     if capture.driver == "pcap":
         if file_filter(config) is not None:
-            filters.build_program(rules, LINKTYPE_ETHERNET)
-        check_file(capture.file, descriptor)
+            with _placed(config, "filter.bpf" if config.filter.bpf else "filter"):
+                filters.build_program(rules, LINKTYPE_ETHERNET)
+        with _placed(config, "capture.file"):
+            check_file(capture.file, descriptor)
         return text, None
-    interfaces.require(capture.interface)
-    return text, filters.live_program(rules, capture.config.snaplen)
+    with _placed(config, "capture.interface"):
+        interfaces.require(capture.interface)
+    with _placed(config, "filter.bpf" if config.filter.bpf else "filter"):
+        return text, filters.live_program(rules, capture.config.snaplen)
+
+
+@contextmanager
+def _placed(config: TaskConfig, key: str) -> Iterator[None]:
+    """A UsageError out of this says where `key`, or the key of the filter that it names, stands."""
+    try:
+        yield
+    except UsageError as error:
+        named = _FILTER_KEY.match(error.message)
+        problem = error.message[named.end() :] if named else error.message
+        if named and named[1]:
+            key = f"filter.{named[1]}"
+        place = config.place(key)
+        if not place:
+            raise
+        raise UsageError(f"{place}: task.{key}: {problem}", error.hint) from error

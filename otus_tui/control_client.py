@@ -96,6 +96,18 @@ def connect_error(path: str, error: OSError) -> ClientError:
     return ClientError(f"cannot reach the engine at {path}: {error.strerror or error}")
 
 
+def _understood(line: bytes, path: str) -> dict[str, Any]:
+    try:
+        answer = json.loads(line)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise ClientError(
+            f"something that is no engine listens at {path}", "name the engine's: --socket PATH"
+        )
+    return answer
+
+
 class ControlClient:
     """One connection, one call at a time. A context manager."""
 
@@ -129,7 +141,7 @@ class ControlClient:
                     raise ClientError(
                         "the engine closed the connection", "see its log, or journalctl -u otus"
                     )
-                answer = json.loads(line)
+                answer = _understood(line, self.path)
                 if answer.get("id") == self._number:
                     return answer_result(answer)
                 if "id" in answer and answer["id"] is None:

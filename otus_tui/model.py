@@ -8,10 +8,12 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from otus_tui import format as fmt
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from engine.snapshot import Snapshot, TaskSection
+    from engine.snapshot import Books, SipSection, Snapshot, TaskSection
 
 NS = 1_000_000_000
 HISTORY_S = 300
@@ -135,9 +137,7 @@ def counters(snapshot: Snapshot) -> dict[str, int | None]:
         books = [task["books"] for task in tasks if task.get("books")]
         values["received"] = sum(book["received"] for book in books)
         values["reported"] = sum(book["reported"] for book in books)
-        values["dropped"] = sum(
-            sum(book["dropped"].get(layer, {}).values()) for book in books for layer in LAYERS
-        )
+        values["dropped"] = sum(sum(lost_by_layer(book).values()) for book in books)
     sip = snapshot.get("sip")
     if sip:
         values["sip"] = sip["messages"]
@@ -147,6 +147,22 @@ def counters(snapshot: Snapshot) -> dict[str, int | None]:
         values["rtp"] = media["packets"]
         values["rtp_lost"] = media["lost"]
     return values
+
+
+def lost_by_layer(books: Books) -> dict[str, int]:
+    """Packets lost, by layer; with the reporters' also what one of them lost and another one took."""
+    lost = {layer: sum(books["dropped"][layer].values()) for layer in LAYERS if layer in books["dropped"]}
+    if "report" in lost:
+        lost["report"] += sum(books.get("partly", {}).values())
+    return lost
+
+
+def calls_loss(sip: SipSection | None) -> str:
+    """What killed calls processes took along, in words; empty if none was killed."""
+    if not sip or not sip["restarts"]:
+        return ""
+    when = fmt.clock(sip["restarted_ns"])
+    return f"{fmt.count(sip['lost_calls'])} calls were lost when the calls process was restarted at {when}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +210,13 @@ class Model:
         return self.tasks[0] if self.tasks else None
 
     @property
+    def link(self) -> str:
+        """down or gone while the interface of the task is; else empty."""
+        task = self.task
+        links = {one["link"] for one in task["capture"]} if task and task["state"] == "running" else set()
+        return next((link for link in ("gone", "down") if link in links), "")
+
+    @property
     def file(self) -> bool:
         """Whether a capture file is what we look at."""
         task = self.task
@@ -219,11 +242,10 @@ class Model:
         tasks = running or self.tasks[:1]
         if not tasks:
             return Ledger()
+        losses = [lost_by_layer(t["books"]) for t in tasks]
         lost: dict[str, int | None] = {}
         for layer in LAYERS:
-            parts = [
-                sum(t["books"]["dropped"][layer].values()) for t in tasks if layer in t["books"]["dropped"]
-            ]
+            parts = [found[layer] for found in losses if layer in found]
             lost[layer] = sum(parts) if parts else None
         return Ledger(
             received=sum(t["books"]["received"] for t in tasks),

@@ -4,9 +4,9 @@
 
 The first line on the control socket is the configuration: task, evidence_fds, streams_fd (or null),
 limits (engine.config.Stores), clock (live or packet) and, where it shall give a sign of life,
-heartbeat_fd: shared memory of 8 octets, CLOCK_MONOTONIC ns. Requests are {"id", "method", "params"},
-answers {"id", "result"} or {"id", "error": {code, message, data}}. It ends at SIGTERM and when the
-control socket ends.
+heartbeat_fd: shared memory of two 64-bit words, CLOCK_MONOTONIC ns and the number of calls held.
+Requests are {"id", "method", "params"}, answers {"id", "result"} or {"id", "error": {code, message, data}}.
+It ends when it is told to and when the control socket ends.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Process:
     def __init__(self, channel: Channel, configuration: dict[str, Any], stop: Stop) -> None:
         self.channel = channel
         self.stop = stop
-        self.beat = _heartbeat(configuration.get("heartbeat_fd"))
+        self.beat = _heartbeat(configuration.get("heartbeat_fd"), lambda: len(self.calls.table.dialogs))
         live = configuration.get("clock", "live") == "live"
         streams = configuration.get("streams_fd")
         self.calls = Calls(
@@ -110,12 +110,12 @@ class Process:
         self.answers: deque[dict[str, Any]] = deque()
 
     def run(self) -> None:
-        """Until the end of the control socket or SIGTERM."""
+        """Until the end of the control socket, or told to end."""
         sleep = SHORTEST_S
         self.channel.send({"state": "running"})
         while not self.stop and not self.channel.ended:
-            self.beat()
             count = self.merge.step(BATCH)
+            self.beat()
             self.requests += self.channel.receive()
             if self.requests:
                 # One at a time: an answer that takes long delays neither the rings nor the answers before it.
@@ -173,11 +173,11 @@ def _octets(answer: dict[str, Any]) -> int:
     return len(json.dumps(answer, separators=(",", ":")))
 
 
-def _heartbeat(fd: int | None) -> Callable[[], None]:
+def _heartbeat(fd: int | None, calls: Callable[[], int]) -> Callable[[], None]:
     if fd is None:
         return lambda: None
     memory = mmap.mmap(fd, os.fstat(fd).st_size)
-    return lambda: struct.pack_into("<Q", memory, 0, time.monotonic_ns())
+    return lambda: struct.pack_into("=2Q", memory, 0, time.monotonic_ns(), calls())
 
 
 def main() -> None:

@@ -243,6 +243,7 @@ class Calls:
             "held_bytes": table.arena.held_octets(),
             "restarts": 0,
             "lost_calls": None,
+            "restarted_ns": None,
             "version": table.version,
         }
         return {"sip": sip, "media": self.streams.section(self.now())}

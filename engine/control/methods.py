@@ -65,13 +65,18 @@ METHODS = {
     "create_task": Method(
         True, "{config: {...} | text: str, name?: str}", "{task_id, state}", "Validate, build and run a task."
     ),
-    "stop_task": Method(True, "{task_id}", "{task_id, state, books}", "Stop, flush and clean up."),
+    "stop_task": Method(
+        True,
+        "{task_id}",
+        "{task_id, state, already, books}",
+        "Stop, flush and clean up. already: it had ended before.",
+    ),
     "list_tasks": Method(False, "{}", "{tasks: [TASK]}", "Active and finished tasks, newest first."),
     "task_status": Method(
         False,
         "{task_id}",
-        "TASK & TaskSection",
-        "One task. Of one that made room for another: TASK & {books}.",
+        "TASK & TaskSection & {config}",
+        "One task; `config` is what `create_task` takes, without defaults. Of one that made room for another: TASK & {books}.",
     ),
     "subscribe": Method(
         False,
@@ -113,10 +118,15 @@ METHODS = {
     "shutdown": Method(True, "{}", "{}", "Stop all tasks and end the engine."),
 }
 
-TASK = "{task_id, state, driver, interface, workers, started, stopped, error, file}"
+TASK = (
+    "{task_id, state, driver, interface, workers, started, stopped, error, file, link, calls_restarts, "
+    "lost_calls, calls_restarted}"
+)
 """One task in short; in `task_status` the keys of TaskSection (engine.snapshot) win. interface and file are
-null where there is none. state: creating, running, stopping, stopped, failed, finished (a file was read
-to its end). `task` in params is an id; without it the task that runs, else the last one, is meant."""
+null where there is none. link: down or gone while the interface is, else null. lost_calls: those that a
+killed calls process took along, calls_restarted: when it was replaced last, ns since 1970. state: creating,
+running, stopping, stopped, failed, finished (a file was read to its end). `task` in params is an id; without
+it the task that runs, else the last one, is meant."""
 
 CALL_ROW = (
     "id",  # stable while the call is in the store

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 MAX_CONNECTIONS = 64
 ANSWER_TIMEOUT = 10.0
 REFUSAL_TIMEOUT = 1.0
+PROBE_TIMEOUT = 1.0
+"""For who listens already at the socket's place to say hello."""
 SNAPSHOT_BACKLOG = 262_144
 """Octets that may wait for a client before snapshots for it are left out."""
 _SO_PEERGROUPS = 59
@@ -319,7 +321,10 @@ def bind_socket(path: str, group: int | None) -> socket.socket:
         raise UsageError(
             f"the socket's path is longer than 107 octets: {path}", "name a shorter one: --socket PATH"
         )
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise _taken(path, error) from error
     try:
         # Two engines that start at once must not take each other's socket for a stale one.
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -373,10 +378,7 @@ def _remove_stale(path: str) -> None:
             pid = _CREDENTIALS.unpack(
                 probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             )[0]
-            raise OtusError(
-                f"an engine already runs at {path} (pid {pid})",
-                "use it: otus-tui attach; or start another one: --socket PATH",
-            )
+            raise _refuse_listener(path, probe, pid)
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -385,15 +387,61 @@ def _remove_stale(path: str) -> None:
         raise _taken(path, error) from error
 
 
+def _refuse_listener(path: str, probe: socket.socket, pid: int) -> OtusError:
+    """Who listens already, by its answer to hello. An engine that starts its first task answers later."""
+    hint = "use it: otus-tui attach; or start another one: --socket PATH"
+    probe.settimeout(PROBE_TIMEOUT)
+    answer: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        probe.sendall(b'{"jsonrpc":"2.0","id":1,"method":"hello","params":{}}\n')
+        with probe.makefile("rb") as reader:
+            answer = orjson.loads(reader.readline(MAX_LINE))
+    if isinstance(answer, dict) and answer.get("jsonrpc") == "2.0":
+        return OtusError(f"an engine already runs at {path} (pid {pid})", hint)
+    words = _command(pid)
+    if answer is None and any(b"otus" in word or word == b"engine.daemon" for word in words):
+        return OtusError(f"an engine already runs at {path} (pid {pid}), but gives no answer yet", hint)
+    name = os.path.basename(words[0].decode("utf-8", "replace")) if words else ""
+    who = f"{name}, pid {pid}" if name.isprintable() and name else f"pid {pid}"
+    return OtusError(
+        f"something that is no engine listens at {path} ({who})",
+        "end it, or name another place: --socket PATH, or OTUS_SOCKET=PATH",
+    )
+
+
+def _command(pid: int) -> list[bytes]:
+    """The command line of a process; empty if it cannot be seen."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return file.read(65536).split(b"\0")[:-1]
+    except OSError:
+        return []
+
+
+def _owner(path: str) -> int | None:
+    try:
+        return os.lstat(path).st_uid
+    except OSError:
+        return None
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
+
+
 def _taken(path: str, error: OSError) -> OtusError:
+    hint = "name another place: --socket PATH, or OTUS_SOCKET=PATH"
     if isinstance(error, PermissionError):
-        try:
-            owner = pwd.getpwuid(os.stat(path).st_uid).pw_name
-        except (OSError, KeyError):
-            owner = "another user"
-        return NotPermittedError(
-            f"the socket {path} is taken by {owner}", "name another place: --socket PATH, or OTUS_SOCKET=PATH"
-        )
+        owner = _owner(path)
+        if owner is not None and owner != os.geteuid():
+            return NotPermittedError(f"the socket {path} is taken by {_user(owner)}", hint)
+        folder = os.path.dirname(os.path.abspath(path))
+        keeper = _owner(folder)
+        whose = "" if keeper is None else f", which belongs to {_user(keeper)}"
+        return NotPermittedError(f"this user may not write in {folder}{whose}: {error.strerror}", hint)
     return OtusError(
         f"cannot listen at {path}: {error.strerror or error}", "name another place: --socket PATH"
     )

@@ -3,13 +3,12 @@
 Started as `python -m engine.reporters.sender FD`. Configuration (first line on the control socket):
 {"task", "parent", "rings": [fd], "figures": fd, "flows": fd | null, "reporters": [{"type", "config"}],
 "processors": [label processors], "node": {labels}, "send_timeout", "max_retries", "patient"}.
-Told to end (SIGTERM) it reports what is left, for at most a second; so it does when its supervisor is gone.
+Told to end it reports what is left, for at most a second; so it does when its supervisor is gone.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -140,7 +139,7 @@ def _tell(kind: str, problem: str) -> None:
 
 def main() -> None:
     """Run until told to end."""
-    channel, config, stop = child.begin(int(sys.argv[1]), signal.SIGTERM)
+    channel, config, stop = child.begin(int(sys.argv[1]), child.END)
     log.fields = {"task": config["task"]}
     try:
         sender = Sender(config)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     Function = TypeVar("Function", bound=Callable[..., Any])
 
 UNKNOWN = "·"
+WARNING = "▲"
 
 socket_option = click.option(
     "--socket", "path", metavar="PATH", help="The engine's socket, if it is not at the usual place."
@@ -93,15 +94,45 @@ def drop_lines(books: dict[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
+def partly_lines(books: dict[str, Any]) -> list[tuple[str, str]]:
+    """What one of several reporters lost and another one took."""
+    partly = {name: count for name, count in books.get("partly", {}).items() if count}
+    if not partly:
+        return []
+    found = ", ".join(f"{number(count)} by {clean(name)}" for name, count in partly.items())
+    return [("lost by one", f"{WARNING} {found} (reported: at least one other reporter took them)")]
+
+
+def trouble_lines(task: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a person must know of a task that runs: its interface is away, calls were lost."""
+    lines = []
+    if task.get("link"):
+        lines.append(("link", f"{WARNING} {clean(task['interface'])} is {task['link']}"))
+    restarts = task.get("calls_restarts")
+    if restarts:
+        lines.append(
+            ("calls", f"{WARNING} {lost_calls(task['lost_calls'], task['calls_restarted'], restarts)}")
+        )
+    return lines
+
+
+def lost_calls(lost: int | None, when_ns: int | None, restarts: int) -> str:
+    """What a killed calls process took along, in words."""
+    again = f", restart {restarts}" if restarts > 1 else ""
+    text = f"{number(lost)} calls were lost when the calls process was restarted"
+    return f"{text} at {clock(when_ns)}{again}"
+
+
 def books_lines(books: dict[str, Any]) -> list[tuple[str, str]]:
     """The ledger of a task."""
     even = "even" if books["even"] else f"off by {number(books['difference'])}"
     return [
         ("captured", number(books["captured"] if books["captured"] is not None else books["received"])),
-        ("reported", number(books["reported"])),
+        ("reported", f"{number(books['reported'])} (taken by at least one reporter)"),
         ("handled", f"{number(books['handled'])} (used for calls and figures, nothing to report)"),
         ("in flight", number(books["in_flight"])),
         ("dropped", ""),
         *drop_lines(books),
+        *partly_lines(books),
         ("books", even),
     ]

@@ -7,16 +7,19 @@ from typing import Any
 import click
 
 from otus_tui.cli.common import (
+    WARNING,
     books_lines,
     clean,
     duration,
     facts,
     json_option,
+    lost_calls,
     number,
     octets,
     print_json,
     socket_option,
     table,
+    trouble_lines,
 )
 from otus_tui.control_client import ControlClient
 
@@ -41,6 +44,7 @@ def command(as_json: bool, path: str | None) -> None:
         lines += books_lines(task["books"])
         if task["error"]:
             lines.append(("error", clean(task["error"])))
+        lines += [(name, text) for name, text in trouble_lines(task) if name == "link"]
     facts(lines + _calls(snapshot))
     for task in snapshot["tasks"]:
         _workers(task)
@@ -52,6 +56,9 @@ def _calls(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
     sip, media = snapshot.get("sip"), snapshot.get("media")
     if sip:
         lines.append(("calls", f"{number(sip['calls'])}, {number(sip['active'])} active"))
+        if sip["restarts"]:
+            lost = lost_calls(sip["lost_calls"], sip["restarted_ns"], sip["restarts"])
+            lines.append(("calls lost", f"{WARNING} {lost}"))
         found = ", ".join(f"{number(count)} {method}" for method, count in list(sip["requests"].items())[:6])
         lines.append(("messages", f"{number(sip['messages'])}" + (f" ({clean(found)})" if found else "")))
     if media:

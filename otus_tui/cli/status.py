@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import click
 
-from otus_tui.cli.common import clean, duration, facts, json_option, print_json, socket_option
+from otus_tui.cli.common import (
+    clean,
+    duration,
+    facts,
+    json_option,
+    print_json,
+    socket_option,
+    trouble_lines,
+)
 from otus_tui.control_client import ControlClient
 
 
@@ -31,6 +39,7 @@ def command(as_json: bool, path: str | None) -> None:
         lines.append(("task", f"{task['task_id']}: {task['state']}, {task['driver']}, {clean(source)}"))
         if task["error"]:
             lines.append(("error", clean(task["error"])))
+        lines += trouble_lines(task)
     if not status["tasks"]:
         lines.append(("task", "none (otus-tui task create --file FILE, or otus-tui -d IF)"))
     facts(lines)

@@ -17,6 +17,7 @@ from otus_tui.cli.common import (
     print_json,
     socket_option,
     table,
+    trouble_lines,
 )
 from otus_tui.control_client import ControlClient
 
@@ -66,7 +67,7 @@ def stop(task_id: str, as_json: bool, path: str | None) -> None:
     if as_json:
         print_json(answer)
     else:
-        click.echo(f"task {answer['task_id']} is {answer['state']}")
+        click.echo(f"task {answer['task_id']} is {answer['state']}{' already' if answer['already'] else ''}")
         facts(books_lines(answer["books"]))
 
 
@@ -119,4 +120,5 @@ def status(task_id: str, as_json: bool, path: str | None) -> None:
         lines.append(("stopped", clock(task["stopped"])))
     if task["error"]:
         lines.append(("error", clean(task["error"])))
+    lines += trouble_lines(task)
     facts(lines + books_lines(task["books"]))

@@ -73,16 +73,18 @@ def task_lines(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
     """Everything of one task."""
     name = fmt.clean(task["task_id"])
     lines = [rule(f"{name}  {fmt.clean(task['interface'])}  {task['state']}", width, glyphs)]
-    lines += books_lines(task["books"], glyphs)
+    lines += books_lines(task["books"], width, glyphs)
     lines += [[("", "")], *layer_lines(task["books"], width, glyphs)]
     if task["capture"]:
         lines += [[("", "")], *ring_lines(task["capture"], width, glyphs)]
+    if task["reporters"]:
+        lines += [[("", "")], *reporter_lines(task["reporters"], width, glyphs)]
     if task["workers"]:
         lines += [[("", "")], *worker_lines(task["workers"], width, glyphs)]
     return [*lines, [("", "")]]
 
 
-def books_lines(books: Books, glyphs: Glyphs) -> list[Line]:
+def books_lines(books: Books, width: int, glyphs: Glyphs) -> list[Line]:
     """The equation: what came in went out, was handled, is on its way, or was dropped."""
     dropped = {layer: sum(names.values()) for layer, names in books["dropped"].items()}
     after_ring = sum(n for layer, n in dropped.items() if layer not in ("ring", "left_out"))
@@ -95,14 +97,14 @@ def books_lines(books: Books, glyphs: Glyphs) -> list[Line]:
                 (f" {sign} ", "dim"),
                 (fmt.fit(name, 14), role or "dim"),
                 (f"{number:>16}", role),
-                (f"   {about}", "dim"),
+                (f"   {shortened(about, width - 36)}", "dim"),
             ]
         )
 
     add(" ", "captured", books["captured"], "packets that passed the filter on the interface")
     add("-", "ring", dropped.get("ring"), LAYER_WORDS["ring"], "warning" if dropped.get("ring") else "")
     add("=", "received", books["received"], "delivered to workers", "title")
-    add(" ", "reported", books["reported"], "taken by every reporter that wants them")
+    add(" ", "reported", books["reported"], "taken by at least one reporter")
     add("+", "handled", books["handled"], "used for calls, media and figures, without output")
     add("+", "in flight", books["in_flight"], "in send buffers and queues of reporters")
     add("+", "left out", dropped.get("left_out"), LAYER_WORDS["left_out"])
@@ -117,6 +119,11 @@ def books_lines(books: Books, glyphs: Glyphs) -> list[Line]:
             ]
         )
     return lines
+
+
+def shortened(text: str, width: int) -> str:
+    """`text`, with an ellipsis for what has no room in `width` cells."""
+    return fmt.fit(text, width) if fmt.cells(text) > width else text
 
 
 def layer_lines(books: Books, width: int, glyphs: Glyphs) -> list[Line]:
@@ -135,12 +142,50 @@ def layer_lines(books: Books, width: int, glyphs: Glyphs) -> list[Line]:
             [
                 (f"{sign}{fmt.fit(layer.replace('_', ' '), 10)}", role),
                 (f"{total:>14,}", role),
-                (f"   {LAYER_WORDS.get(layer, '')}", "dim"),
+                (f"   {shortened(LAYER_WORDS.get(layer, ''), width - 28)}", "dim"),
             ]
         )
         for name, number in sorted(names.items(), key=lambda item: (-item[1], item[0])):
             role = "warning" if number and not asked else "dim"
             lines.append([(f"    {fmt.fit(fmt.clean(name), 30)}", "dim"), (f"{number:>14,}", role)])
+        if layer == "report":
+            lines += partly_lines(books, glyphs)
+    return lines
+
+
+def partly_lines(books: Books, glyphs: Glyphs) -> list[Line]:
+    """What one of several reporters lost and another one took: a drop of the reporter, not of the task."""
+    lines: list[Line] = []
+    for name, number in books.get("partly", {}).items():
+        lines.append(
+            [
+                (f"{glyphs.warning if number else ' '}", "warning"),
+                (f"   {fmt.fit('by ' + fmt.clean(name) + ' alone', 30)}", "dim"),
+                (f"{number:>14,}", "warning" if number else "dim"),
+                ("   lost by this reporter, taken by another one (reported)", "dim"),
+            ]
+        )
+    return lines
+
+
+def reporter_lines(reporters: list[dict[str, Any]], width: int, glyphs: Glyphs) -> list[Line]:
+    """What became of the packets in each reporter."""
+    lines: list[Line] = [rule("reporters", width, glyphs)]
+    lines.append([(" reporter          accepted       queued      dropped   restarts   state", "head")])
+    for one in reporters:
+        lost = sum(int(one.get(name) or 0) for name in ("queue_full", "report_error", "report_timeout"))
+        sign = f"{glyphs.warning} " if lost else ""
+        problem = fmt.clean(str(one.get("problem") or ""))
+        lines.append(
+            [
+                (f" {fmt.fit(fmt.clean(str(one.get('type'))), 12)}", ""),
+                (f"{fmt.count(one.get('accepted')):>14}", ""),
+                (f"{fmt.count(one.get('queued')):>13}", ""),
+                (f"{sign + fmt.count(lost):>13}", "warning" if lost else ""),
+                (f"{fmt.count(one.get('restarts')):>11}", ""),
+                (f"   {glyphs.warning} {problem}" if problem else "   well", "warning" if problem else "dim"),
+            ]
+        )
     return lines
 
 

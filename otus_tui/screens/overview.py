@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from textual.containers import Horizontal
 
 from otus_tui import format as fmt
-from otus_tui.model import LAYERS
+from otus_tui.model import calls_loss, lost_by_layer
 from otus_tui.screens.calls import waiting_lines
 from otus_tui.screens.frame import FrameScreen
 from otus_tui.widgets.chart import Chart
@@ -127,11 +127,13 @@ def _capture(model: Model, glyphs: Glyphs) -> Block:
         return Block("Capture", [Fact("task", "none", "warning", ("tasks", ""))])
     drops = ("drops", "")
     facts = [Fact("from", fmt.clean(task["interface"]) or fmt.UNKNOWN, "", ("tasks", ""))]
+    if model.link:
+        facts.append(Fact("interface", f"{glyphs.warning} {model.link}", "warning", drops))
     waiting = [c["blocks_waiting"] for c in task["capture"] if c["blocks_waiting"] is not None]
     total = [c["blocks_total"] for c in task["capture"] if c["blocks_total"]]
     if waiting and total:
         facts.append(Fact("ring", f"{100 * sum(waiting) / sum(b or 0 for b in total):.0f} %", "", drops))
-    whole = sum(sum(task["books"]["dropped"].get(layer, {}).values()) for layer in LAYERS)
+    whole = sum(lost_by_layer(task["books"]).values())
     lost = f"{glyphs.warning} {whole:,}" if whole else "0"
     facts.append(Fact("lost", lost, "warning" if whole else "", drops))
     even = task["books"]["even"]
@@ -141,10 +143,11 @@ def _capture(model: Model, glyphs: Glyphs) -> Block:
     states = [w["state"] for w in task["workers"]]
     up = sum(state in ("running", "ready", "finished", "stopped") for state in states)
     facts.append(Fact("workers", f"{up} of {len(states)}", "" if up == len(states) else "warning", drops))
-    restarts = sum(w["restarts"] for w in task["workers"])
+    sip = model.snapshot.get("sip")
+    restarts = sum(w["restarts"] for w in task["workers"]) + (sip["restarts"] if sip else 0)
+    restarts += max((int(r.get("restarts") or 0) for r in task["reporters"]), default=0)
     if restarts:
         facts.append(Fact("restarts", f"{glyphs.warning} {restarts}", "warning", drops))
-    sip = model.snapshot.get("sip")
     if sip and sip["lost"]:
         facts.append(Fact("evidence lost", f"{glyphs.warning} {sip['lost']:,}", "warning", drops))
     engine = model.snapshot.get("engine")
@@ -329,6 +332,8 @@ class OverviewScreen(FrameScreen):
         status: Line = []
         if not snapshot:
             status = [("waiting for the engine", "dim")]
+        elif calls_loss(sip):
+            status = [(f"{self.glyphs.warning} {calls_loss(sip)}", "warning")]
         elif not (sip and sip["calls"]) and not (media and media["streams"]):
             status = waiting_lines(snapshot, self.glyphs.warning)[0]
         self.query_one(StatusLine).set(status)

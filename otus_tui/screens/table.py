@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from otus_tui import format as fmt
 from otus_tui.client import ClientError
+from otus_tui.model import calls_loss
 from otus_tui.screens.dialogs import AskText, Choose, Tick
 from otus_tui.screens.frame import FrameScreen
 from otus_tui.widgets.frame import StatusLine
@@ -68,6 +69,7 @@ class TableScreen(FrameScreen):
         table.chosen = self.otus.settings.columns.get(self.STORE)
         table.filter = self.initial_filter()
         yield StatusLine(id="status")
+        yield StatusLine(id="trouble")
         yield Prompt("filter:", id="prompt")
         yield TableHead(table)
         yield table
@@ -99,6 +101,14 @@ class TableScreen(FrameScreen):
     def update_body(self, snapshot: Snapshot) -> None:
         self.table.tick(self.version(snapshot))
         self._status()
+        trouble = calls_loss(snapshot.get("sip"))
+        line = self.query_one("#trouble", StatusLine)
+        line.set([(f"{self.glyphs.warning} {trouble}", "warning")])
+        line.display = bool(trouble)
+
+    def settings_changed(self) -> None:
+        self.table.set_columns(self.make_columns())
+        super().settings_changed()
 
     # --- the line over the table
 
@@ -125,7 +135,7 @@ class TableScreen(FrameScreen):
             right = [(f"{sign} {table.new_rows:,} new", "accent")]
         elif table.following and not self.model.file:
             right = [("following", "dim")]
-        self.query_one(StatusLine).set(left, right)
+        self.query_one("#status", StatusLine).set(left, right)
 
     def _empty_spans(self) -> Line:
         lines = self.empty_lines()

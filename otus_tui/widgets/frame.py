@@ -29,23 +29,26 @@ def spread(left: Line, right: Line, width: int) -> Line:
     return left if gap < 1 else [*left, (" " * gap, ""), *right]
 
 
-def _task_words(model: Model) -> tuple[str, str]:
-    """What is captured, and how."""
+def _task_words(model: Model, glyphs: Glyphs) -> tuple[str, str, str]:
+    """What is captured, and how, with its role."""
     task = model.task
     if task is None:
-        return "", "IDLE" if model.hello else "…"
+        return "", "IDLE" if model.hello else "…", "accent"
+    place = fmt.clean(task["interface"])
     if task["driver"] == "pcap":
         progress = task["progress"]
         path = progress["path"] if progress else task["interface"]
         name = fmt.clean(str(path)).rsplit("/", 1)[-1]
         if task["state"] == "finished" or (progress and progress["done"]):
-            return name, "FILE"
-        return name, "LOADING" if model.reading or not progress else task["state"].upper()
+            return name, "FILE", "accent"
+        return name, "LOADING" if model.reading or not progress else task["state"].upper(), "accent"
+    if model.link:
+        return "", f"{glyphs.warning} {fmt.fit(place, min(len(place), 20))} {model.link}", "warning"
     state = "LIVE" if task["state"] == "running" else task["state"].upper()
     started = task["started_ns"]
     ended = task["stopped_ns"] or model.clock()
     since = fmt.duration((ended - started) / NS) if started else ""
-    return fmt.clean(task["interface"]), f"{state} {since}".strip()
+    return place, f"{state} {since}".strip(), "accent"
 
 
 class FrameHead(Inked, Widget):
@@ -69,12 +72,12 @@ class FrameHead(Inked, Widget):
 
     def _who(self, width: int) -> Line:
         model = self.model
-        what, how = _task_words(model)
+        what, how, role = _task_words(model, self.glyphs)
         now = model.clock()
         line: Line = [("otus", "title")]
-        for text, role in ((fmt.clean(model.node), "dim"), (what, ""), (how, "accent")):
+        for text, ink in ((fmt.clean(model.node), "dim"), (what, ""), (how, role)):
             if text:
-                line += [("  ", ""), (text, role)]
+                line += [("  ", ""), (text, ink)]
         return spread(line, [(f"{fmt.clock(now)} {fmt.zone(now)} ", "dim")], width - 1)
 
     def _screens(self, words: bool, y: int, x: int, gap: str = "  ") -> Line:
@@ -97,13 +100,13 @@ class FrameHead(Inked, Widget):
 
     def _both(self, width: int) -> Line:
         model = self.model
-        what, how = _task_words(model)
+        what, how, role = _task_words(model, self.glyphs)
         now = model.clock()
         clock: Line = [(f"{fmt.clock(now)} {fmt.zone(now)} ", "dim")]
         head: Line = [("otus", "title"), (" ", "")]
         if what:
             head += [(fmt.fit(what, min(len(what), 20)), ""), (" ", "")]
-        head += [(how, "accent"), (" ", "")]
+        head += [(how, role), (" ", "")]
         short: Line = [(f"{fmt.clock(now)} ", "dim")]
         for words, gap, end in (
             (True, "  ", clock),

@@ -220,6 +220,7 @@ class ScriptedEngine:
         self.time_ns = NOW_NS
         self.asked: list[tuple[str, dict[str, Any]]] = []
         self.refuse: dict[str, tuple[int, str, str]] = {}
+        self.refuse_once: dict[str, tuple[int, str, str]] = {}
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._notified: set[asyncio.StreamWriter] = set()
@@ -274,7 +275,7 @@ class ScriptedEngine:
                 "messages": 1_000 + 8 * self.sequence,
                 "retransmissions": 12, "malformed": 0, "requests": {"INVITE": 400, "BYE": 300},
                 "responses": {"200": 600, "503": 12}, "removed": 0, "lost": 0, "held_bytes": 1 << 20,
-                "restarts": 0, "lost_calls": None, "version": self.version,
+                "restarts": 0, "lost_calls": None, "restarted_ns": None, "version": self.version,
             },
             "media": {
                 "streams": len(self.streams), "active": len(self.streams),
@@ -319,6 +320,8 @@ class ScriptedEngine:
         }
 
     def answer(self, method: str, params: dict[str, Any]) -> Any:
+        if method in self.refuse_once:
+            raise RpcError(*self.refuse_once.pop(method))
         if method in self.refuse:
             raise RpcError(*self.refuse[method])
         match method:
@@ -353,8 +356,20 @@ class ScriptedEngine:
             case "message":
                 raw = self.message or (INVITE if params["index"] == 0 else OK).encode()
                 return {**self.octets(raw), "index": params["index"], "error": None, "gone": False}
+            case "task_status":
+                row = self.tasks[0]
+                capture = {"interface": row["interface"], "config": {"ring_mb": 64}}
+                config = {"id": row["task_id"], "capture": capture, "filter": {"bpf": row["filter"]}}
+                return {**row, "config": config}
+            case "create_task":
+                config = params["config"]
+                self.tasks = [
+                    task(interface=config["capture"]["interface"], filter=config["filter"]["bpf"])
+                ]
+                return {"task_id": config["id"], "state": "running"}
             case "stop_task":
-                return {"task_id": params["task_id"], "state": "stopped", "books": self.tasks[0]["books"]}
+                books = self.tasks[0]["books"]
+                return {"task_id": params["task_id"], "state": "stopped", "already": False, "books": books}
             case "clear":
                 removed = len(self.calls)
                 keep = set(params.get("keep") or ())

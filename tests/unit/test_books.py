@@ -85,3 +85,27 @@ def test_what_stays_in_the_ring_is_named_at_the_end() -> None:
     workers = [filled(received=6, handled=6), filled(received=4, handled=4)]
     assert ring_drops(totals, workers, False) == {"kernel_ring": 3}
     assert ring_drops(totals, workers, True) == {"kernel_ring": 3, "unread": 2}
+
+
+def test_what_one_of_several_reporters_lost() -> None:
+    figures = SenderFigures.create("t")
+    region = send_ring(10, 10)
+    lost = ring.figures(region)["lost"]
+    assert not lost
+    # Seven were taken by both or by the second alone, one by none, two wait for the second.
+    figures.add("reported", 7)
+    figures.add("report_timeout", 1)
+    figures.add_reporter(0, "accepted", 3)
+    figures.add_reporter(0, "report_error", 7)
+    figures.add_reporter(1, "accepted", 7)
+    figures.add_reporter(1, "report_timeout", 1)
+    workers = [filled(received=10, output=10)]
+    names = ["file", "file"]
+    books = make_books(workers, [region], figures, None, reporters=names)
+    assert books["even"], books
+    assert books["reported"] == 7
+    assert books["in_flight"] == 2
+    assert books["partly"] == {"file": 6, "file 2": 0}
+    assert balance(books) == 0
+    assert make_books(workers, [region], figures, None, reporters=["file"])["partly"] == {}
+    assert make_books([filled()], [], None, None)["partly"] == {}

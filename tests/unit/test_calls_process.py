@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine.calls.process import fit
+from engine.child import END
 from engine.control.methods import ERROR_INVALID, ERROR_REFUSED, MAX_LINE
 from engine.shm import ring
 from engine.shm.records import SIP
@@ -238,7 +239,7 @@ def test_it_ends(rings: list[Region], how: str) -> None:
         if how == "eof":
             process.socket.shutdown(socket.SHUT_RDWR)
         else:
-            process.popen.terminate()
+            process.popen.send_signal(END)
         assert process.popen.wait(2) == 0
 
 

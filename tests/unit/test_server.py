@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import socket
 import stat
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,10 +22,10 @@ from engine.control.server import Connection, Server, bind_socket
 from engine.errors import NotPermittedError, OtusError, UsageError
 from otus_tui.client import Client
 from otus_tui.control_client import ClientError, ControlClient, check_hello
+from tests.builds import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Iterator
 
 
 async def hello(_: Connection, protocol: int = PROTOCOL) -> dict[str, Any]:
@@ -239,9 +245,93 @@ def test_stale_socket_is_replaced(tmp_path: Path) -> None:
     assert os.path.exists(path)
     second = bind_socket(path, None)
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o660
-    with pytest.raises(OtusError, match=f"already runs at .* \\(pid {os.getpid()}\\)"):
-        bind_socket(path, None)
     second.close()
+
+
+@pytest.mark.parametrize("answer", [b"", b"220 ready\n", b'{"jsonrpc": "1"}\n', None])
+def test_a_listener_that_is_no_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes | None
+) -> None:
+    monkeypatch.setattr("engine.control.server.PROBE_TIMEOUT", 0.1)
+    path = str(tmp_path / "s")
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(path)
+        other.listen()
+
+        def serve() -> None:
+            for _ in range(2):
+                caller, _ = other.accept()
+                with caller:
+                    if answer is None:
+                        caller.recv(1000)
+                        caller.recv(1000)
+                    else:
+                        caller.recv(1000)
+                        caller.sendall(answer)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        words = f"something that is no engine listens at {path} .*pid {os.getpid()}\\)"
+        with pytest.raises(OtusError, match=words):
+            bind_socket(path, None)
+        with pytest.raises(ClientError) as caught:
+            ControlClient(path, 0.1)
+        thread.join()
+    if answer and answer[:1] != b"{":
+        assert caught.value.message == f"something that is no engine listens at {path}"
+
+
+@pytest.mark.parametrize("answer", [b'{"jsonrpc":"2.0","id":1,"result":{}}\n', None])
+def test_an_engine_that_runs_already(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: bytes | None
+) -> None:
+    monkeypatch.setattr("engine.control.server.PROBE_TIMEOUT", 0.1)
+    path = str(tmp_path / "s")
+    script = (
+        "import socket,sys; s=socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()\n"
+        "print(1, flush=True)\n"
+        "c=s.accept()[0]; c.recv(1000); sys.argv[2] and c.sendall(sys.argv[2].encode()); c.recv(1000)"
+    )
+    command = [sys.executable, "-c", script, path, (answer or b"").decode(), "engine.daemon"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as first:
+        assert first.stdout is not None
+        first.stdout.readline()
+        with pytest.raises(
+            OtusError, match=f"an engine already runs at {path} \\(pid {first.pid}\\)"
+        ) as caught:
+            bind_socket(path, None)
+        assert ("no answer yet" in caught.value.message) == (answer is None)
+
+
+@pytest.fixture
+def foreign() -> Iterator[Path]:
+    """A folder of this user that everybody may look into."""
+    folder = Path(tempfile.mkdtemp(prefix="otus"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_folder_that_this_user_may_not_write_in(foreign: Path) -> None:
+    script = (
+        "import os,sys\nfrom engine.control.server import bind_socket\nfrom engine.errors import OtusError\n"
+        "os.setgid(65534); os.setuid(65534)\n"
+        "try: bind_socket(sys.argv[1], None)\nexcept OtusError as error: print(error.code, error.message)"
+    )
+
+    def tried(path: Path) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(path)], check=True, capture_output=True, text=True, cwd=ROOT
+        )
+        return done.stdout.strip()
+
+    said = f"3 this user may not write in {foreign}, which belongs to root: Permission denied"
+    assert tried(foreign / "s") == said
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(foreign / "s"))
+        other.listen()
+        assert tried(foreign / "s") == f"3 the socket {foreign / 's'} is taken by root"
 
 
 def test_file_that_is_no_socket(tmp_path: Path) -> None:

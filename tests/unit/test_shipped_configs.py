@@ -31,3 +31,8 @@ def test_node_file_with_all_its_comments_is_the_default(tmp_path: object) -> Non
 def test_task_file(name: str) -> None:
     task = load_task(str(resources.data("configs", f"tasks/{name}")), NodeConfig())
     assert f"{task.id}.yml" == name
+
+
+def test_unit_file_leaves_the_end_of_children_to_the_engine() -> None:
+    lines = resources.data("configs", "systemd/otus.service").read_text().splitlines()
+    assert "KillMode=mixed" in lines
