@@ -53,7 +53,7 @@ class TaskRows(RowsView):
 
     def row(self, index: int) -> Line:
         if index < len(self.tasks):
-            return task_row(self.tasks[index], self.glyphs)
+            return task_row(self.tasks[index], self.glyphs, self.size.width)
         index -= len(self.tasks) + 1
         return self._details[index] if 0 <= index < len(self._details) else []
 
@@ -62,23 +62,36 @@ class TaskRows(RowsView):
         self._fill()
 
 
-def task_row(task: TaskSection, glyphs: Glyphs) -> Line:
+def _widths(width: int) -> tuple[int, int]:
+    """Cells for the id and for where packets come from: what the other columns leave, no more than needed."""
+    room = max(24, width - FIXED)
+    name = min(20, room // 2)
+    return name, min(18, room - name)
+
+
+def task_row(task: TaskSection, glyphs: Glyphs, width: int) -> Line:
     """Id, state, driver, interface, packets."""
+    name, place = _widths(width)
     state = task["state"]
     role = {"running": "good", "failed": "failure"}.get(state, "dim")
     sign = {"running": glyphs.active, "failed": glyphs.cross}.get(state, " ")
     return [
-        (f" {fmt.fit(fmt.clean(task['task_id']), 20)} ", ""),
+        (f" {fmt.fit(fmt.clean(task['task_id']), name)} ", ""),
         (fmt.fit(f"{sign} {state}", 12), role),
         (f" {fmt.fit(task['driver'], 14)} ", "dim"),
-        (fmt.fit(fmt.clean(str(task["interface"]).rsplit("/", 1)[-1]), 18), ""),
+        (" " + fmt.fit(fmt.clean(str(task["interface"]).rsplit("/", 1)[-1]), place), ""),
         (f"{task['books']['received']:>14,}", ""),
     ]
 
 
-HEAD: Line = [
-    (f" {'task':20} {'state':12} {'driver':14} {'from':18}{'packets':>14}", "head"),
-]
+FIXED = 1 + 1 + 12 + 1 + 14 + 1 + 14
+"""Cells of a row beside the id and the place."""
+
+
+def head(width: int) -> Line:
+    """The titles over the rows; the line itself begins one cell in."""
+    name, place = _widths(width)
+    return [(f"{'task':{name}} {'state':12} {'driver':14} {'from':{place}}{'packets':>14}", "head")]
 
 
 def task_details(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
@@ -98,8 +111,9 @@ def task_details(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
     if progress:
         add("file", fmt.clean(progress["path"]))
         add("read", f"{fmt.octets(progress['octets'])} of {fmt.octets(progress['size'])}")
-    for ring in task["capture"]:
-        add("interface", f"{fmt.clean(ring['interface'])}  {ring['link']}")
+    # Each worker has a ring of its own on each interface.
+    for place, link in dict.fromkeys((ring["interface"], ring["link"]) for ring in task["capture"]):
+        add("interface", f"{fmt.clean(place)}  {link}")
     for worker in task["workers"]:
         beat = worker["heartbeat_age_s"]
         text = f"pid {worker['pid'] or fmt.UNKNOWN}  {worker['state']}  CPU {worker['cpu_s']:.1f} s"
@@ -141,7 +155,7 @@ class TasksScreen(FrameScreen):
         tasks = snapshot.get("tasks") or []
         status = self.query_one(StatusLine)
         if tasks:
-            status.set(HEAD)
+            status.set(head(self.query_one(TaskRows).size.width or self.app.size.width))
         else:
             status.set([("no task: otus-tui task create --file TASK.yml, or otus-tui -d IFACE", "dim")])
         self.query_one(TaskRows).set_tasks(tasks)

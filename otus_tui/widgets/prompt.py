@@ -9,6 +9,8 @@ from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.widgets import Input, Label
 
+from otus_tui import format as fmt
+
 if TYPE_CHECKING:
     from textual import events
     from textual.app import ComposeResult
@@ -79,6 +81,9 @@ class Prompt(Vertical):
         if text and position is not None:
             indent = " " * (len(self.label_text) + 1 + max(0, position - self._scrolled()))
             text = f"{indent}^ {text}"
+        room = self.size.width
+        if text and 0 < room < fmt.cells(text):
+            text = fmt.fit(text, room)
         label.update(text)
         label.set_class(bool(text), "-shown")
 
