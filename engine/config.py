@@ -238,6 +238,13 @@ class Filter(Model):
     port_range: str = ""
     protocol: Literal["udp", "tcp", "any"] = "any"
 
+    @model_validator(mode="before")
+    @classmethod
+    def _mapping(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError(f'a mapping is wanted, not a text: filter: {{bpf: "{value[:80]}"}}')
+        return value
+
     @model_validator(mode="after")
     def _one_form(self) -> Filter:
         structured = self.src_ip or self.dst_ip or self.ports or self.port_range or self.protocol != "any"

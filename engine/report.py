@@ -215,7 +215,7 @@ def _write_defects(defects: list[dict[str, Any]], count: int, out: TextIO) -> No
 
 
 def _write_streams(streams: list[dict[str, Any]], out: TextIO) -> None:
-    print(f"\nRTP: {len(streams):,} streams", file=out)
+    print(f"\nRTP: {len(streams):,} stream{'' if len(streams) == 1 else 's'}", file=out)
     if not streams:
         return
     head = f"  {'source':>21} {'destination':>21} {'codec':10} {'packets':>8} {'lost':>6} {'jitter':>9}"

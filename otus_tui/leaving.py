@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -20,7 +21,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 
 
 class WayOut:
-    """Ends the program within GRACE seconds of a signal or of the terminal's hang-up, whatever it waits for."""
+    """Ends the program within GRACE seconds of a signal or the terminal's hang-up, whatever it waits for."""
 
     def __init__(self, leave: Callable[[], None]) -> None:
         """`leave` asks the screens to end; it is called from a signal handler or another thread."""
@@ -41,11 +42,9 @@ class WayOut:
         timer = threading.Timer(GRACE, os._exit, (int(ExitCode.DONE),))
         timer.daemon = True
         timer.start()
-        try:
+        # The event loop may be closed: the program is ending already.
+        with contextlib.suppress(RuntimeError):
             self._leave()
-        except RuntimeError:
-            # The event loop is closed: the program is ending already.
-            pass
 
     def _signalled(self, number: int, frame: FrameType | None) -> None:
         self.begin()

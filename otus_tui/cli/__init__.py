@@ -70,6 +70,8 @@ class Main(click.Group):
         start = self.get_command(ctx, _START)
         if start is not None:
             start.format_options(click.Context(start, info_name="otus-tui"), formatter)
+        with formatter.section("About"):
+            formatter.write_dl([("--version", "Show the version and exit.")])
         with formatter.section("Verbs"):
             formatter.write_dl(list(VERBS.items()))
         with formatter.section("Examples"):

@@ -30,5 +30,10 @@ def command(file: str, as_json: bool) -> None:
         sys.stdout.buffer.flush()
     else:
         report.write_table(document, sys.stdout)
+    unread = document["decode"]["tcp_sip_port"]
+    if as_json and unread:
+        noun = "packet" if unread == 1 else "packets"
+        warning = f"{unread:,} TCP {noun} on SIP ports: SIP over TCP is not read"
+        click.echo(f"otus-tui: warning: {warning}", err=True)
     if document["file"]["truncated"]:
         click.echo(f"otus-tui: warning: {file}: {document['file']['truncated']}", err=True)

@@ -13,6 +13,7 @@ from otus_tui.cli.common import (
     socket_option,
     trouble_lines,
 )
+from otus_tui.cli.health import health
 from otus_tui.control_client import ControlClient
 
 
@@ -23,9 +24,11 @@ def command(as_json: bool, path: str | None) -> None:
     """Show which engine runs, what it does, and its task."""
     with ControlClient(path) as client:
         status = client.call("status")
+        state = health(client.call("stats"))
     if as_json:
-        print_json(status)
+        print_json({**status, "health": state})
         return
+    click.echo(state["text"])
     compiled = "compiled" if status["compiled"] else "not compiled (slow)"
     lines = [
         ("engine", f"{status['version']}, pid {status['pid']}, {compiled}"),

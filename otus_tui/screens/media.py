@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class MediaScreen(TableScreen):
-    """Each stream with its figures; Enter opens it on the ladder of its call, or by itself where none is known."""
+    """Each stream with its figures; Enter opens it on the ladder of its call, or by itself without one."""
 
     SCOPES = ("table", "media")
     MODE = "media"
