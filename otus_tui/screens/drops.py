@@ -105,6 +105,9 @@ def books_lines(books: Books, width: int, glyphs: Glyphs) -> list[Line]:
     add("-", "ring", dropped.get("ring"), LAYER_WORDS["ring"], "warning" if dropped.get("ring") else "")
     add("=", "received", books["received"], "delivered to workers", "title")
     add(" ", "reported", books["reported"], "taken by at least one reporter")
+    partly = sum(books.get("partly", {}).values())
+    if partly:
+        add(glyphs.warning, "not by all", partly, "lost by one reporter, taken by another", "warning")
     add("+", "handled", books["handled"], "used for calls, media and figures, without output")
     add("+", "in flight", books["in_flight"], "in send buffers and queues of reporters")
     add("+", "left out", dropped.get("left_out"), LAYER_WORDS["left_out"])
