@@ -302,7 +302,7 @@ def _with_options(
     name = getattr(ref, name_key)
     model = models.get(name)
     if model is None:
-        others = [] if what == "parser" else installed(what)
+        others = installed(what)
         if name in others:
             return ref  # its own init() checks the options
         known = [*models, *others]

@@ -198,7 +198,8 @@ class Controller:
         if row is not None:
             return row
         task = self._find(task_id)
-        return {**task.summary(), **task.section()}
+        config = task.config.model_dump(mode="json", exclude_defaults=True)
+        return {**task.summary(), **task.section(), "config": config}
 
     async def rpc_subscribe(
         self, connection: Connection, sections: Sequence[str] = SECTIONS, hz: float = DEFAULT_HZ

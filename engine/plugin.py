@@ -59,11 +59,11 @@ class Capture(Plugin):
 
 
 class Parser(Plugin):
-    """Turns a packet into an OutputPacket.
+    """Turns a packet into an OutputPacket; runs in the workers, on packets that none of our parsers claimed.
 
-    `ports` and `first_octets` say in data what it wants, so that the compiled classifier decides;
-    `can_handle` runs only for packets that nothing else claimed. `labels` names every label key
-    it may write; a key that breaks LABEL_KEY is refused when the plugin loads.
+    `ports` with `transport` (a name of engine.packet.PROTOCOL_NAMES) say in data about which packets it is
+    asked; without ports it is asked about all that are left. `labels` names every label key it may write; a
+    key that breaks LABEL_KEY is refused when the plugin loads, and left out of a packet.
     """
 
     protocol: ClassVar[str]
@@ -77,7 +77,11 @@ class Parser(Plugin):
 
     @abstractmethod
     def handle(self, packet: DecodedPacket) -> OutputPacket | None:
-        """Parse it. None means handled without output, which is not the same as unmatched."""
+        """Parse it. None means handled without output, which is not the same as unmatched.
+
+        Of the OutputPacket `protocol`, `labels` and what `payload.as_dict()` gives are reported (plain JSON
+        values); time, five-tuple and network are those of the packet.
+        """
 
 
 class Processor(Plugin):

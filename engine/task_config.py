@@ -6,7 +6,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from engine.config import Filter
+from engine.config import PARSER_OPTIONS, Filter
 
 if TYPE_CHECKING:
     from engine.config import NodeConfig, ParserRef, TaskConfig
@@ -17,6 +17,14 @@ TUNNEL_BITS = {"vxlan": 1, "gre": 2, "erspan": 3, "geneve": 4, "ipip": 5}
 
 def _parser(config: TaskConfig, name: str) -> ParserRef | None:
     return next((parser for parser in config.parsers if parser.plugin == name and parser.enabled), None)
+
+
+def _foreign_parsers(config: TaskConfig) -> list[dict[str, Any]]:
+    return [
+        {"plugin": ref.plugin, "config": ref.config}
+        for ref in config.parsers
+        if ref.enabled and ref.plugin not in PARSER_OPTIONS
+    ]
 
 
 def _processors(config: TaskConfig) -> list[dict[str, Any]]:
@@ -48,6 +56,7 @@ def worker_config(config: TaskConfig, node: NodeConfig) -> dict[str, Any]:
             "max_datagrams": reassembly.max_fragments,
             "max_bytes": reassembly.max_bytes,
         },
+        "parsers": _foreign_parsers(config),
         "processors": _processors(config),
         "node": node_labels(node),
         "options": {

@@ -253,7 +253,6 @@ class Calls:
         self.refresh(exact=True)
         return [self._report(dialog) for dialog in self.table.dialogs.values() if dialog.call_id]
 
-    def _report(self, dialog: Dialog) -> dict[str, Any]:
     def defects_report(self) -> list[dict[str, Any]]:
         """The first malformed messages, at most dialogs.MOST_DEFECTS of them."""
         return [self._defect(*defect) for defect in self.table.defects]
@@ -273,6 +272,7 @@ class Calls:
             "error": error_text(error),
         }
 
+    def _report(self, dialog: Dialog) -> dict[str, Any]:
         rows = self.rows
         methods, codes = self.table.counts(dialog)
         return {

@@ -199,10 +199,10 @@ MESSAGE_ROW = (
     "cseq",
     "sdp",  # None, or a summary such as "audio 40012 PCMA PCMU sendrecv"
     "retransmission",
+    "copies",  # how often the same packet came on other interfaces within 1 ms
     "error",  # None or what is malformed
     "frame",  # frame number in a file, else None
     "length",
     "gone",  # the octets had to make room
 )
 """Keys of a message of the `call` answer."""
-    "copies",  # how often the same packet came on other interfaces within 1 ms

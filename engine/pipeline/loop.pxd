@@ -27,6 +27,7 @@ cdef unsigned long long NO_FLOW
 cdef unsigned int K_RTCP
 cdef unsigned int K_RAW
 cdef unsigned int K_ICMP
+cdef unsigned int K_PLUGIN
 cdef Py_ssize_t W_PACKET_TIME
 cdef Py_ssize_t STREAM_SWEEP
 cdef Py_ssize_t FLOW_SWEEP
@@ -69,6 +70,7 @@ cdef Py_ssize_t C_FILTER_RECHECKED
 cdef Py_ssize_t C_TCP_SIP_PORT
 cdef Py_ssize_t C_RTP_HANDLED
 cdef Py_ssize_t C_RTCP_HANDLED
+cdef Py_ssize_t C_OUTPUT_PLUGIN
 
 cdef class Pipeline(PacketSink):
     cdef const unsigned char[::1] buf
@@ -88,7 +90,8 @@ cdef class Pipeline(PacketSink):
     cdef readonly object reassembly
     cdef object chain
     cdef dict filters
-    cdef list plugins
+    cdef readonly object foreign
+    cdef bint asking
     cdef unsigned long long[::1] ports
     cdef bint parse_sip
     cdef bint parse_rtp
@@ -132,7 +135,9 @@ cdef class Pipeline(PacketSink):
     cdef int icmp(self) except -1
     cdef bint icmp_error(self, unsigned int kind) except -1
     cdef bint quotes_sip(self, Py_ssize_t at, Py_ssize_t end) except -1
+    @cython.locals(place=Py_ssize_t)
     cdef int unmatched(self) except -1
-    cdef bint ask_plugins(self) except -1
+    @cython.locals(place=Py_ssize_t)
+    cdef Py_ssize_t ask_plugins(self) except -1
     cdef int copy_seen(self, int verdict) except -1
     cpdef int idle(self, unsigned long long now) except -1

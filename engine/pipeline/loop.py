@@ -15,7 +15,7 @@ from engine.parsers.sdp import SdpParser
 from engine.parsers.sip import SipParser
 from engine.pipeline.copies import CopyTable
 from engine.pipeline.media import MediaPath
-from engine.pipeline.plugins import decoded_packet, sip_labels
+from engine.pipeline.plugins import ForeignParsers, sip_labels
 from engine.pipeline.writer import PacketFacts, RecordWriter
 from engine.shm import atomics, records
 from engine.shm import counters as layout
@@ -43,7 +43,7 @@ HARDWARE_ETHERNET, HARDWARE_NONE = 1, 0xFFFE
 DUPLICATE = records.P_DUPLICATE
 TRUNCATED = records.S_TRUNCATED
 NO_FLOW = records.NO_SLOT
-K_RTCP, K_RAW, K_ICMP = records.RTCP, records.RAW, records.ICMP
+K_RTCP, K_RAW, K_ICMP, K_PLUGIN = records.RTCP, records.RAW, records.ICMP, records.PLUGIN
 RTCP_VERDICT = 72
 """Where the verdict of a flow's RTCP is kept: a payload type that RTP cannot have beside RTCP (RFC 5761)."""
 W_PACKET_TIME = layout.PACKET_TIME
@@ -76,7 +76,7 @@ together from fragments, which pass it unseen; `deduplicate`: the capture is on 
     C_SIP_MALFORMED, C_SIP_TRUNCATED, C_SIP_KEEPALIVES, C_RTP_PACKETS, C_RTP_BY_SDP, C_RTP_BY_HEURISTIC,
     C_RTP_MALFORMED, C_RTCP_PACKETS, C_RTCP_MALFORMED, C_FLOWS_EXPIRED, C_STREAMS_EXPIRED, C_EVIDENCE,
     C_EVIDENCE_OVERSIZE, C_OUTPUT_OVERSIZE, C_OUTPUT_SIP, C_OUTPUT_RTP, C_OUTPUT_RTCP, C_OUTPUT_RAW,
-    C_PLUGIN_ERRORS, C_FILTER_RECHECKED, C_TCP_SIP_PORT, C_RTP_HANDLED, C_RTCP_HANDLED,
+    C_PLUGIN_ERRORS, C_FILTER_RECHECKED, C_TCP_SIP_PORT, C_RTP_HANDLED, C_RTCP_HANDLED, C_OUTPUT_PLUGIN,
 ) = (
     layout.index(name)
     for name in (
@@ -85,7 +85,8 @@ together from fragments, which pass it unseen; `deduplicate`: the capture is on 
         "sip_responses", "sip_malformed", "sip_truncated", "sip_keepalives", "rtp_packets", "rtp_by_sdp",
         "rtp_by_heuristic", "rtp_malformed", "rtcp_packets", "rtcp_malformed", "flows_expired",
         "streams_expired", "evidence", "evidence_oversize", "output_oversize", "output_sip", "output_rtp",
-        "output_rtcp", "output_raw", "plugin_errors", "filter_rechecked", "tcp_sip_port", "rtp_handled", "rtcp_handled",
+        "output_rtcp", "output_raw", "plugin_errors", "filter_rechecked", "tcp_sip_port", "rtp_handled",
+        "rtcp_handled", "output_plugin",
     )
 )  # fmt: skip
 
@@ -127,7 +128,8 @@ class Pipeline(PacketSink):
         self.filtering = self.chain is not None
         self.by_ssrc = self.filtering and "rtp.ssrc" in getattr(self.chain, "reads", ())
         self.filters = chosen["filters"]
-        self.plugins = list(chosen["plugins"])
+        self.foreign = ForeignParsers(chosen["plugins"], self.sending, self.chain)
+        self.asking = bool(chosen["plugins"])
         self.ports = memoryview(array("Q", bytes(8192)))
         for port in chosen["sip_ports"]:
             self.ports[port >> 6] |= 1 << (port & 63)
@@ -449,8 +451,9 @@ class Pipeline(PacketSink):
 
     def unmatched(self) -> int:
         """Nobody's packet so far: the plugins', else forwarded or dropped."""
-        if self.plugins and self.ask_plugins():
-            return self.outcome(C_HANDLED)
+        place = self.ask_plugins() if self.asking else 0
+        if place:
+            return self.outcome(place)
         if self.forward and self.sending:
             if self.output.octets(K_RAW, self.decoder.frame, self.decoder.frame_end, NO_FLOW, 0):
                 self.words[C_OUTPUT_RAW] += 1
@@ -458,17 +461,17 @@ class Pipeline(PacketSink):
             self.words[C_OUTPUT_OVERSIZE] += 1
         return self.outcome(C_UNMATCHED)
 
-    def ask_plugins(self) -> bool:
-        """Offer the packet to the parsers of others; True where one took it."""
-        packet = decoded_packet(self.decoder, self.facts)
-        for plugin in self.plugins:
-            try:
-                if plugin.can_handle(packet):
-                    plugin.handle(packet)
-                    return True
-            except Exception:
-                self.words[C_PLUGIN_ERRORS] += 1
-        return False
+    def ask_plugins(self) -> int:
+        """Offer the packet to the parsers of others: its outcome where one took it, else 0."""
+        place = self.foreign.ask(self.decoder, self.facts)
+        self.words[C_PLUGIN_ERRORS] += self.foreign.take_errors()
+        if place == C_OUTPUT:
+            if self.output.made(K_PLUGIN, self.foreign.octets):
+                self.words[C_OUTPUT_PLUGIN] += 1
+            else:
+                self.words[C_OUTPUT_OVERSIZE] += 1
+                place = C_HANDLED
+        return place
 
     def copy_seen(self, verdict: int) -> int:
         """Book a copy; the calls process learns of one that is SIP, to mark the message."""

@@ -1,17 +1,121 @@
-"""What plugins see of the packet in work: parsers of others the whole of it, processors its labels."""
+"""What plugins see of the packet in work: parsers of others the whole of it, processors its labels.
+
+What such a parser makes of a packet goes into the send ring as JSON (engine.shm.records, PLUGIN).
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from engine.packet import DecodedPacket, RawPacket, address_from_bytes
+from engine.errors import OtusError, UsageError
+from engine.packet import PROTOCOL_NAMES, DecodedPacket, RawPacket, address_from_bytes
+from engine.plugin import LABEL_KEY, load
 from engine.shm import records
+from engine.shm.counters import index
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
     from engine.decode.classifier import Decoder
+    from engine.packet import OutputPacket
     from engine.parsers.sip import SipParser
     from engine.pipeline.writer import PacketFacts
+    from engine.plugin import Parser
+
+NOBODY = 0
+HANDLED, FILTERED, OUTPUT = (index(name) for name in ("handled", "filtered", "output"))
+"""What becomes of a packet that parsers of others were asked about: the counter where it ends."""
+
+
+def load_parsers(specs: Iterable[Mapping[str, Any]]) -> list[Parser]:
+    """Parsers of other packages, started, from {plugin, config}. UsageError names the one at fault."""
+    parsers: list[Parser] = []
+    for spec in specs:
+        name = spec["plugin"]
+        parser = load("parser", name, {})()
+        try:
+            parser.init(spec.get("config") or {})
+            parser.start()
+        except OtusError:
+            raise
+        except Exception as error:  # whatever foreign code raises
+            raise UsageError(f"parser {name!r} does not start: {error}") from error
+        parsers.append(parser)
+    return parsers
+
+
+class ForeignParsers:
+    """The parsers of other packages; the first that takes a packet has it."""
+
+    def __init__(self, parsers: Sequence[Parser], sending: bool, chain: Any = None) -> None:
+        """`sending`: what they make is reported, if the `chain` of processors lets it pass."""
+        numbers = {name: number for number, name in PROTOCOL_NAMES.items()}
+        self.parsers = [
+            (parser, frozenset(parser.ports), numbers.get(parser.transport, 0)) for parser in parsers
+        ]
+        self.sending = sending
+        self.chain = chain
+        self.errors = 0
+        self.octets = b""
+
+    def take_errors(self) -> int:
+        """Exceptions of plugins, and label keys that had to be left out, since the last call."""
+        errors, self.errors = self.errors, 0
+        return errors
+
+    def ask(self, decoder: Decoder, facts: PacketFacts) -> int:
+        """Offer the packet in work: NOBODY, or where it ends; with OUTPUT `octets` is the JSON."""
+        ends = (decoder.sport, decoder.dport)
+        packet = None
+        for parser, ports, protocol in self.parsers:
+            if ports and (decoder.protocol != protocol or ports.isdisjoint(ends)):
+                continue
+            try:
+                packet = packet or decoded_packet(decoder, facts)
+                if parser.can_handle(packet):
+                    made = parser.handle(packet)
+                    if made is None or not self.sending:
+                        return HANDLED
+                    return self.report(made, parser)
+            except Exception:
+                # A plugin must not take the packet road down.
+                self.errors += 1
+        return NOBODY
+
+    def report(self, made: OutputPacket, parser: Parser) -> int:
+        """OUTPUT or, where the processors drop it, FILTERED."""
+        labels = {}
+        for key, value in made.labels.items():
+            if isinstance(key, str) and LABEL_KEY.fullmatch(key):
+                labels[key] = str(value)
+            else:
+                self.errors += 1
+        if self.chain is not None and not self.passes(labels):
+            return FILTERED
+        document = {
+            "protocol": str(made.protocol or parser.protocol),
+            "labels": labels,
+            "payload": None if made.payload is None else made.payload.as_dict(),
+        }
+        self.octets = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
+        return OUTPUT
+
+    def passes(self, labels: dict[str, str]) -> bool:
+        """The processors' verdict; one that raises lets it pass."""
+        try:
+            return bool(self.chain.verdict(labels))
+        except Exception:
+            self.errors += 1
+            return True
+
+    def stop(self) -> None:
+        """Behind the last packet."""
+        for parser, _, _ in self.parsers:
+            with contextlib.suppress(Exception):
+                parser.stop()
 
 
 def decoded_packet(decoder: Decoder, facts: PacketFacts) -> DecodedPacket:

@@ -6,6 +6,7 @@ Started as `python -m engine.pipeline.worker FD`. Configuration (first line on t
      "evidence": fd, "source": {"kind": "ring", "fd", "block_size", "block_count", "max_waiting", "retire_ms",
                              "new", "program": the filter as [[code, jt, jf, k], ...]}
                             or {"kind": "file", "path", "fd" | null, "filter": {...} | null},
+     "parsers": [{"plugin", "config"}] of other packages,
      "processors": [{"plugin", "priority", "config"}], "node": {labels}, "tunnels": bits,
      "reassembly": {"timeout_ns", "max_datagrams", "max_bytes"}, "options": {... of the Pipeline}}
 
@@ -28,6 +29,7 @@ from engine.decode.fragments import Reassembly
 from engine.errors import OtusError
 from engine.log import log
 from engine.pipeline.loop import Pipeline
+from engine.pipeline.plugins import load_parsers
 from engine.processors.chain import Chain, build_chain
 from engine.shm import counters as layout
 from engine.shm import ring
@@ -88,6 +90,7 @@ class Worker:
                 **config["options"],
                 "chain": self.chain if self.chain.filters else None,
                 "filters": self.filters,
+                "plugins": load_parsers(config["parsers"]),
             },
         )
         self._plugin_errors = 0
@@ -134,6 +137,7 @@ class Worker:
 
     def end(self) -> None:
         """The last act."""
+        self.pipeline.foreign.stop()
         self.beat()
         self.words[layout.STATE] = STOPPED
         self.channel.finish()

@@ -29,6 +29,7 @@ cdef class RecordWriter:
     cdef RingWriter ring
     cdef Decoder decoder
     cdef PacketFacts facts
+    cdef const unsigned char[::1] text
 
     @cython.locals(
         frame=Py_ssize_t, a=cython.ulonglong, b=cython.ulonglong, index=Py_ssize_t, more=cython.ulonglong)
@@ -43,6 +44,8 @@ cdef class RecordWriter:
     cdef bint octets(
         self, unsigned int kind, Py_ssize_t start, Py_ssize_t end, unsigned long long slot,
         unsigned long long generation) except -1
+    @cython.locals(place=Py_ssize_t, length=Py_ssize_t)
+    cdef bint made(self, unsigned int kind, bytes octets) except -1
     @cython.locals(
         place=Py_ssize_t, word=Py_ssize_t, length=Py_ssize_t, index=Py_ssize_t, a=cython.ulonglong,
         b=cython.ulonglong, c=cython.ulonglong, d=cython.ulonglong, e=cython.ulonglong)

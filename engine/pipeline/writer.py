@@ -35,6 +35,7 @@ class RecordWriter:
         self.ring = ring
         self.decoder = decoder
         self.facts = facts
+        self.text = memoryview(b"")
 
     def header(self, word: int, slot: int, generation: int, flags: int) -> int:
         """The packet header, 16 words from `word` on."""
@@ -119,6 +120,18 @@ class RecordWriter:
         self.header(place >> 3, slot, generation, 0)
         if end > start:
             self.ring.memory[place + HEADER : place + HEADER + end - start] = self.decoder.buf[start:end]
+        self.ring.commit(kind, 0, self.facts.timestamp)
+        return True
+
+    def made(self, kind: int, octets: bytes) -> bool:
+        """A record whose body is the packet header and `octets`."""
+        length = len(octets)
+        place = self.ring.reserve(HEADER + length)
+        if place < 0:
+            return False
+        self.header(place >> 3, NO_FLOW, 0, 0)
+        self.text = memoryview(octets)
+        self.ring.memory[place + HEADER : place + HEADER + length] = self.text
         self.ring.commit(kind, 0, self.facts.timestamp)
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import struct
 import time
 from typing import TYPE_CHECKING, Any
@@ -58,8 +59,10 @@ class OutputMaker:
                 return self._rtp(timestamp, body)
             if kind == records.RTCP:
                 return self._rtcp(timestamp, body)
+            if kind == records.PLUGIN:
+                return self._plugin(timestamp, body)
             return self._raw(kind, timestamp, body)
-        except (ValueError, struct.error, IndexError):
+        except (ValueError, struct.error, IndexError, KeyError, TypeError, RecursionError):
             return None
 
     def _packet(self, header: PacketHeader, timestamp: int, protocol: str) -> OutputPacket:
@@ -126,6 +129,15 @@ class OutputMaker:
         if "call-id" in labels:
             packet.labels["call-id"] = labels["call-id"]
         packet.payload = DictPayload("rtcp", {"packets": packets}, compound)
+        return packet
+
+    def _plugin(self, timestamp: int, body: bytes) -> OutputPacket:
+        """What a parser of another package made; its labels do not hide those of the label processor."""
+        made = json.loads(body[records.PACKET_SIZE :])
+        packet = self._packet(records.packet_header(body), timestamp, made["protocol"])
+        packet.labels = {**made["labels"], **packet.labels}
+        if made["payload"] is not None:
+            packet.payload = DictPayload(packet.protocol, made["payload"])
         return packet
 
     def _raw(self, kind: int, timestamp: int, body: bytes) -> OutputPacket:

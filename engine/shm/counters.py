@@ -113,6 +113,7 @@ FACTS = (
     "tcp_sip_port",
     "rtp_handled",
     "rtcp_handled",
+    "output_plugin",
 )
 """Counted beside the outcomes; several may rise for one packet."""
 

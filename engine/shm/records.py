@@ -20,7 +20,8 @@ RTP: u32 SSRC, u32 timestamp, u16 sequence, u8 payload type, u8 marker, u32 payl
 stream slot, u32 stream generation, u8 found by (FOUND_BY), 7 octets zero; the frame, where the task
 asks for it.
 
-RTCP: the compound packet. RAW: the frame. ICMP: the ICMP message as captured.
+RTCP: the compound packet. RAW: the frame. ICMP: the ICMP message as captured. PLUGIN: what a parser of
+another package made of the packet, as JSON {protocol, labels, payload}.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from typing import NamedTuple
 
 from engine.packet import FiveTuple, NetworkMeta, TunnelInfo, address_from_bytes
 
-SIP, RTP, RTCP, RAW, ICMP = 1, 2, 3, 4, 5
-KINDS = {SIP: "sip", RTP: "rtp", RTCP: "rtcp", RAW: "raw", ICMP: "icmp"}
+SIP, RTP, RTCP, RAW, ICMP, PLUGIN = 1, 2, 3, 4, 5, 6
+KINDS = {SIP: "sip", RTP: "rtp", RTCP: "rtcp", RAW: "raw", ICMP: "icmp", PLUGIN: "plugin"}
 
 PACKET = struct.Struct("<16s16sHHBBBBHHI6s6sIIIBBH4x16s16sQII")
 PACKET_SIZE = 128

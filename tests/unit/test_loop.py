@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.packet import OutputPacket
+from engine.packet import DictPayload, NetworkMeta, OutputPacket
 from engine.plugin import Parser
+from engine.reporters.output import OutputMaker
 from engine.shm import records
 from engine.shm.counters import Counters
 from tests.builds import COMPILED, PURE, Build
@@ -605,6 +606,84 @@ def test_parsers_of_others_get_what_is_left(build: Build) -> None:
     road.udp(b"ping", dport=8)
     road.say(sip())
     assert road.counted("handled", "unmatched", "plugin_errors", "output") == (1, 2, 1, 1)
+
+
+class Chatty(Parser):
+    """Makes a packet of what comes from or to port 7, over UDP."""
+
+    name = protocol = "chatty"
+    ports = (7,)
+
+    def can_handle(self, packet: Any) -> bool:
+        return bool(packet.payload)
+
+    def handle(self, packet: Any) -> OutputPacket | None:
+        sides = packet.five_tuple
+        network = NetworkMeta(sides.src_ip, sides.dst_ip, sides.src_port, sides.dst_port)
+        text = bytes(packet.payload).decode()
+        labels = {"chatty.text": text, "Not_Allowed": "x"}
+        value: Any = {"nan": float("nan"), "set": {1}}.get(text, text)
+        return OutputPacket(
+            1, "chatty", sides, network, labels=labels, payload=DictPayload("x", {"is": value})
+        )
+
+
+class OnlyLabels:
+    """Drops by one label."""
+
+    reads = frozenset({"chatty.text"})
+
+    def verdict(self, labels: dict[str, str]) -> bool:
+        if labels["chatty.text"] == "raise":
+            raise RuntimeError("broken")
+        return labels["chatty.text"] != "drop"
+
+
+def test_what_parsers_of_others_make_is_sent(build: Build) -> None:
+    road = Road(build, plugins=[Chatty()], chain=OnlyLabels())
+    for text in (b"ping", b"nan", b"set", b"drop", b"raise"):
+        road.udp(text, sport=7)
+    road.give(frame(struct.pack("!HHIIHHHH", 7, 7, 1, 1, 0x5000, 1, 0, 0) + b"ping", ALICE, 0, BOB, 0, 6))
+    road.udp(b"", dport=7)
+    assert road.counted("output", "output_plugin", "filtered", "unmatched") == (2, 2, 1, 4)
+    assert road.counted("plugin_errors") == (5 + 2 + 1,)
+    maker = OutputMaker("t", {"node": "n"})
+    (kind, body), (_, _) = sent = road.sent()
+    assert {kind for kind, _ in sent} == {records.PLUGIN}
+    made = maker.make(kind, NOW, body)
+    assert made is not None
+    line = made.as_dict()
+    assert (line["protocol"], line["payload"]) == ("chatty", {"is": "ping"})
+    assert line["labels"] == {"chatty.text": "ping", "node": "n"}
+    assert (line["src_ip"], line["src_port"], line["dest_port"]) == (ALICE, 7, 5000)
+    assert line["timestamp"].startswith("2023-11-14T22:13:20")
+
+
+def test_without_a_send_ring_what_parsers_of_others_take_is_handled(build: Build) -> None:
+    road = Road(build, sending=False, plugins=[Chatty()])
+    road.udp(b"ping", sport=7)
+    road.udp(b"ping", sport=8)
+    assert road.counted("handled", "unmatched", "plugin_errors") == (1, 1, 0)
+    large = Road(build, plugins=[Chatty()])
+    large.udp(b"x" * 40_000, sport=7)
+    assert large.counted("handled", "output_oversize") == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"protocol":"a"}',
+        b'{"protocol":"a","labels":3,"payload":1}',
+        b"\xff",
+        b"[" * 9999,
+    ],
+    ids=lambda text: text[:40].decode("ascii", "replace"),
+)
+def test_a_record_of_a_plugin_that_is_none(build: Build, text: bytes) -> None:
+    assert OutputMaker("t", {}).make(records.PLUGIN, NOW, bytes(records.PACKET_SIZE) + text) is None
 
 
 def test_options_that_do_not_exist_are_refused(build: Build) -> None:

@@ -10,10 +10,39 @@ from engine import plugin
 from engine.config import NodeConfig
 from engine.config_file import task_from_text
 from engine.errors import UsageError
+from engine.pipeline.plugins import load_parsers
 from engine.processors.chain import build_chain
+from engine.task_config import worker_config
+from tests.captures import pcap, write
+from tests.live.engines import lines_of, own_engine, wait_for
+from tests.unit.test_loop import ALICE, BOB, frame, sip
 
 MODULE = """
-from engine.plugin import Processor
+from engine.packet import DictPayload, NetworkMeta, OutputPacket
+from engine.plugin import Parser, Processor
+
+class Dns(Parser):
+    name = protocol = "dns"
+    ports = (53,)
+    labels = ("dns.id",)
+
+    def init(self, config):
+        self.least = config.get("least", 12)
+
+    def can_handle(self, packet):
+        return len(packet.payload) >= self.least
+
+    def handle(self, packet):
+        number = int.from_bytes(packet.payload[:2], "big")
+        network = NetworkMeta(packet.src_ip, packet.dst_ip, packet.src_port, packet.dst_port)
+        return OutputPacket(
+            packet.raw.timestamp_ns, "dns", packet.five_tuple, network,
+            labels={"dns.id": str(number)}, payload=DictPayload("dns", {"id": number}),
+        )
+
+class NeverStarts(Dns):
+    def start(self):
+        raise OSError("no resolver")
 
 class NoPing(Processor):
     name = "no-ping"
@@ -32,6 +61,10 @@ class BadLabel(Processor):
         return True
 """
 ENTRY_POINTS = """
+[otus.parser]
+dns = otus_plugin_under_test:Dns
+never-starts = otus_plugin_under_test:NeverStarts
+
 [otus.processor]
 no-ping = otus_plugin_under_test:NoPing
 bad-label = otus_plugin_under_test:BadLabel
@@ -85,3 +118,64 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
 def test_what_cannot_be_loaded_says_why(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plugin.load("processor", name, {})
+
+
+PARSERS = """
+task:
+  id: t
+  capture: {interface: lo}
+  parsers:
+    - plugin: sip
+    - plugin: NAME
+      config: {least: 2}
+"""
+
+
+def test_a_parser_is_named_in_a_task_and_started_with_its_options() -> None:
+    task = task_from_text(PARSERS.replace("NAME", "dns"), "task.yml", NodeConfig())
+    specs = worker_config(task, NodeConfig())["parsers"]
+    assert specs == [{"plugin": "dns", "config": {"least": 2}}]
+    (parser,) = load_parsers(specs)
+    assert (parser.name, parser.least) == ("dns", 2)  # type: ignore[attr-defined]
+
+
+def test_an_unknown_parser_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(UsageError, match=r"task.yml:7:7.*no parser 'dms'") as caught:
+        task_from_text(PARSERS.replace("NAME", "dms"), "task.yml", NodeConfig())
+    assert "dns" in caught.value.hint
+
+
+def test_a_parser_that_does_not_start_says_why() -> None:
+    with pytest.raises(UsageError, match="'never-starts' does not start: no resolver"):
+        load_parsers([{"plugin": "never-starts", "config": {}}])
+
+
+def test_what_a_parser_makes_is_a_line_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through a whole engine: worker, send ring, sender, file."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    query = b"\x12\x34\x01\0\0\x01\0\0\0\0\0\0"
+    packets = [
+        (1_700_000_000_000_000_000 + number, frame(payload, ALICE, sport, BOB, port))
+        for number, (payload, sport, port) in enumerate(
+            [(query, 40_000, 53), (b"?", 40_000, 53), (query, 40_000, 54), (sip(), 5060, 5060)]
+        )
+    ]
+    path = tmp_path / "lines.jsonl"
+    with own_engine(tmp_path) as engine:
+        engine.start()
+        engine.create(
+            capture={"driver": "pcap", "file": str(write(tmp_path / "a.pcap", pcap(packets)))},
+            filter={},
+            parsers=[{"plugin": "sip"}, {"plugin": "dns"}],
+            processors=[{"plugin": "label", "config": {"labels": {"node": "n"}}}],
+            reporter={"type": "file", "config": {"path": str(path)}},
+        )
+        wait_for(lambda: engine.task()["state"] == "finished")
+        books = wait_for(lambda: (found := engine.task()["books"])["even"] and found)
+        engine.call("stop_task", task_id="test")
+        assert (books["received"], books["output"]) == (4, 2)
+    lines = {line["protocol"]: line for line in lines_of(path)}
+    assert set(lines) == {"dns", "sip"}
+    assert lines["dns"]["labels"] == {"dns.id": str(0x1234), "node": "n"}
+    assert lines["dns"]["payload"] == {"id": 0x1234}
+    assert (lines["dns"]["src_ip"], lines["dns"]["dest_port"], lines["dns"]["proto"]) == (ALICE, 53, "udp")
