@@ -97,7 +97,13 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("app", "quit_now", ("ctrl+q", "ctrl+c"), "leave", "Ask to leave, from any screen."),
     Action("app", "detach", ("d",), "detach", "Leave; the engine goes on (otus-tui attach comes back).", 98),
-    Action("app", "settings", ("f8", "o"), "settings", "Choose the theme."),
+    Action(
+        "app",
+        "settings",
+        ("f8", "o"),
+        "settings",
+        "Interface and filter of the live task; signs, colours, aliases and theme.",
+    ),
     Action("app", "aliases", ("a",), "aliases", "Names instead of addresses, or not."),
     *_screens(),
     # --- moving

@@ -104,9 +104,12 @@ class OtusApp(App[str]):
         self.initial_screen = initial_screen
         self.calls_only = calls_only
         self.settings = settings or Settings.load()
+        if ascii_only is None and not os.environ.get("OTUS_ASCII"):
+            ascii_only = self.settings.ascii
         self.glyphs = glyphs.choose(ascii_only)
         self.theme_titles: dict[str, str] = {}
-        self.aliases_on = bool(self.settings.aliases)
+        shown = self.settings.show_aliases
+        self.aliases_on = bool(self.settings.aliases) if shown is None else shown
         self._inks: tuple[str, Inks] | None = None
 
     # --- set-up
@@ -363,9 +366,19 @@ class OtusApp(App[str]):
                 markup=False,
             )
             return
-        self.aliases_on = not self.aliases_on
-        for widget in self.screen.query("*"):
-            widget.refresh()
+        self.aliases_on = self.settings.show_aliases = not self.aliases_on
+        self.settings_changed()
+
+    def settings_changed(self) -> None:
+        """Keep the settings, and draw every screen anew."""
+        from otus_tui.screens.frame import FrameScreen
+
+        self.settings.save()
+        self.set_class(self.glyphs.ascii_only, "-ascii")
+        for stack in self._screen_stacks.values():
+            for screen in stack:
+                if isinstance(screen, FrameScreen) and screen.ready:
+                    screen.settings_changed()
 
     def set_theme(self, name: str) -> None:
         """Use this theme from now on."""

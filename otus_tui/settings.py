@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 DEFAULT_THEME = "otus-dark"
+COLOUR_MODES = ("class", "cseq")
 
 
 def config_folder() -> Path:
@@ -42,6 +43,12 @@ class Settings:
     """Address, or address:port -> name."""
     borrowed: dict[str, str] = field(default_factory=dict)
     """Aliases from sngrep's file; not written to ours."""
+    ascii: bool | None = None
+    """Draw with ASCII signs only; None is as the terminal's locale says."""
+    colours: str = "class"
+    """What the colours of a ladder tell: class or cseq."""
+    show_aliases: bool | None = None
+    """Names instead of addresses; None is where there are aliases of our own."""
     path: Path | None = None
     problem: str = ""
 
@@ -72,6 +79,11 @@ class Settings:
             return settings
         if isinstance(data.get("theme"), str):
             settings.theme = data["theme"]
+        if data.get("colours") in COLOUR_MODES:
+            settings.colours = data["colours"]
+        for name in ("ascii", "show_aliases"):
+            if isinstance(data.get(name), bool):
+                setattr(settings, name, data[name])
         columns = data.get("columns")
         if isinstance(columns, dict):
             settings.columns = {
@@ -95,7 +107,8 @@ class Settings:
         """Write the file as a whole; a folder that cannot be written is no reason to stop."""
         if self.path is None or self.problem:
             return
-        data = {"theme": self.theme, "columns": self.columns, "keys": self.keys, "aliases": self.aliases}
+        names = ("theme", "columns", "keys", "aliases", "ascii", "colours", "show_aliases")
+        data = {name: getattr(self, name) for name in names}
         with contextlib.suppress(OSError):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             part = self.path.with_suffix(".part")

@@ -13,10 +13,10 @@ from otus_tui.client import ClientError
 from otus_tui.screens.cells import state_cell
 from otus_tui.screens.dialogs import AskText
 from otus_tui.screens.frame import FrameScreen
+from otus_tui.settings import COLOUR_MODES
 from otus_tui.widgets.frame import StatusLine
 from otus_tui.widgets.ink import Line, plain, width_of
 from otus_tui.widgets.ladder import (
-    COLOUR_MODES,
     HOST_MODES,
     SDP_MODES,
     TIME_MODES,
@@ -92,6 +92,7 @@ class FlowScreen(FrameScreen):
     def on_mount(self) -> None:
         super().on_mount()
         self.query_one(LadderHead).named = self.otus.named
+        self.ladder.flow.options.colours = self.otus.settings.colours
         self._load()
 
     def _fit(self, size: Size) -> None:
@@ -279,7 +280,14 @@ class FlowScreen(FrameScreen):
 
     def action_colours(self) -> None:
         options = self.ladder.flow.options
-        options.colours = _next(COLOUR_MODES, options.colours)
+        options.colours = self.otus.settings.colours = _next(COLOUR_MODES, options.colours)
+        self.otus.settings.save()
+        self._rebuilt()
+
+    def settings_changed(self) -> None:
+        super().settings_changed()
+        self.ladder.flow.options.colours = self.otus.settings.colours
+        self._panel_for = None
         self._rebuilt()
 
     def action_panel(self) -> None:

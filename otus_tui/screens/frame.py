@@ -130,6 +130,12 @@ class FrameScreen(Screen[None]):
     def update_body(self, snapshot: Snapshot) -> None:
         """Show a newer snapshot."""
 
+    def settings_changed(self) -> None:
+        """Signs, colours or names are others than before."""
+        self.snapshot_arrived()
+        for widget in self.query("*"):
+            widget.refresh()
+
     def second_passed(self) -> None:
         """A second went by without anything else."""
         if self.ready:

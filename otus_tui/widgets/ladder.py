@@ -32,7 +32,6 @@ LOSS_WARNING_PCT = 1.0
 
 SDP_MODES = ("mark", "first", "full", "off")
 TIME_MODES = ("delta", "since", "clock")
-COLOUR_MODES = ("class", "cseq")
 HOST_MODES = ("auto", "port", "address")
 
 

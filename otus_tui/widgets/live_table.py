@@ -138,6 +138,12 @@ class LiveTable(RowsView):
             )
         return self._layout
 
+    def set_columns(self, columns: list[Column]) -> None:
+        """Other columns, or the same that draw themselves in another way."""
+        self.all_columns = columns
+        self._layout_for = ()
+        self.layout_changed()
+
     def row_width(self) -> int:
         return MARK_WIDTH + sum(width + 1 for _, width in self.columns()) - 1
 

@@ -113,7 +113,8 @@ def fold_words(line: Line, room: int) -> list[Line]:
     pieces: list[Line] = [[]]
     used = 0
     for text, role in line:
-        for word in re.findall(r" *[^ ]+| +$", text):
+        for found in re.findall(r" *[^ ]+| +$", text):
+            word = found
             if used + cells(word) > room and used > indent:
                 pieces.append([(" " * indent, "")])
                 used, word = indent, word.lstrip()
