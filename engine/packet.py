@@ -78,6 +78,8 @@ class NetworkMeta:
     tunnel: TunnelInfo | None = None
     fragmented: bool = False
     """Put together from fragments."""
+    interface_name: str = ""
+    """The interface's name on this host; empty in a file, and when the interface is gone."""
 
 
 @dataclass(slots=True)
@@ -184,7 +186,7 @@ class OutputPacket:
                 "src_mac": network.src_mac or None,
                 "dst_mac": network.dst_mac or None,
                 "vlans": list(network.vlans),
-                "interface": network.interface or None,
+                "interface": network.interface_name or network.interface or None,
                 "fragmented": network.fragmented,
                 "tunnel": None
                 if network.tunnel is None

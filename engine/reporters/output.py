@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import json
+import socket
 import struct
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.packet import DictPayload, OutputPacket
@@ -41,8 +43,13 @@ _SIP_FIELDS = {
 class OutputMaker:
     """Makes packets of one task; `labels` are the static ones of the label processor."""
 
-    def __init__(self, task: str, labels: Mapping[str, str], flows: int | None = None) -> None:
+    def __init__(
+        self, task: str, labels: Mapping[str, str], flows: int | None = None, live: bool = False
+    ) -> None:
+        """`live`: interfaces are those of this host, and have names."""
         self.task = task
+        self._live = live
+        self._names: dict[int, str] = {}
         self.static = dict(labels)
         self._known: dict[tuple[Any, ...], tuple[FiveTuple, NetworkMeta]] = {}
         self._flows: dict[tuple[int, int, int], tuple[float, dict[str, str]]] = {}
@@ -72,8 +79,24 @@ class OutputMaker:
         if known is None:
             if len(self._known) >= MOST_KNOWN:
                 self._known.clear()
-            known = self._known[key] = (header.flow_id(), header.network())
+            network = header.network()
+            if self._live:
+                network = replace(network, interface_name=self._name(network.interface))
+            known = self._known[key] = (header.flow_id(), network)
         return OutputPacket(timestamp, protocol, *known, self.task, dict(self.static))
+
+    def _name(self, index: int) -> str:
+        """The name of the interface with this kernel index, also when it went meanwhile; empty if unknown."""
+        name = self._names.get(index)
+        if name is None:
+            try:
+                name = socket.if_indextoname(index) if index else ""
+            except OSError:
+                return ""
+            if len(self._names) >= MOST_KNOWN:
+                self._names.clear()
+            self._names[index] = name
+        return name
 
     def _flow(self, header: PacketHeader, payload_type: int) -> dict[str, str]:
         """`call-id` and `codec` of the flow, where signalling named them."""

@@ -49,6 +49,7 @@ class Sender:
             config["task"],
             build_chain(config["processors"], config["node"]).static_labels(),
             config.get("flows"),
+            live=not config.get("patient"),
         )
         self.lock = threading.Lock()
         self.patient = bool(config.get("patient"))

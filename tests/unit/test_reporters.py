@@ -302,6 +302,22 @@ def test_packet_is_reported_when_one_of_two_took_it() -> None:
 # ---- records to packets ----
 
 
+def test_interfaces_of_this_host_have_names() -> None:
+    index = socket.if_nametoindex("lo")
+
+    def shown(number: int, live: bool) -> Any:
+        body = bytearray(sip_body(call_id=b"c1"))
+        body[60:64] = number.to_bytes(4, "little")
+        packet = OutputMaker("t", {}, live=live).make(records.SIP, 1_500_000_000, bytes(body))
+        assert packet is not None
+        return packet.as_dict()["network"]["interface"]
+
+    assert shown(index, True) == "lo"
+    assert shown(2_000_000_000, True) == 2_000_000_000
+    assert shown(index, False) == index
+    assert shown(0, True) is None
+
+
 def test_sip_packet() -> None:
     body = sip_body(
         method=b"INVITE", uri=b"sip:b@x", call_id=b"c1", from_uri=b"sip:a@x", **{"from": b"<sip:a@x>;tag=1"}
