@@ -101,7 +101,7 @@ class TableScreen(FrameScreen):
     def update_body(self, snapshot: Snapshot) -> None:
         self.table.tick(self.version(snapshot))
         self._status()
-        trouble = calls_loss(snapshot.get("sip"))
+        trouble = calls_loss(snapshot.get("sip")) or (unread_sip(snapshot) if self.STORE == "calls" else "")
         line = self.query_one("#trouble", StatusLine)
         line.set([(f"{self.glyphs.warning} {trouble}", "warning")])
         line.display = bool(trouble)
@@ -317,6 +317,14 @@ class TableScreen(FrameScreen):
             return
         columns = self.table.columns()
         await self.write_file(path, lambda: rows_as_text(rows, columns, path), f"{len(rows):,} {self.NOUN}")
+
+
+def unread_sip(snapshot: Snapshot) -> str:
+    """That there is SIP which is not read, or nothing."""
+    tasks = snapshot.get("tasks") or []
+    packets = sum(worker["counters"].get("tcp_sip_port", 0) for task in tasks for worker in task["workers"])
+    noun = "packet" if packets == 1 else "packets"
+    return f"{packets:,} TCP {noun} on SIP ports: SIP over TCP is not read" if packets else ""
 
 
 def position_of(error: Any) -> int | None:

@@ -97,3 +97,42 @@ def test_a_terminal_that_takes_nothing(screens: Screens) -> None:
 def test_sigterm(screens: Screens) -> None:
     os.kill(screens.pid, signal.SIGTERM)
     assert screens.gone_after() < BOUND
+
+
+STANDING = """
+import asyncio, queue
+from otus_tui.leaving import WayOut
+
+async def main():
+    loop = asyncio.get_running_loop()
+    WayOut(lambda: loop.call_soon_threadsafe(loop.stop)).watch(0)
+    full = queue.Queue(1)
+    full.put(None)
+    print("standing", flush=True)
+    full.put(None)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("way", ["signal", "hang-up"])
+def test_an_event_loop_that_stands_still(way: str) -> None:
+    """It waits for a thread that writes to the terminal no more; nothing that it would call is called."""
+    pid, terminal = os.forkpty()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-c", STANDING])
+    seen = b""
+    while b"standing" not in seen:
+        seen += os.read(terminal, 4096)
+    begun = time.monotonic()
+    if way == "signal":
+        os.kill(pid, signal.SIGTERM)
+    else:
+        os.close(terminal)
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() - begun > 9.0:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.02)
+    if way == "signal":
+        os.close(terminal)
+    assert time.monotonic() - begun < BOUND

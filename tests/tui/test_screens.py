@@ -612,6 +612,29 @@ async def test_the_number_of_a_screen_leads_down_to_it(start: Start) -> None:
         assert "q quit" in desk.lines[-1]
 
 
+async def test_the_tasks_screen_fits_its_titles_and_figures(start: Start) -> None:
+    def workers(engine: ScriptedEngine) -> None:
+        engine.tasks[0]["capture"] *= 3
+
+    async with start(screen="tasks", prepare=workers) as desk:
+        title = next(line for line in desk.lines if "driver" in line and "packets" in line)
+        row = next(line for line in desk.lines if "af_packet_v3" in line)
+        assert title.index("driver") == row.index("af_packet_v3")
+        assert title.rstrip().endswith("packets")
+        assert row.rstrip()[-1].isdigit()
+        assert len(row.rstrip()) == len(title.rstrip())
+        assert sum("interface" in line for line in desk.lines) == 1
+
+
+async def test_sip_over_tcp_is_said(start: Start) -> None:
+    def unread(engine: ScriptedEngine) -> None:
+        engine.tasks[0]["workers"][0]["counters"]["tcp_sip_port"] = 7
+
+    async with start(screen="calls", prepare=unread) as desk:
+        await desk.tick()
+        assert "14 TCP packets on SIP ports: SIP over TCP is not read" in desk.text
+
+
 async def test_stopping_a_task_asks_first(start: Start) -> None:
     async with start(size=LARGE, screen="tasks") as desk:
         assert "af_packet_v3" in desk.text
