@@ -9,7 +9,8 @@ from otus_tui.model import GOING_ON
 from otus_tui.screens.cells import call_columns
 from otus_tui.screens.dialogs import ShowText
 from otus_tui.screens.table import TableScreen
-from otus_tui.widgets.live_table import Column, LiveTable
+from otus_tui.widgets.columns import Column
+from otus_tui.widgets.live_table import LiveTable
 
 if TYPE_CHECKING:
     from engine.snapshot import Snapshot

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from otus_tui import format as fmt
+from otus_tui.widgets.columns import Cell, Column, Row
 from otus_tui.widgets.ladder import LOSS_WARNING_PCT, join_endpoint, status_role
-from otus_tui.widgets.live_table import Cell, Column, Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from otus_tui.screens.cells import stream_columns
 from otus_tui.screens.table import TableScreen
-from otus_tui.widgets.live_table import Column, LiveTable
+from otus_tui.widgets.columns import Column
+from otus_tui.widgets.live_table import LiveTable
 
 if TYPE_CHECKING:
     from engine.snapshot import Snapshot

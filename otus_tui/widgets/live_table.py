@@ -16,14 +16,13 @@ from textual.widget import Widget
 
 from otus_tui import format as fmt
 from otus_tui.format import cells
+from otus_tui.widgets.columns import Column, Row, lay_out
 from otus_tui.widgets.ink import Inked, Line, Span
 from otus_tui.widgets.rows_view import RowsView
 
 if TYPE_CHECKING:
     from textual import events
 
-Row = dict[str, Any]
-Cell = tuple[str, str]
 Fetch = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 
 MARGIN = 60
@@ -31,25 +30,6 @@ MARGIN = 60
 NOTHING, VALUES, WINDOW = range(3)
 """What is to be asked for: the values of the rows in sight, or which rows are in sight."""
 MARK_WIDTH = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column; `cell` gives text that is clean and the role of it."""
-
-    key: str
-    title: str
-    width: int
-    cell: Callable[[Row], Cell]
-    align: str = "<"
-    flex: int = 0
-    """Share of the room that is left over."""
-    about: str = ""
-    density: int = 0
-    """Shown by default from this many columns of the terminal on."""
-    sort: bool = True
-    descending: bool = False
-    """Order in which one wants it first: the greatest loss, but names from A."""
 
 
 class LiveTable(RowsView):
@@ -450,29 +430,6 @@ class LiveTable(RowsView):
     def on_resize(self) -> None:
         self.layout_changed()
         self.want()
-
-
-def lay_out(
-    columns: list[Column], chosen: list[str] | None, room: int, terminal: int
-) -> list[tuple[Column, int]]:
-    """The columns that are shown and their widths in `room` cells."""
-    if chosen is not None:
-        by_key = {column.key: column for column in columns}
-        shown = [by_key[key] for key in chosen if key in by_key]
-    else:
-        shown = [column for column in columns if column.density <= terminal]
-    widths = [column.width for column in shown]
-    spare = room - sum(widths) - max(0, len(shown) - 1)
-    shares = sum(column.flex for column in shown)
-    if spare > 0 and shares:
-        for i, column in enumerate(shown):
-            if column.flex:
-                # What does not divide goes to the first flexible columns.
-                part = spare * column.flex // shares
-                widths[i] += part
-                spare -= part
-                shares -= column.flex
-    return list(zip(shown, widths, strict=True))
 
 
 class TableHead(Inked, Widget):

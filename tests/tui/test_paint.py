@@ -19,10 +19,10 @@ from otus_tui.screens.table import rows_as_text
 from otus_tui.settings import Settings
 from otus_tui.themes import load_themes, parse_theme
 from otus_tui.widgets.chart import nice_ceiling, plot
+from otus_tui.widgets.columns import lay_out
 from otus_tui.widgets.frame import books_spans
 from otus_tui.widgets.ink import ROLES, plain, width_of
 from otus_tui.widgets.ladder import Flow, Ladder, Options, split_endpoint
-from otus_tui.widgets.live_table import lay_out
 from otus_tui.widgets.text_view import TextView, fold, highlight, message_lines
 from tests.tui.conftest import Start
 from tests.tui.scripted_engine import NOW_NS, SECOND, call_row, message_row, stream_row, task

@@ -167,7 +167,9 @@ def test_every_line_of_a_file_is_written(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "otus_tui", "task", "create", "--file", str(task)]
         subprocess.run(command, env=environment, check=True, capture_output=True)
         wait_for(lambda: engine.call("status")["tasks"][0]["state"] == "finished", 30)
-        books = engine.call("task_status", task_id="t")["books"]
+        found = engine.call("task_status", task_id="t")
+        books = found["books"]
+        assert found["config"]["capture"] == {"driver": "pcap", "file": str(path)}
         assert books["even"]
         assert books["reported"] == 30_000
         assert len(lines_of(output)) == 30_000
