@@ -23,7 +23,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 class WayOut:
     """Ends the program within GRACE seconds of a signal or the terminal's hang-up, whatever it waits for."""
 
-    def __init__(self, leave: Callable[[], None]) -> None:
+    def __init__(self, leave: Callable[[], object]) -> None:
         """`leave` asks the screens to end; it is called from a signal handler or another thread."""
         self._leave = leave
         self._begun = threading.Lock()
