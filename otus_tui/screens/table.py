@@ -13,8 +13,8 @@ from otus_tui.client import ClientError
 from otus_tui.model import calls_loss
 from otus_tui.screens.dialogs import AskText, Choose, Tick
 from otus_tui.screens.frame import FrameScreen
-from otus_tui.widgets.frame import StatusLine
 from otus_tui.widgets.columns import Column, Row
+from otus_tui.widgets.frame import StatusLine
 from otus_tui.widgets.live_table import LiveTable, TableHead
 from otus_tui.widgets.prompt import Prompt
 
