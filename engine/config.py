@@ -129,13 +129,20 @@ class BackPressure(Model):
 
 
 class Tunnels(Model):
-    """Which tunnels are taken off, live; a file has them all on."""
+    """Which tunnels are taken off. This version takes none off, so none can be switched on."""
 
     vxlan: bool = False
     gre: bool = False
     erspan: bool = False
     geneve: bool = False
     ipip: bool = False
+
+    @field_validator("*")
+    @classmethod
+    def _not_yet(cls, wanted: bool) -> bool:
+        if wanted:
+            raise ValueError("this version takes no tunnels off: leave it false")
+        return wanted
 
 
 class IpReassembly(Model):
@@ -352,13 +359,6 @@ class TaskConfig(Model):
     reporter: ReporterRef | None = None
     reporters: list[ReporterRef] = []
     unmatched_policy: Literal["forward", "drop"] = "drop"
-
-    @model_validator(mode="after")
-    def _one_of(self) -> TaskConfig:
-        if self.reporter is not None and self.reporters:
-            raise ValueError("reporter and reporters exclude each other")
-        return self
-
     _places: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def mark(self, places: Mapping[str, str]) -> None:
@@ -368,6 +368,13 @@ class TaskConfig(Model):
     def place(self, key: str) -> str:
         """Where a key stands in its file; empty where the task came from elsewhere."""
         return self._places.get(key, "")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> TaskConfig:
+        if self.reporter is not None and self.reporters:
+            raise ValueError("reporter and reporters exclude each other")
+        return self
+
     def all_reporters(self) -> list[ReporterRef]:
         """The enabled reporters, however they were written."""
         return [r for r in ([self.reporter] if self.reporter else self.reporters) if r.enabled]

@@ -76,7 +76,8 @@ METHODS = {
         False,
         "{task_id}",
         "TASK & TaskSection & {config}",
-        "One task; `config` is what `create_task` takes, without defaults. Of one that made room for another: TASK & {books}.",
+        "One task; `config` is what `create_task` takes, without defaults. "
+        "Of one that made room for another: TASK & {books}.",
     ),
     "subscribe": Method(
         False,

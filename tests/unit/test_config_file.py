@@ -166,3 +166,8 @@ def test_files(tmp_path: Path) -> None:
     path.write_bytes(b"task:\n  id: \xe9\n")
     with pytest.raises(UsageError, match="octet 12 is no UTF-8"):
         config_file.load_task(str(path), NODE)
+
+
+def test_no_tunnel_can_be_switched_on() -> None:
+    with pytest.raises(UsageError, match=r"otus.yml:4:16: .*takes no tunnels off"):
+        config_file.node_from_text("otus:\n  core:\n    decoder:\n      tunnel: {vxlan: true}\n", "otus.yml")
