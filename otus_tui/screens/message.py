@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from otus_tui import format as fmt
 from otus_tui.client import ClientError
@@ -29,6 +29,8 @@ class TextScreen(FrameScreen):
     """A text with find, wrap, copy and save."""
 
     SCOPES = ("message", "text")
+    WITHOUT: ClassVar[frozenset[str]] = frozenset({"message.next_message", "message.previous_message"})
+    """Actions that its key line does not show: they do nothing here."""
     NAME = "text"
 
     def __init__(self) -> None:
@@ -114,6 +116,7 @@ class MessageScreen(TextScreen):
     """One message of a call, as it was on the wire."""
 
     NAME = "message"
+    WITHOUT = frozenset()
 
     def __init__(self, flow: FlowScreen, index: int) -> None:
         super().__init__()

@@ -79,7 +79,7 @@ def task_row(task: TaskSection, glyphs: Glyphs, width: int) -> Line:
         (f" {fmt.fit(fmt.clean(task['task_id']), name)} ", ""),
         (fmt.fit(f"{sign} {state}", 12), role),
         (f" {fmt.fit(task['driver'], 14)} ", "dim"),
-        (" " + fmt.fit(fmt.clean(str(task["interface"]).rsplit("/", 1)[-1]), place), ""),
+        (fmt.fit(fmt.clean(str(task["interface"]).rsplit("/", 1)[-1]), place), ""),
         (f"{task['books']['received']:>14,}", ""),
     ]
 

@@ -316,12 +316,13 @@ class KeyLine(Inked, Widget):
         shown = sorted((a for a in actions.of(*self.scopes, "app") if a.rank), key=lambda a: a.rank)
         taken = {key for a in shown if a.scope != "app" for key in a.keys}
         taken |= {key for a in actions.of(*self.scopes) for key in a.keys}
-        left = [a for a in shown if a.rank < 90]
         # Above a first screen q takes a step back as Esc does: ^Q asks to leave from anywhere.
         hidden = {"app.back"} if len(self.app.screen_stack) < 2 else {"app.leave"}
+        hidden |= getattr(self.screen, "WITHOUT", set())
         if getattr(self.app, "private", False):
             hidden.add("app.detach")
         shown = [a for a in shown if a.id not in hidden]
+        left = [a for a in shown if a.rank < 90]
         right = [a for a in shown if a.rank >= 90 and not (a.scope == "app" and set(a.keys) <= taken)]
         self._links = []
         tail = [self._span(a) for a in right]

@@ -621,7 +621,8 @@ async def test_the_tasks_screen_fits_its_titles_and_figures(start: Start) -> Non
         row = next(line for line in desk.lines if "af_packet_v3" in line)
         assert title.index("driver") == row.index("af_packet_v3")
         assert title.rstrip().endswith("packets")
-        assert row.rstrip()[-1].isdigit()
+        assert row.rstrip().endswith(f" {desk.engine.tasks[0]['books']['received']:,}")
+        assert title.index("from") == row.index(desk.engine.tasks[0]["interface"])
         assert len(row.rstrip()) == len(title.rstrip())
         assert sum("interface" in line for line in desk.lines) == 1
 
