@@ -363,9 +363,7 @@ class ScriptedEngine:
                 return {**row, "config": config}
             case "create_task":
                 config = params["config"]
-                self.tasks = [
-                    task(interface=config["capture"]["interface"], filter=config["filter"]["bpf"])
-                ]
+                self.tasks = [task(interface=config["capture"]["interface"], filter=config["filter"]["bpf"])]
                 return {"task_id": config["id"], "state": "running"}
             case "stop_task":
                 books = self.tasks[0]["books"]
