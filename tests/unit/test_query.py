@@ -380,8 +380,8 @@ def test_ladder_of_a_call() -> None:
         calls.answer("call", {"id": "c1@test"})
     with pytest.raises(UsageError, match="index: "):
         calls.answer("message", {"id": name, "index": 1 << 70})
-    with pytest.raises(UsageError, match="query: no parameter 'fillter'"):
-        calls.answer("query", {"fillter": "alice"})
+    with pytest.raises(UsageError, match="query: no parameter 'screen'"):
+        calls.answer("query", {"screen": "alice"})
 
 
 @pytest.mark.parametrize(
