@@ -150,7 +150,9 @@ class FrameScreen(Screen[None]):
 
         def write() -> None:
             octets = make().encode("utf-8", "surrogateescape")
-            with open(os.path.expanduser(path), "wb") as file:
+            name = os.path.expanduser(path)
+            # What is there already is not overwritten; a pipe or a device is there and takes it.
+            with open(name, "xb" if not os.path.exists(name) or os.path.isfile(name) else "wb") as file:
                 file.write(octets)
 
         try:

@@ -542,6 +542,17 @@ async def test_octets_that_are_no_utf8_are_shown_and_saved_as_they_are(start: St
         assert (tmp_path / "message").read_bytes() == desk.engine.message
 
 
+async def test_a_file_that_is_there_is_not_overwritten(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("mine")
+    async with start(screen="calls") as desk:
+        await desk.press("end", "enter", "enter", "s")
+        await desk.type(str(tmp_path / "notes"))
+        await desk.press("enter")
+        await desk.tick()
+        assert any("not saved: File exists" in note.message for note in desk.app._notifications)
+        assert (tmp_path / "notes").read_text() == "mine"
+
+
 async def test_raw_call_and_stream_figures(start: Start) -> None:
     async with start(size=LARGE, screen="calls") as desk:
         await desk.press("end", "r")
