@@ -30,8 +30,8 @@ LIMITS = {
     "calls": 1_000_000,
     "messages_per_call": 1_000_000,
     "message_bytes": 0,
-    "streams": 262_144,
-    "flows": 524_288,
+    "streams": 131_072,
+    "flows": 262_144,
 }
 
 

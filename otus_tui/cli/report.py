@@ -18,6 +18,10 @@ def command(file: str, as_json: bool) -> None:
     Lists every SIP dialog and every media stream with loss and jitter, and every packet that was
     dropped with the reason. Times are RFC 3339 UTC; what is unknown is null, in the table `·`.
     """
+    import gc
+
+    gc.disable()  # one document without cycles, then the end: collecting only costs time
+
     from engine import report
 
     document = report.analyse(file)
