@@ -476,6 +476,7 @@ async def _leave(app: OtusApp, result: str) -> int:
     client = app.client
     if client is None:
         return ExitCode.FAILED
+    code = ExitCode.DONE
     if client.lost is None:
         if app.private or result == "stop":
             try:
@@ -486,7 +487,9 @@ async def _leave(app: OtusApp, result: str) -> int:
         elif result == "detach":
             path = f" --socket {app.path}" if app.path and os.environ.get("OTUS_SOCKET") != app.path else ""
             print(f"engine goes on: otus-tui attach{path}")
-    elif app.model.lost is not None and not app.private:
-        print(f"otus-tui: {app.model.lost}", file=sys.stderr)
+    else:
+        if app.model.lost is not None and not app.private:
+            print(f"otus-tui: {app.model.lost}", file=sys.stderr)
+        code = ExitCode.FAILED
     await client.close()
-    return app.return_code or ExitCode.DONE
+    return app.return_code or code

@@ -162,7 +162,10 @@ def calls_loss(sip: SipSection | None) -> str:
     if not sip or not sip["restarts"]:
         return ""
     when = fmt.clock(sip["restarted_ns"])
-    return f"{fmt.count(sip['lost_calls'])} calls were lost when the calls process was restarted at {when}"
+    calls = f"{fmt.count(sip['lost_calls'])} {'call was' if sip['lost_calls'] == 1 else 'calls were'} lost"
+    if sip["restarts"] == 1:
+        return f"{calls} when the calls process was restarted at {when}"
+    return f"{calls} in {sip['restarts']} restarts of the calls process, last at {when}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,8 +49,12 @@ def _task_problems(task: dict[str, Any]) -> list[str]:
     restarts = sum(worker["restarts"] for worker in task["workers"])
     if restarts:
         problems.append(f"{counted(restarts, 'restart')} of workers")
+    sender = max((reporter["restarts"] for reporter in task["reporters"]), default=0)
+    if sender:
+        problems.append(f"{counted(sender, 'restart')} of the sender")
     down = dict.fromkeys((ring["interface"], ring["link"]) for ring in task["capture"])
     problems += [f"link {clean(place)} {link}" for place, link in down if link in ("down", "gone")]
-    unwell = [clean(reporter["type"]) for reporter in task["reporters"] if reporter.get("problem")]
-    problems += [f"reporter {kind} has a problem" for kind in unwell]
+    for reporter in task["reporters"]:
+        if reporter.get("problem"):
+            problems.append(f"reporter {clean(reporter['type'])}: {clean(reporter['problem'])}")
     return problems

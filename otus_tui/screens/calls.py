@@ -75,6 +75,10 @@ def waiting_lines(snapshot: Snapshot, warning: str) -> list[Line]:
     if not tasks:
         return [[("no task runs: otus-tui -d IFACE, or otus-tui task create --file TASK.yml", "warning")]]
     task = tasks[0]
+    messages = sum(worker["counters"].get("sip_messages", 0) for worker in task["workers"])
+    if messages:
+        # They were seen and are gone: cleared, or lost with a calls process (the line above says which).
+        return [[(f"no call in the list; {messages:,} SIP messages were seen before", "dim")]]
     rule = f"filter: {fmt.clean(task['filter']) or 'none'}"
     media = snapshot.get("media")
     streams = media["streams"] if media else 0

@@ -120,13 +120,15 @@ def task_details(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
         if beat is not None:
             text += f"  seen {fmt.seconds(beat)} ago"
         if worker["restarts"]:
-            text += f"  {glyphs.warning} {worker['restarts']} restarts"
+            text += f"  {glyphs.warning} {worker['restarts']} restart{'' if worker['restarts'] == 1 else 's'}"
         add(f"worker {worker['index']}", glyphs.ink(text))
     for reporter in task["reporters"]:
         name = str(reporter.get("name") or reporter.get("type") or "reporter")
         rest = "  ".join(
             f"{key} {_figure(value)}" for key, value in reporter.items() if key not in ("name", "type")
         )
+        if reporter.get("problem"):
+            add("reporter", f"{glyphs.warning} {fmt.clean(name)}: {fmt.clean(str(reporter['problem']))}")
         add("reporter", fmt.clean(f"{name}  {rest}"))
     return lines
 

@@ -66,7 +66,7 @@ async def test_lost_calls_are_told_on_overview_and_calls(start: Start, size: Siz
         engine.tasks[0]["workers"][0]["restarts"] = 1
         engine.tasks[0]["reporters"] = [{**reporter("file", 0), "restarts": 4}] * 2
 
-    words = "▲ 30 calls were lost when the calls process was restarted at 08:41:00"
+    words = "▲ 30 calls were lost in 2 restarts of the calls process, last at 08:41:00"
     async with start(size=size, prepare=prepare) as desk:
         await desk.tick()
         assert words in desk.text

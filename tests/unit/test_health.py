@@ -53,3 +53,12 @@ def test_unwell() -> None:
 
 def test_plurals() -> None:
     assert [counted(n, "call") for n in (0, 1, 2000)] == ["0 calls", "1 call", "2,000 calls"]
+
+
+def test_reporters_say_what_is_wrong() -> None:
+    full = {"type": "file", "problem": "No space left on device", "restarts": 1}
+    well = {"type": "console", "problem": "", "restarts": 1}
+    assert health({"tasks": [task(reporters=[full, well])]})["problems"] == [
+        "1 restart of the sender",
+        "reporter file: No space left on device",
+    ]
