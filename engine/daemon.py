@@ -29,6 +29,7 @@ from engine.config import NodeConfig, TaskConfig
 from engine.control.methods import PARAMS, PROTOCOL, RpcError
 from engine.control.paths import own_socket_path, prepare_directory
 from engine.control.server import Connection, Server
+from engine.control.socket_guard import socket_guard
 from engine.errors import ExitCode, OtusError, UsageError
 from engine.log import log
 from engine.snapshot import SECTIONS
@@ -422,10 +423,12 @@ async def run(options: argparse.Namespace) -> None:
     loop.add_signal_handler(signal.SIGHUP, lambda: log.info("daemon", "SIGHUP changes nothing"))
     path = options.socket or node.control.socket or own_socket_path()
     listener = None
+    guard = contextlib.ExitStack()
     try:
         if options.private is None:
             prepare_directory(path)
             listener = controller.server.bind(path, node.control.group)
+            guard.enter_context(socket_guard(path))
         config = first_task(options, node)
         if config is not None:
             file_fd = options.file_fd
@@ -443,6 +446,7 @@ async def run(options: argparse.Namespace) -> None:
         log.info("daemon", "stopping")
     finally:
         await controller.close()
+        guard.close()
 
 
 def main() -> None:

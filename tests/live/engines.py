@@ -72,6 +72,13 @@ class Traffic:
         self.source.close()
 
 
+def is_guard(pid: int) -> bool:
+    """Whether a process is the one that removes the socket of a killed engine."""
+    with contextlib.suppress(FileNotFoundError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        return b"otus-socket-guard" in file.read()
+    return False
+
+
 class Engine:
     """A controller that was started here."""
 
@@ -126,6 +133,10 @@ class Engine:
         return int(self.task()["books"]["received"])
 
     def children(self) -> list[int]:
+        """Pids of its processes, without the guard of its socket."""
+        return [pid for pid in self.all_children() if not is_guard(pid)]
+
+    def all_children(self) -> list[int]:
         """Pids of its processes."""
         assert self.process is not None
         with open(f"/proc/{self.process.pid}/task/{self.process.pid}/children", encoding="ascii") as file:

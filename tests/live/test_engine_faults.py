@@ -132,12 +132,14 @@ def test_killed_controller(engine: Engine, traffic: Traffic, tmp_path: Path) -> 
     path = tmp_path / "packets.jsonl"
     engine.create(reporter={"type": "file", "config": {"path": str(path)}})
     traffic.send(200)
-    children = engine.children()
-    assert len(children) == 4
+    assert len(engine.children()) == 4
+    children = engine.all_children()
+    assert len(children) == 5
     assert engine.process is not None
     engine.process.kill()
     engine.process.wait()
     wait_for(lambda: not any(alive(pid) for pid in children), 2.0, "the children are gone")
+    wait_for(lambda: not os.path.exists(engine.path), 1.0, "the socket is gone")
     engine.start()
     engine.create()
     assert engine.task()["state"] == "running"
