@@ -169,6 +169,16 @@ class Event:
     reset_reason: str = ""
 
 
+@dataclass(slots=True, frozen=True)
+class Namespace:
+    """A network namespace that can be entered."""
+
+    inode: int
+    path: str
+    """Such as /proc/self/ns/net, /run/netns/NAME or /proc/PID/ns/net."""
+    name: str = ""
+
+
 @dataclass(slots=True)
 class Filters:
     """Which sockets count; empty means all. Addresses of either family, mapped IPv4 is IPv4."""
@@ -184,6 +194,9 @@ class Filters:
     """Inode of a cgroup v2 directory; its descendants count too. 0: all."""
     netns: int = 0
     """Inode of the network namespace; 0: all of the host."""
+    namespaces: Sequence[Namespace] = ()
+    """The namespaces that iter and inet_diag visit (engine.tcp.namespaces enters them); empty: the own one.
+    With netns 0 they are all that were found, and the observer gives a new list when one comes or goes."""
 
 
 @dataclass(slots=True)
@@ -236,6 +249,48 @@ class Sizes:
     """Log-linear: 2 ** sub_bits buckets for each power of two, so a quantile is off by at most 1 / 2 ** sub_bits."""
 
 
+@dataclass(slots=True)
+class Program:
+    """One program that is loaded, or why it is not."""
+
+    name: str
+    hook: str
+    """Such as tp_btf/tcp_probe or iter/tcp."""
+    metrics: Sequence[str]
+    on: bool
+    why: str = ""
+    """Why it is off: in words, with the kernel feature that it wants."""
+
+
+@dataclass(slots=True)
+class Map:
+    """One map; `octets` is what it takes in the kernel, all CPUs together."""
+
+    name: str
+    kind: str
+    entries: int
+    octets: int
+
+
+@dataclass(slots=True)
+class Plan:
+    """What start() would load; made without root and without loading."""
+
+    programs: list[Program]
+    maps: list[Map]
+    source: str
+    """The C text with the constants in effect; empty where there is none."""
+
+
+@dataclass(slots=True)
+class Cost:
+    """What one program took since count_costs(), from bpf_stats."""
+
+    program: str
+    runs: int
+    ns: int
+
+
 class Backend(Protocol):
     """A source of readings; constructed with Filters, Triggers, Limits and Sizes, then start() ... stop()."""
 
@@ -244,6 +299,9 @@ class Backend(Protocol):
     off: Mapping[str, str]
     """Metric of METRICS -> why it is not measured, in words for people; complete after start()."""
 
+    def plan(self) -> Plan:
+        """What start() would load; may be called without start()."""
+
     def start(self) -> None:
         """Load and attach. NotPermittedError: what is missing; OtusError: why not."""
 
@@ -251,7 +309,11 @@ class Backend(Protocol):
         """The counters and histograms of now."""
 
     def connections(self) -> list[Connection]:
-        """All sockets that pass the filters, listening ones left out."""
+        """All sockets that pass the filters, listening ones left out.
+
+        Each call is one sample: it adds one value for each socket to the histograms of cwnd, ssthresh, pacing
+        and the queues. The observer decides how often.
+        """
 
     def listeners(self) -> list[Listener]:
         """The listening sockets that pass the filters."""
@@ -268,5 +330,24 @@ class Backend(Protocol):
     def set_rtt_p99(self, value_us: int) -> None:
         """The p99 of the last window, for Triggers.rtt_p99."""
 
+    def set_namespaces(self, namespaces: Sequence[Namespace]) -> None:
+        """The list of Filters.namespaces has changed."""
+
+    def set_sampling(self, one_of: int) -> None:
+        """Programs that run for each segment look at one of so many flows from now on; 1: at all.
+
+        Counters of rarer events (retransmits, resets, drops, states) stay exact. A value that the kernel side
+        cannot do is rounded up to the next power of two by the caller.
+        """
+
+    def count_costs(self) -> None:
+        """Have costs() measured from now on (bpf_stats: costs some ns a run itself)."""
+
+    def costs(self) -> list[Cost]:
+        """Cumulative; empty before count_costs() and where no program runs in the kernel."""
+
     def stop(self) -> None:
-        """Detach and unload; a second call does nothing."""
+        """Detach and unload; a second call does nothing.
+
+        What was counted until then is still given by one more read(), closed() and events().
+        """
