@@ -146,7 +146,7 @@ class MediaPath:
         """The stream of the packet, labelled for its payload type; -1 where the table is full there."""
         ports = self.parser.ssrc
         ports = (ports << 32) | (decoder.dport << 16) | decoder.sport
-        word = self.flows.first + (slot << 6) + FLOW_STREAM
+        word = self.flows.place(slot) + FLOW_STREAM
         cached = self.flows.words[word]
         stream = cached - 1
         if not self.streams.is_stream(
@@ -170,7 +170,7 @@ class MediaPath:
                     return -1
             self.flows.words[word] = stream + 1
         codec_of = (self.flow_generation << 32) | (self.flows.epoch >> 32)
-        entry = self.streams.first + (stream << 6)
+        entry = self.streams.place(stream)
         if (
             self.streams.words[entry + STREAM_CODEC_OF] != codec_of
             or (self.streams.words[entry + STREAM_CODEC] & 0xFF) != self.parser.payload_type
@@ -209,7 +209,7 @@ class MediaPath:
             name0,
             name1,
             self.flows.words,
-            self.flows.first + (slot << 6) + FLOW_CALL,
+            self.flows.place(slot) + FLOW_CALL,
         )
         return 0
 

@@ -10,7 +10,7 @@ Words behind those of engine.shm.slots (index of the 64-bit word):
 
     512 ended calls, 2048 words: hash of a Call-ID that may lose its endpoints to another call
     2560 epochs, 2048 words: changes of the sides that hash there
-    4608 tags, then the entries:
+    4608 tags and places of the entries, then the entries:
 
      1 generation << 32 | kind (1 five-tuple, 2 side)
      2 source port | destination port << 16 | protocol << 32
@@ -33,7 +33,7 @@ from engine.shm.region import Region
 from engine.shm.rows import flow_row
 from engine.shm.slots import SlotTable, create_region
 
-VERSION = 1
+VERSION = 2
 ENDED, EPOCHS, TAGS = 512, 2560, 4608
 FACTS, PORTS, KEY, DOMAIN, LAST, EPOCH, STREAM, LABELS, VERDICTS, CALL, CODECS = (
     1, 2, 3, 7, 8, 9, 10, 11, 12, 16, 32,
@@ -77,7 +77,7 @@ class FlowTable(SlotTable):
 
     @classmethod
     def create(cls, task: str, writer: int, slots: int) -> FlowTable:
-        """A new table for at least `slots` entries (a power of two; 520 octets each, touched when used)."""
+        """A new table for at least `slots` entries (a power of two; 528 octets each, touched when used)."""
         return cls(create_region("flows", VERSION, task, writer, slots, TAGS), writer)
 
     @classmethod
@@ -115,7 +115,7 @@ class FlowTable(SlotTable):
         self.tag = tag
         slot = self.probe(tag, ports, src0, src1, dst0, dst1, domain)
         if slot >= 0:
-            word = self.first + (slot << 6)
+            word = self.words[self.tags + 2 * slot + 1]
             if now > self.words[word + LAST] + TOUCH:
                 if self.expired(slot, now):
                     self.remove(slot)
@@ -131,7 +131,7 @@ class FlowTable(SlotTable):
 
     def expired(self, slot: int, now: int) -> bool:
         """Whether an entry was last used longer ago than it may live."""
-        word = self.first + (slot << 6)
+        word = self.place(slot)
         labels = self.words[word + LABELS]
         return now > self.words[word + LAST] + (labels >> 32) * MILLISECOND
 
@@ -157,9 +157,9 @@ class FlowTable(SlotTable):
         """Media of a flow keeps its sides alive, too."""
         self.sides(src0, src1, dst0, dst1, ports, domain)
         if self.receiver >= 0:
-            atomics.store(self.words, self.first + (self.receiver << 6) + LAST, now)
+            atomics.store(self.words, self.place(self.receiver) + LAST, now)
         if self.sender >= 0:
-            atomics.store(self.words, self.first + (self.sender << 6) + LAST, now)
+            atomics.store(self.words, self.place(self.sender) + LAST, now)
         return 0
 
     def adopt(
@@ -180,8 +180,8 @@ class FlowTable(SlotTable):
             return slot
         epoch = ((self.receiver_tag & 2047) << 16) | (self.sender_tag & 2047)
         epoch |= ((self.words[EPOCHS + (epoch >> 16)] + self.words[EPOCHS + (epoch & 2047)]) & MASK32) << 32
-        self.words[self.first + (slot << 6) + EPOCH] = epoch
-        self.words[self.first + (slot << 6) + LAST] = now
+        self.words[self.place(slot) + EPOCH] = epoch
+        self.words[self.place(slot) + LAST] = now
         self.copy_labels(slot)
         self.unlock(slot)
         slot = self.publish(slot, tag)
@@ -214,7 +214,7 @@ class FlowTable(SlotTable):
         slot = self.enter(tag, FIVE_TUPLE_KIND, ports, src0, src1, dst0, dst1, domain, now)
         if slot < 0 or not self.fresh:
             return slot
-        word = self.first + (slot << 6)
+        word = self.place(slot)
         dst_tag = self.hash(dst0, dst1, dport | (protocol << 32) | SIDE_MARK, domain, 0, 0) & 2047
         src_tag = self.hash(src0, src1, sport | (protocol << 32) | SIDE_MARK, domain, 0, 0) & 2047
         self.words[word + EPOCH] = (
@@ -231,8 +231,8 @@ class FlowTable(SlotTable):
 
     def copy_labels(self, slot: int) -> int:
         """Labels and codecs of a five-tuple from its sides(); the receiver's come first. Within a change."""
-        word = self.first + (slot << 6)
-        place = self.first + ((self.receiver if self.receiver >= 0 else self.sender) << 6)
+        word = self.place(slot)
+        place = self.place(self.receiver if self.receiver >= 0 else self.sender)
         labels = self.words[place + LABELS]
         for index in range(CALL, CALL + 16):
             self.words[word + index] = self.words[place + index]
@@ -245,8 +245,8 @@ class FlowTable(SlotTable):
         for index in range(VERDICTS, VERDICTS + 4):
             self.words[word + index] = 0
         atomics.fence()
-        if (self.receiver >= 0 and self.words[self.tags + self.receiver] != self.receiver_tag) or (
-            self.sender >= 0 and self.words[self.tags + self.sender] != self.sender_tag
+        if (self.receiver >= 0 and self.words[self.tags + 2 * self.receiver] != self.receiver_tag) or (
+            self.sender >= 0 and self.words[self.tags + 2 * self.sender] != self.sender_tag
         ):
             # The place of a side was given to another one meanwhile: take nothing, look at the next packet.
             self.words[word + EPOCH] ^= NO_EPOCH
@@ -257,8 +257,8 @@ class FlowTable(SlotTable):
 
     def merge_codecs(self, slot: int, source: int, count: int) -> int:
         """Append the codecs of `source` whose payload types a slot does not have; the new count."""
-        word = self.first + (slot << 6) + CODECS
-        place = self.first + (source << 6)
+        word = self.place(slot) + CODECS
+        place = self.place(source)
         more = (self.words[place + LABELS] >> 24) & 31
         if more > 16:
             more = 16
@@ -277,7 +277,7 @@ class FlowTable(SlotTable):
 
     def refresh(self, slot: int) -> int:
         """A side may have changed: take its labels again."""
-        word = self.first + (slot << 6)
+        word = self.place(slot)
         place = self.words[word + EPOCH]
         epoch = self.words[EPOCHS + ((place >> 16) & 2047)] + self.words[EPOCHS + (place & 2047)]
         epoch = ((epoch & MASK32) << 32) | (place & MASK32)
@@ -290,7 +290,7 @@ class FlowTable(SlotTable):
             self.words[word + DOMAIN],
         )
         if self.lock(slot):
-            if atomics.load(self.words, self.tags + slot) == self.tag:
+            if atomics.load(self.words, self.tags + 2 * slot) == self.tag:
                 self.words[word + EPOCH] = epoch
                 if self.receiver >= 0 or self.sender >= 0:
                     self.copy_labels(slot)
@@ -362,14 +362,14 @@ class FlowTable(SlotTable):
         if slot >= 0:
             if not self.may_take(slot, rtcp, now):
                 return 1
-            word = self.first + (slot << 6)
+            word = self.place(slot)
             if self.words[word + LABELS] == labels and self.same_call(slot) and self.same_codecs(word):
                 # As in a retransmission: no flow needs to look at it again.
                 atomics.store(self.words, word + LAST, now)
                 return 0
             if not self.lock(slot):
                 return 2
-            if atomics.load(self.words, self.tags + slot) != tag:
+            if atomics.load(self.words, self.tags + 2 * slot) != tag:
                 # Another worker found it expired just now.
                 self.unlock(slot)
                 return self.register(address0, address1, port, rtcp, media, protocol, domain, now, ttl)
@@ -379,7 +379,7 @@ class FlowTable(SlotTable):
                 return 2
             if not self.fresh:
                 return 1
-            word = self.first + (slot << 6)
+            word = self.place(slot)
         for index in range(16):
             self.words[word + CALL + index] = self.call[index]
         for index in range(2 * self.codec_count):
@@ -387,7 +387,7 @@ class FlowTable(SlotTable):
         self.words[word + LABELS] = labels
         self.words[word + LAST] = now
         self.unlock(slot)
-        if atomics.load(self.words, self.tags + slot) != tag:
+        if atomics.load(self.words, self.tags + 2 * slot) != tag:
             self.publish(slot, tag)
         atomics.add(self.words, EPOCHS + (tag & 2047), 1)
         return 0
@@ -401,20 +401,20 @@ class FlowTable(SlotTable):
 
     def may_take(self, slot: int, rtcp: bool, now: int) -> bool:
         """Whether the staged call may have a known endpoint: it is its own, or its owner ended or is idle."""
-        labels = self.words[self.first + (slot << 6) + LABELS]
+        labels = self.words[self.place(slot) + LABELS]
         if self.same_call(slot):
             # RTP wins over RTCP where one call announces both for a port.
             return not rtcp or labels & 0x100 != 0
-        recent = self.words[self.first + (slot << 6) + LAST]
+        recent = self.words[self.place(slot) + LAST]
         idle = now - recent if now > recent else 0
         if idle > IDLE:
             return True
-        recent = self.hash_call(self.first + (slot << 6) + CALL, 0)
+        recent = self.hash_call(self.place(slot) + CALL, 0)
         return self.words[ENDED + (recent & 2047)] == recent
 
     def same_call(self, slot: int) -> bool:
         """Whether an entry carries the staged Call-ID."""
-        word = self.first + (slot << 6) + CALL
+        word = self.place(slot) + CALL
         for index in range(16):  # noqa: SIM110 -- compiled
             if self.words[word + index] != self.call[index]:
                 return False
@@ -449,7 +449,7 @@ class FlowTable(SlotTable):
 
     def codec(self, slot: int, payload_type: int) -> int:
         """Word index of the codec of a payload type in a slot, or -1."""
-        word = self.first + (slot << 6)
+        word = self.place(slot)
         count = (self.words[word + LABELS] >> 24) & 31
         word += CODECS
         for index in range(16):
@@ -461,12 +461,12 @@ class FlowTable(SlotTable):
 
     def verdict(self, slot: int, payload_type: int) -> int:
         """What the processors said of a flow and payload type: 0 nothing yet, 1 pass, 2 drop."""
-        word = self.first + (slot << 6) + VERDICTS + ((payload_type & 127) >> 5)
+        word = self.place(slot) + VERDICTS + ((payload_type & 127) >> 5)
         return (self.words[word] >> (2 * (payload_type & 31))) & 3
 
     def keep_verdict(self, slot: int, payload_type: int, verdict: int) -> int:
         """Remember what the processors said until the labels change."""
-        word = self.first + (slot << 6) + VERDICTS + ((payload_type & 127) >> 5)
+        word = self.place(slot) + VERDICTS + ((payload_type & 127) >> 5)
         shift = 2 * (payload_type & 31)
         for _ in range(TRIES):
             old = atomics.load(self.words, word)

@@ -9,6 +9,8 @@ cdef Py_ssize_t USED
 cdef Py_ssize_t ADDED
 cdef Py_ssize_t EXPIRED
 cdef Py_ssize_t BUSY
+cdef Py_ssize_t ENTRIES
+cdef Py_ssize_t WIDTH
 cdef Py_ssize_t LOCK
 cdef Py_ssize_t FACTS
 cdef Py_ssize_t PORTS
@@ -36,9 +38,10 @@ cdef class SlotTable:
     cdef unsigned long long mask
     cdef unsigned long long seed0
     cdef unsigned long long seed1
-    # Word index of the tags and of the first entry
+    # Word index of the tags and of the first entry, words of an entry
     cdef readonly Py_ssize_t tags
     cdef readonly Py_ssize_t first
+    cdef readonly Py_ssize_t width
     cdef Py_ssize_t cursor
     cdef readonly unsigned long long generation
     cdef bint fresh
@@ -59,6 +62,9 @@ cdef class SlotTable:
     cdef bint expired(self, Py_ssize_t slot, unsigned long long now) except -1
     @cython.locals(index=Py_ssize_t, _=Py_ssize_t, found=cython.ulonglong, turn=Py_ssize_t)
     cdef Py_ssize_t claim(self, unsigned long long tag, unsigned long long now) except -2
+    @cython.locals(number=Py_ssize_t)
+    cdef bint give_entry(self, Py_ssize_t slot) except -1
+    cdef Py_ssize_t place(self, Py_ssize_t slot) except -1
     @cython.locals(slot=Py_ssize_t, other=Py_ssize_t)
     cdef Py_ssize_t enter(
         self, unsigned long long tag, unsigned long long kind, unsigned long long ports, unsigned long long a0,

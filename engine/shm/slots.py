@@ -1,7 +1,8 @@
 """Open addressing in shared memory: what the flow registry and the table of media streams have in common.
 
-Many writers, lock-free readers. A tag for each slot is probed; an entry of 64 words stands at the same
-place. An entry begins with its lock word: the low 16 bits name the worker that is writing
+Many writers, lock-free readers. A tag for each slot is probed, beside it stands where the slot's entry is: entries
+are given out in order, to a slot that is used for the first time, and stay with it. So a table takes memory for
+what it held at most, not for its size. An entry begins with its lock word: the low 16 bits name the worker that is writing
 (index + 1), the others count its changes, so a reader sees that what it copied was changed meanwhile, and the
 successor of a killed worker frees what that one held. Nobody waits: a lock that is not let go is counted.
 
@@ -11,8 +12,9 @@ chosen keys can neither slow a lookup nor crowd a place of the table unnoticed.
 Words behind the region header (index of the 64-bit word):
 
     16 slots     17, 18 seed     24 used     25 added     26 expired     27 not changed: entry was locked
+    28 entries given out     29 words of an entry
 
-A tag is EMPTY, REMOVED, CLAIMED + writer, or the hash of the key with its top bit set. An entry begins with
+For each slot two words: its tag, and the word index of its entry (0: none yet). A tag is EMPTY, REMOVED, CLAIMED + writer, or the hash of the key with its top bit set. An entry begins with
 
      0 lock: changes << 16 | writer + 1 while written         1 generation << 32 | kind (0: none)
      2 ports, and what else tells the key     3 source address, 2 words     5 destination address, 2 words
@@ -27,7 +29,7 @@ from array import array
 from engine.shm import atomics
 from engine.shm.region import Region
 
-SLOTS, SEED0, SEED1, USED, ADDED, EXPIRED, BUSY = 16, 17, 18, 24, 25, 26, 27
+SLOTS, SEED0, SEED1, USED, ADDED, EXPIRED, BUSY, ENTRIES, WIDTH = 16, 17, 18, 24, 25, 26, 27, 28, 29
 LOCK, FACTS, PORTS, KEY, DOMAIN, REST = 0, 1, 2, 3, 7, 8
 PROBES = 32
 SPINS = 1000
@@ -40,14 +42,17 @@ MASK64 = 0xFFFFFFFFFFFFFFFF
 MASK32 = 0xFFFFFFFF
 INIT0, INIT1, INIT2, INIT3 = 0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573
 """SipHash's initial state."""
-ENTRY_OCTETS = 512
+ENTRY_WORDS = 64
 
 
-def create_region(kind: str, version: int, task: str, writer: int, slots: int, tags: int) -> Region:
-    """A region for at least `slots` entries (a power of two), whose tags begin at word `tags`, and a seed."""
+def create_region(
+    kind: str, version: int, task: str, writer: int, slots: int, tags: int, width: int = ENTRY_WORDS
+) -> Region:
+    """A region for at least `slots` entries (a power of two) of `width` words, whose tags begin at word `tags`."""
     size = 1 << max(6, (slots - 1).bit_length())
-    region = Region.create(kind, version, 8 * (tags + size) + ENTRY_OCTETS * size, task, writer)
+    region = Region.create(kind, version, 8 * (tags + (2 + width) * size), task, writer)
     region.words[SLOTS] = size
+    region.words[WIDTH] = width
     region.words[SEED0], region.words[SEED1] = array("Q", os.urandom(16))
     return region
 
@@ -64,7 +69,8 @@ class SlotTable:
         self.seed0 = self.words[SEED0]
         self.seed1 = self.words[SEED1]
         self.tags = tags
-        self.first = tags + self.slots
+        self.first = tags + 2 * self.slots
+        self.width = self.words[WIDTH]
         self.writer = writer
         self.cursor = 0
         self.generation = 0
@@ -114,11 +120,11 @@ class SlotTable:
         """The slot of a key, or -1; look() has seen the entry as it was at one moment."""
         index = tag & self.mask
         for _ in range(PROBES):
-            found = atomics.load(self.words, self.tags + index)
+            found = atomics.load(self.words, self.tags + 2 * index)
             if found == EMPTY:
                 return -1
             if found == tag:
-                word = self.first + (index << 6)
+                word = self.words[self.tags + 2 * index + 1]
                 for spin in range(SPINS):
                     state = atomics.load(self.words, word + LOCK)
                     # Keys do not change under a lock: behind a writer that was stopped in the middle, go on.
@@ -155,17 +161,34 @@ class SlotTable:
         for turn in range(2):
             index = tag & self.mask
             for _ in range(PROBES):
-                found = atomics.load(self.words, self.tags + index)
+                found = atomics.load(self.words, self.tags + 2 * index)
                 if turn == 1 and found >= TOP and self.expired(index, now):
                     self.remove(index)
-                    found = atomics.load(self.words, self.tags + index)
+                    found = atomics.load(self.words, self.tags + 2 * index)
                 if found <= REMOVED and atomics.swap(
-                    self.words, self.tags + index, found, CLAIMED + self.writer
+                    self.words, self.tags + 2 * index, found, CLAIMED + self.writer
                 ):
                     atomics.add(self.words, USED, 1)
-                    return index
+                    if self.words[self.tags + 2 * index + 1] or self.give_entry(index):
+                        return index
+                    atomics.store(self.words, self.tags + 2 * index, found)
+                    atomics.add(self.words, USED, MASK64)
+                    return -1
                 index = (index + 1) & self.mask
         return -1
+
+    def give_entry(self, slot: int) -> bool:
+        """The next unused entry for a claimed slot that has none; False where killed writers took the last."""
+        number = atomics.add(self.words, ENTRIES, 1)
+        if number >= self.slots:
+            atomics.add(self.words, ENTRIES, MASK64)
+            return False
+        self.words[self.tags + 2 * slot + 1] = self.first + number * self.width
+        return True
+
+    def place(self, slot: int) -> int:
+        """Word index of a slot's entry; 0 where it never had one."""
+        return self.words[self.tags + 2 * slot + 1]
 
     def enter(
         self, tag: int, kind: int, ports: int, a0: int, a1: int, b0: int, b1: int, domain: int, now: int
@@ -179,7 +202,7 @@ class SlotTable:
             return -1
         other = self.probe(tag, ports, a0, a1, b0, b1, domain)
         if other >= 0:
-            atomics.store(self.words, self.tags + slot, REMOVED)
+            atomics.store(self.words, self.tags + 2 * slot, REMOVED)
             atomics.add(self.words, USED, MASK64)
             self.fresh = False
             return other
@@ -189,12 +212,12 @@ class SlotTable:
 
     def begin(self, slot: int, kind: int, ports: int, a0: int, a1: int, b0: int, b1: int, domain: int) -> int:
         """Lock a claimed slot, clear it and write its key."""
-        word = self.first + (slot << 6)
+        word = self.place(slot)
         state = self.words[word + LOCK] & ~0xFFFF & MASK64
         atomics.store(self.words, word + LOCK, state | (self.writer + 1))
         atomics.fence()
         generation = ((self.words[word + FACTS] >> 32) + 1) & MASK32
-        for index in range(REST, 64):
+        for index in range(REST, self.width):
             self.words[word + index] = 0
         self.words[word + FACTS] = (generation << 32) | kind
         self.words[word + PORTS] = ports
@@ -207,7 +230,7 @@ class SlotTable:
 
     def publish(self, slot: int, tag: int) -> int:
         """Let an entry be found; its slot, or that of another worker which was first with the same key."""
-        atomics.swap(self.words, self.tags + slot, CLAIMED + self.writer, tag)
+        atomics.swap(self.words, self.tags + 2 * slot, CLAIMED + self.writer, tag)
         atomics.add(self.words, ADDED, 1)
         # Of two workers with the same key the one whose slot is probed first stays: wait for what it writes.
         index = tag & self.mask
@@ -215,11 +238,11 @@ class SlotTable:
             if index == slot:
                 break
             for _spin in range(SPINS):
-                found = atomics.load(self.words, self.tags + index)
+                found = atomics.load(self.words, self.tags + 2 * index)
                 if found < CLAIMED or found >= TOP:
                     break
             index = (index + 1) & self.mask
-        word = self.first + (slot << 6)
+        word = self.place(slot)
         other = self.probe(
             tag,
             self.words[word + PORTS],
@@ -236,7 +259,7 @@ class SlotTable:
 
     def lock(self, slot: int) -> bool:
         """Begin a change; False (and counted) where another worker does not let go."""
-        word = self.first + (slot << 6)
+        word = self.place(slot)
         for _ in range(SPINS):
             state = atomics.load(self.words, word)
             if not state & 0xFFFF and atomics.swap(self.words, word, state, state | (self.writer + 1)):
@@ -247,7 +270,7 @@ class SlotTable:
 
     def unlock(self, slot: int) -> int:
         """End a change."""
-        word = self.first + (slot << 6)
+        word = self.place(slot)
         atomics.store(self.words, word, (((self.words[word] >> 16) + 1) << 16) & MASK64)
         return 0
 
@@ -255,10 +278,10 @@ class SlotTable:
         """Forget an entry; False where it is locked."""
         if not self.lock(slot):
             return False
-        word = self.first + (slot << 6)
+        word = self.place(slot)
         if self.words[word + FACTS] & 0xFF:
             self.words[word + FACTS] &= ~0xFF & MASK64
-            atomics.store(self.words, self.tags + slot, REMOVED)
+            atomics.store(self.words, self.tags + 2 * slot, REMOVED)
             atomics.add(self.words, USED, MASK64)
         self.unlock(slot)
         return True
@@ -269,7 +292,7 @@ class SlotTable:
         for _ in range(min(budget, self.slots)):
             slot = self.cursor
             self.cursor = (slot + 1) & self.mask
-            if self.words[self.tags + slot] >= TOP and self.expired(slot, now) and self.remove(slot):
+            if self.words[self.tags + 2 * slot] >= TOP and self.expired(slot, now) and self.remove(slot):
                 gone += 1
         if gone:
             atomics.add(self.words, EXPIRED, gone)
@@ -279,17 +302,18 @@ class SlotTable:
         """Free what a killed worker was writing; returns how many entries that were."""
         broken = 0
         for slot in range(self.slots):
-            tag = self.words[self.tags + slot]
+            tag = self.words[self.tags + 2 * slot]
             if tag == EMPTY:
                 continue
-            word = self.first + (slot << 6)
-            held = self.words[word + LOCK] & 0xFFFF == writer + 1
+            word = self.place(slot)
+            held = word > 0 and self.words[word + LOCK] & 0xFFFF == writer + 1
             if held:
                 self.mend(slot)
                 self.unlock(slot)
             if tag == CLAIMED + writer or (held and tag != REMOVED and not self.words[word + FACTS] & 0xFF):
-                self.words[word + FACTS] &= ~0xFF & MASK64
-                atomics.store(self.words, self.tags + slot, REMOVED)
+                if word:
+                    self.words[word + FACTS] &= ~0xFF & MASK64
+                atomics.store(self.words, self.tags + 2 * slot, REMOVED)
                 atomics.add(self.words, USED, MASK64)
                 held = True
             broken += held
@@ -297,7 +321,7 @@ class SlotTable:
 
     def mend(self, slot: int) -> int:
         """A killed worker was changing this entry: it is forgotten."""
-        self.words[self.first + (slot << 6) + FACTS] &= ~0xFF & MASK64
+        self.words[self.place(slot) + FACTS] &= ~0xFF & MASK64
         return 0
 
     # ---- cold readers ----
@@ -306,12 +330,14 @@ class SlotTable:
         """One consistent entry, or None where there is none or it does not hold still."""
         if not 0 <= slot < self.slots:
             return None
-        word = self.first + (slot << 6)
+        word = self.place(slot)
+        if not word:
+            return None
         for _ in range(SPINS):
             state = atomics.load(self.words, word)
             if state & 0xFFFF:
                 continue
-            octets = bytes(self.region.memory[8 * word : 8 * word + ENTRY_OCTETS])
+            octets = bytes(self.region.memory[8 * word : 8 * (word + self.width)])
             atomics.fence()
             if atomics.load(self.words, word) == state:
                 return octets if octets[8] else None
@@ -319,7 +345,7 @@ class SlotTable:
 
     def taken(self) -> list[int]:
         """Slots with an entry."""
-        return [slot for slot in range(self.slots) if self.words[self.tags + slot] >= TOP]
+        return [slot for slot in range(self.slots) if self.words[self.tags + 2 * slot] >= TOP]
 
     def figures(self) -> dict[str, int]:
         """slots, used, added, expired and busy, cumulative but for the first two."""

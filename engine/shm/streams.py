@@ -13,7 +13,7 @@ the way Wireshark computes them (ui/tap-rtp-analysis.c), so that they equal thos
 Words behind those of engine.shm.slots (index of the 64-bit word):
 
     32 time to live, ns (0: for ever)    33 version: number of looks at what changed
-    64 tags, then the entries:
+    64 tags and places of the entries, then the entries:
 
      1 generation << 32 | found by << 8 | 1      2 source port | destination port << 16 | SSRC << 32
      8 packets   9 octets of payload   10 first packet, ns   11 newest packet, ns
@@ -39,7 +39,7 @@ from engine.shm.region import Region
 from engine.shm.rows import stream_row
 from engine.shm.slots import SlotTable, create_region
 
-VERSION = 1
+VERSION = 2
 TTL, VERSION_WORD = 32, 33
 TAGS = 64
 TOP = 0x8000000000000000
@@ -96,7 +96,7 @@ class StreamTable(SlotTable):
         """Whether the entry in a slot has this key; `ports` is source | destination << 16 | SSRC << 32."""
         if slot < 0 or slot >= self.slots:
             return False
-        word = self.first + (slot << 6)
+        word = self.place(slot)
         if (
             self.words[word + PORTS] != ports
             or self.words[word + KEY + 2] != dst0
@@ -130,15 +130,15 @@ class StreamTable(SlotTable):
         if slot < 0:
             return -1
         if self.fresh:
-            self.words[self.first + (slot << 6) + LATEST] = now
+            self.words[self.place(slot) + LATEST] = now
             self.unlock(slot)
             slot = self.publish(slot, tag)
-        self.look(self.first + (slot << 6))
+        self.look(self.place(slot))
         return slot
 
     def expired(self, slot: int, now: int) -> bool:
         """Whether an entry may make room."""
-        latest = self.words[self.first + (slot << 6) + LATEST]
+        latest = self.words[self.place(slot) + LATEST]
         ttl = self.words[TTL]
         return ttl != 0 and now > latest + ttl
 
@@ -170,7 +170,7 @@ class StreamTable(SlotTable):
         """
         if not self.lock(slot):
             return 0
-        word = self.first + (slot << 6)
+        word = self.place(slot)
         if ((self.words[word + FACTS] >> 8) & 0xFF) != 1:
             self.words[word + FACTS] = (self.words[word + FACTS] & ~0xFF00 & MASK64) | (found_by << 8)
             for index in range(16):
@@ -193,7 +193,7 @@ class StreamTable(SlotTable):
         """One packet of a stream that is labelled for its payload type; 1 where it could not be counted."""
         if not self.lock(slot):
             return 1
-        word = self.first + (slot << 6)
+        word = self.place(slot)
         if not self.words[word + FACTS] & 0xFF:
             # Another worker found it expired just now: this packet's successor enters it anew.
             self.unlock(slot)
@@ -310,8 +310,8 @@ class StreamTable(SlotTable):
         found = []
         for slot in range(self.slots):
             if (
-                self.words[self.tags + slot] >= TOP
-                and self.words[self.first + (slot << 6) + STAMP] >= version
+                self.words[self.tags + 2 * slot] >= TOP
+                and self.words[self.place(slot) + STAMP] >= version
             ):
                 found.append(slot)  # noqa: PERF401 -- compiled
         return found

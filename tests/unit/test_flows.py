@@ -216,11 +216,11 @@ def test_a_killed_worker_holds_nothing_up(build: Build) -> None:
     table.register("one", "10.0.0.1", 4000)
     slot = table.find("10.0.0.2", 5000, "10.0.0.1", 4000)
     killed, other = table.second(3), table.second(4)
-    first = 4608 + table.flows.slots + 64 * slot
     shared = table.flows.region.words
+    first = shared[4608 + 2 * slot + 1]
     shared[first] |= 3 + 1
-    claimed = next(index for index in range(table.flows.slots) if shared[4608 + index] == 0)
-    shared[4608 + claimed] = 0x10000 + 3
+    claimed = next(index for index in range(table.flows.slots) if shared[4608 + 2 * index] == 0)
+    shared[4608 + 2 * claimed] = 0x10000 + 3
     # Readers and other writers give up instead of waiting.
     assert other.flows.read(slot) is None
     other.find("10.0.0.2", 5000, "10.0.0.1", 4000, NOW + 2 * SECOND)
@@ -228,7 +228,7 @@ def test_a_killed_worker_holds_nothing_up(build: Build) -> None:
     assert killed.flows.break_locks(3) == 2
     slot = other.find("10.0.0.2", 5000, "10.0.0.1", 4000, NOW + 3 * SECOND)
     assert other.call(slot) == "one"
-    assert shared[4608 + claimed] == 1
+    assert shared[4608 + 2 * claimed] == 1
 
 
 def test_two_workers_see_the_same_flows(build: Build) -> None:

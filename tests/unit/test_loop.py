@@ -744,9 +744,9 @@ def test_a_successor_finds_the_books_in_order(build: Build) -> None:
     road.say(sip(body=sdp()))
     road.counters.add("received")
     entry = next(
-        index for index in range(road.flows.slots) if road.flows.region.words[4608 + index] >= 1 << 63
+        index for index in range(road.flows.slots) if road.flows.region.words[4608 + 2 * index] >= 1 << 63
     )
-    road.flows.region.words[4608 + road.flows.slots + 64 * entry] |= 1
+    road.flows.region.words[road.flows.region.words[4608 + 2 * entry + 1]] |= 1
     assert road.counters.recover() == 1
     assert road.flows.break_locks(0) == 1
     road.say(sip(body=sdp()))

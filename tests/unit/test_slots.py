@@ -73,6 +73,33 @@ def test_no_key_stands_twice_and_no_lock_stays() -> None:
     assert len(found_streams) == len(set(found_streams)) == HOSTS * SSRCS
     for table in (flows, streams):
         words = table.region.words
-        assert not any(words[table.first + 64 * slot] & 0xFFFF for slot in range(table.slots))
-        assert not any(slots.REMOVED_TAG < words[table.tags + slot] < 1 << 63 for slot in range(table.slots))
+        assert not any(words[table.first + 64 * entry] & 0xFFFF for entry in range(table.slots))
+        assert not any(slots.REMOVED_TAG < words[table.tags + 2 * slot] < 1 << 63 for slot in range(table.slots))
         assert len(table.taken()) == len(table.rows())
+
+
+def test_entries_are_given_out_in_order_and_stay_with_their_slot() -> None:
+    """So a table takes memory for what it held at most, however its slots are scattered."""
+    table = FlowTable.create("test", 0, 4096)
+    words = table.region.words
+    for round_ in range(3):
+        slots = [table.add(1, 2, 3, round_, port, 5000, 17, 0, 1000, 1) for port in range(200)]
+        places = [words[table.tags + 2 * slot + 1] for slot in slots]
+        if round_ == 0:
+            assert places == [table.first + 64 * number for number in range(200)]
+        assert len(set(places)) == 200
+        assert table.sweep(10_000_000_000, table.slots) == 200
+    unused = next(slot for slot in range(table.slots) if not words[table.tags + 2 * slot + 1])
+    assert table.read(unused) is None
+
+
+def test_a_writer_killed_with_an_entry_in_its_hands() -> None:
+    table = FlowTable.create("test", 0, 64)
+    words = table.region.words
+    # Claimed, and no entry yet; another one had taken the last entries with it.
+    words[table.tags] = 0x10000 + 3
+    words[28] = 64
+    assert table.add(1, 2, 3, 4, 5, 6, 17, 0, 1000, 1) == -1
+    assert words[28] == 64
+    assert FlowTable.open(table.region.fd, 3).break_locks(3) == 1
+    assert words[table.tags] == 1
