@@ -1,7 +1,7 @@
 """The whole analysis of one capture file as one document (`otus-tui report`).
 
-The same reader, decoder, parsers, tables and stores as the live engine, in one process: the
-evidence ring is drained here instead of by the calls process.
+The same reader, decoder, parsers, tables and stores as the live engine, in one process: evidence goes
+straight into the table of calls instead of through a ring.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TextIO
 
 from engine.calls.store import Calls
+from engine.calls.witness import Witness
 from engine.capture.pcap_file import PcapFile
 from engine.decode.classifier import Decoder
 from engine.decode.fragments import Reassembly
 from engine.packet import format_timestamp
 from engine.pipeline.loop import Pipeline
-from engine.shm import ring
 from engine.shm.counters import DROPS, FACTS, NOT_DROPS, Counters
 from engine.shm.flows import FlowTable
 from engine.shm.streams import StreamTable
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 TASK = "report"
 BATCH = 20_000
-"""Packets between two looks at the evidence ring, which is larger than what they can write."""
-EVIDENCE_OCTETS = 64 * 1024**2
+"""Packets between two calls of `progress`."""
 LIMITS = {
     "calls": 1_000_000,
     "messages_per_call": 1_000_000,
@@ -44,8 +43,6 @@ class Analysis:
         self.counters = Counters.create(TASK, 0)
         self.flows = FlowTable.create(TASK, 0, LIMITS["flows"])
         self.streams = StreamTable.create(TASK, 0, LIMITS["streams"])
-        evidence = ring.create(TASK, 0, EVIDENCE_OCTETS)
-        self.evidence = ring.RingReader(evidence)
         self.calls = Calls(LIMITS, "packet", self.streams)
         decoder = Decoder(self.counters.words)
         self.pipeline = Pipeline(
@@ -53,7 +50,7 @@ class Analysis:
             self.flows,
             self.streams,
             None,
-            ring.RingWriter(evidence),
+            Witness(self.calls.table),
             Reassembly(self.counters.words),
             decoder,
             {"frame_numbers": True},
@@ -63,11 +60,9 @@ class Analysis:
     def run(self, progress: Callable[[PcapFile], None] | None = None) -> None:
         """Read the file to its end."""
         while self.file.run(BATCH):
-            self.calls.drain(self.evidence, 1 << 30)
             if progress is not None:
                 progress(self.file)
         self.pipeline.idle(self.file.last_ns or 0)
-        self.calls.drain(self.evidence, 1 << 30)
 
     def document(self) -> dict[str, Any]:
         """The report's JSON document; unknown is None, times are RFC 3339 UTC."""
