@@ -1,5 +1,6 @@
 cimport cython
 
+from engine.capture.packet_filter cimport PacketFilter
 from engine.capture.sink cimport PacketSink
 from engine.shm cimport atomics
 
@@ -23,6 +24,10 @@ cdef Py_ssize_t BASE_WORD
 cdef Py_ssize_t INDEX_WORD
 cdef Py_ssize_t RECEIVED_WORD
 cdef Py_ssize_t SKIPPED_WORD
+cdef Py_ssize_t FILTERED_WORD
+cdef Py_ssize_t RECHECKED_WORD
+cdef long long STEP
+cdef unsigned long long ALWAYS
 cdef Py_ssize_t BLOCKS_WORD
 cdef Py_ssize_t LATENCY_WORD
 cdef Py_ssize_t LATENCIES
@@ -37,7 +42,19 @@ cdef class RingWalk:
     cdef readonly Py_ssize_t index
     cdef public Py_ssize_t max_waiting
     cdef readonly unsigned long long ring_errors
+    cdef PacketFilter filter
+    # Blocks up to this sequence are held against `filter`; 0: none
+    cdef readonly unsigned long long recheck_until
+    cdef long long offset
+    cdef readonly long long shift
+    cdef readonly unsigned long long now
 
+    @cython.locals(real=cython.longlong, ahead=cython.longlong)
+    cpdef int moment(self, long long monotonic) except -1
+    @cython.locals(one=PacketFilter, hardware=cython.uint, protocol=cython.uint)
+    cdef bint passes(
+        self, Py_ssize_t start, Py_ssize_t end, unsigned int wire, Py_ssize_t word, unsigned int vlan,
+        Py_ssize_t network) except -1
     cdef unsigned int status(self, Py_ssize_t block) except? 0x5a5a5a5a
     @cython.locals(word=Py_ssize_t, low=cython.ulonglong, high=cython.ulonglong)
     cdef unsigned long long sequence(self, Py_ssize_t block) except? 0x5a5a5a5a5a5a5a5a
@@ -45,7 +62,9 @@ cdef class RingWalk:
     cpdef Py_ssize_t find_start(self) except -1
     @cython.locals(block=Py_ssize_t, count=Py_ssize_t)
     cpdef Py_ssize_t waiting(self) except -1
-    @cython.locals(walked=Py_ssize_t, begun=cython.ulonglong, ended=cython.ulonglong)
+    @cython.locals(block=Py_ssize_t, count=Py_ssize_t)
+    cdef Py_ssize_t ready(self, Py_ssize_t most) except -1
+    @cython.locals(walked=Py_ssize_t, found=Py_ssize_t, begun=cython.ulonglong, ended=cython.ulonglong)
     cpdef Py_ssize_t run(self, Py_ssize_t max_blocks) except -1
     @cython.locals(bucket=Py_ssize_t, power=Py_ssize_t, rest=cython.ulonglong)
     cpdef int latency(self, unsigned long long nanoseconds) except -1

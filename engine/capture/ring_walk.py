@@ -14,10 +14,12 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+from engine.capture.packet_filter import PacketFilter
 from engine.capture.sink import PacketSink
 from engine.shm import atomics, counters
 
 if TYPE_CHECKING:
+    from engine.capture.cbpf import Program
     from engine.shm.counters import Counters
 
 BLOCK_HEADER = 48
@@ -36,10 +38,16 @@ WIRE_IPV6 = socket.htons(0x86DD)
 LINK_ETHERNET = 1
 LINK_RAW = 101
 LINK_UNKNOWN = 0xFFFF
+STEP = 250_000_000
+"""The wall clock was stepped when it moved so many ns more or less than the monotonic one between two looks;
+what is less is slewed, and followed."""
+ALWAYS = 0xFFFF_FFFF_FFFF_FFFF
 SEQUENCE_WORD = counters.BLOCK_SEQUENCE
 BASE_WORD = counters.BLOCK_BASE
 INDEX_WORD = counters.BLOCK_INDEX
 RECEIVED_WORD = counters.RECEIVED
+FILTERED_WORD = counters.index("filtered")
+RECHECKED_WORD = counters.index("filter_rechecked")
 SKIPPED_WORD = counters.index("skipped")
 BLOCKS_WORD = counters.index("blocks")
 LATENCY_WORD, LATENCIES = counters.FIRST_LATENCY, counters.LATENCY_BUCKETS
@@ -98,10 +106,12 @@ class RingWalk:
         of: Counters,
         sink: PacketSink,
         max_waiting: int = 0,
+        clock_offset: int = 0,
     ) -> None:
         """Find the oldest unread block. `max_waiting`: most blocks that may wait (0: all of the ring).
 
         When more wait, the oldest is given back unread: its packets are `received` and `skipped`.
+        `clock_offset`: CLOCK_REALTIME - CLOCK_MONOTONIC in ns when the task began (0: as they are now).
         """
         octets = memoryview(ring_map)
         if len(octets) < block_size * block_count or block_size < 4096 or block_count < 1:
@@ -115,9 +125,59 @@ class RingWalk:
         self.max_waiting = max_waiting if 0 < max_waiting < block_count else 0
         self.ring_errors = 0
         """Blocks in which a length did not fit; what was left of them is `skipped`."""
+        self.filter: PacketFilter | None = None
+        self.recheck_until = 0
+        self.offset = clock_offset or time.time_ns() - time.monotonic_ns()
+        self.shift = 0
+        self.now = 0
         self.index = 0
         sink.attach(octets)
         self.index = self.find_start()
+        self.moment(time.monotonic_ns())
+
+    def moment(self, monotonic: int) -> int:
+        """Keep `now`, the task's clock, through steps of the wall clock, and tell the sink."""
+        real = time.time_ns()
+        ahead = real - monotonic - self.offset
+        self.offset += ahead
+        if ahead > STEP or ahead < -STEP:
+            self.shift += ahead
+        self.now = real - self.shift
+        return self.sink.moment(self.now, self.shift)
+
+    # ---- a new filter ----
+
+    def recheck(self, program: Program) -> None:
+        """Hold every packet against a new filter, until kernel_filters(): those it leaves out are `filtered`.
+
+        The kernel judges a packet as it puts it into the ring, so the ring holds what the old filter let in.
+        """
+        self.filter = PacketFilter(program)
+        self.filter.attach(self.octets)
+        self.recheck_until = ALWAYS
+
+    def kernel_filters(self) -> None:
+        """The socket has the new filter from now on: only blocks that were opened before are rechecked."""
+        self.recheck_until = max(self.sequence(block) for block in range(self.block_count))
+
+    def passes(self, start: int, end: int, wire: int, word: int, vlan: int, network: int) -> bool:
+        """Whether the new filter takes the packet with the header at `word`."""
+        one = self.filter
+        if one is None:
+            return True
+        hardware = self.ring[word + 14]
+        protocol = self.ring[word + 12] >> 16
+        one.wire_length = wire
+        one.protocol = ((protocol & 0xFF) << 8) | (protocol >> 8)
+        one.packet_type = (hardware >> 16) & 0xFF
+        one.interface = self.ring[word + 13]
+        one.hardware = hardware & MASK16
+        one.vlan = vlan
+        one.network = network
+        self.counters[RECHECKED_WORD] += 1
+        return one.match(start, end) != 0
+
+    # ---- the walk ----
 
     def status(self, block: int) -> int:
         """block_status; what the kernel wrote before it is visible behind this call."""
@@ -168,23 +228,36 @@ class RingWalk:
     def run(self, max_blocks: int) -> int:
         """Walk up to `max_blocks` ready blocks, oldest first, and give them back; returns how many.
 
-        The time from the first look at a block to its return is booked as its latency.
+        Booked as a block's latency: the time from this call, or from when it was seen ready, to its return,
+        when all of its packets are in the rings behind.
         """
         walked = 0
-        begun = 0
+        found = self.ready(max_blocks)
+        begun = ended = time.monotonic_ns()
         while walked < max_blocks and self.status(self.index) & STATUS_USER:
-            if walked == 0:
-                begun = time.monotonic_ns()
+            if walked >= found:
+                # This one became ready while the others were walked.
+                begun = ended
+            self.moment(ended)
             self.walk(self.index)
             ended = time.monotonic_ns()
             self.latency(ended - begun)
-            # The next block, if it is ready, is looked at now.
-            begun = ended
             self.index += 1
             if self.index == self.block_count:
                 self.index = 0
             walked += 1
         return walked
+
+    def ready(self, most: int) -> int:
+        """How many blocks from the current one on can be walked now, up to `most`."""
+        count = 0
+        block = self.index
+        while count < most and self.status(block) & STATUS_USER:
+            count += 1
+            block += 1
+            if block == self.block_count:
+                block = 0
+        return count
 
     def latency(self, nanoseconds: int) -> int:
         """Count one block in the bucket of engine.shm.counters.latency_bounds()."""
@@ -215,6 +288,8 @@ class RingWalk:
         number = self.sequence(block)
         packets = self.ring[(base + 12) >> 2]
         done = 0
+        if number > self.recheck_until:
+            self.recheck_until = 0
         if self.counters[SEQUENCE_WORD] == number:
             done = self.counters[RECEIVED_WORD] - self.counters[BASE_WORD]
         else:
@@ -268,6 +343,10 @@ class RingWalk:
             if status & VLAN_TPID_VALID:
                 tpid = self.ring[word + 9] & MASK16
             vlan = (tpid << 16) | (self.ring[word + 8] & MASK16)
+        if self.recheck_until and not self.passes(start, end, wire, word, vlan, network):
+            atomics.store(self.counters, RECEIVED_WORD, self.counters[RECEIVED_WORD] + 1)
+            atomics.store(self.counters, FILTERED_WORD, self.counters[FILTERED_WORD] + 1)
+            return 1
         hardware = self.ring[word + 14]
         link = LINK_ETHERNET
         if hardware & MASK16 != HARDWARE_ETHERNET and hardware & MASK16 != HARDWARE_LOOPBACK:

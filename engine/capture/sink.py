@@ -35,6 +35,13 @@ class PacketSink:
         """
         raise NotImplementedError
 
+    def moment(self, now: int, shift: int) -> int:
+        """Live only, before each block: `now` on the task's clock, the wall clock being `shift` ns ahead of it.
+
+        The clock starts with the wall clock and does not follow its steps; timestamps do.
+        """
+        return 0
+
     def idle(self, now: int) -> int:
-        """It is `now` ns since 1970: expire what is due. Called at most 10 times a second."""
+        """It is `now` on the task's clock: expire what is due. Called at most 10 times a second."""
         return 0

@@ -98,7 +98,7 @@ class Pipeline(Stage):
         """Keep a fragment; the whole packet that it completes takes its place in the books."""
         if self.reassembly is None:
             return self.outcome(C_FRAGMENTS)
-        whole = self.reassembly.add(self.decoder, self.facts.timestamp)
+        whole = self.reassembly.add(self.decoder, self.flows.steady(self.facts.timestamp))
         if whole is None:
             return self.outcome(C_FRAGMENTS)
         if self.filters is not None and not self.matches(whole, self.reassembly.network):
@@ -131,7 +131,7 @@ class Pipeline(Stage):
                     self.decoder.dport,
                     self.decoder.protocol,
                     self.decoder.domain,
-                    self.facts.timestamp,
+                    self.flows.steady(self.facts.timestamp),
                 )
                 if slot >= 0:
                     kind = self.media.packet(self.decoder, slot, self.facts.timestamp)

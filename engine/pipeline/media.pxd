@@ -93,7 +93,7 @@ cdef class MediaPath:
     cdef int register(self, SipParser sip, SdpParser sdp, unsigned long long domain, unsigned long long now) except -1
     @cython.locals(port=cython.uint)
     cdef bint own_rtcp(self, SdpParser sdp, Py_ssize_t index) except -1
-    @cython.locals(outcome=int)
+    @cython.locals(outcome=int, steady=cython.ulonglong)
     cdef int endpoint(
         self, unsigned long long address0, unsigned long long address1, unsigned long long port, bint rtcp,
         Py_ssize_t index, unsigned long long domain, unsigned long long now) except -1

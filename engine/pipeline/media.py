@@ -232,7 +232,7 @@ class MediaPath:
                 decoder.dport - 1,
                 decoder.protocol,
                 decoder.domain,
-                now,
+                self.flows.steady(now),
             )
             if slot < 0:
                 return 0
@@ -326,7 +326,7 @@ class MediaPath:
             decoder.dport,
             decoder.protocol,
             decoder.domain,
-            now,
+            self.flows.steady(now),
             self.ttl,
         )
         if slot < 0:
@@ -422,7 +422,8 @@ class MediaPath:
         self, address0: int, address1: int, port: int, rtcp: bool, index: int, domain: int, now: int
     ) -> int:
         """Register one endpoint of media description `index`; 1 where it is in the table now."""
-        outcome = self.flows.register(address0, address1, port, rtcp, index, 17, domain, now, self.ttl)
+        steady = self.flows.steady(now)
+        outcome = self.flows.register(address0, address1, port, rtcp, index, 17, domain, steady, self.ttl)
         if outcome == 1:
             self.counters[C_FLOW_CONFLICTS] += 1
         elif outcome == 2:

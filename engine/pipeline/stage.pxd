@@ -68,6 +68,9 @@ cdef class Stage(PacketSink):
     cdef bint by_ssrc
     cdef unsigned int loopback
     cdef CopyTable copies
+    # When the wall clock was stepped last, on the task's clock
+    cdef unsigned long long stepped
+    cdef unsigned long long stream_ttl
 
     cpdef attach(self, const unsigned char[::1] buf)
     cdef bint on_sip_port(self) except -1
@@ -87,4 +90,5 @@ cdef class Stage(PacketSink):
     cdef int unmatched(self) except -1
     @cython.locals(place=Py_ssize_t)
     cdef Py_ssize_t ask_plugins(self) except -1
+    cpdef int moment(self, unsigned long long now, long long shift) except -1
     cpdef int idle(self, unsigned long long now) except -1

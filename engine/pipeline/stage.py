@@ -120,6 +120,8 @@ class Stage(PacketSink):
         self.frame_numbers = bool(chosen["frame_numbers"])
         self.loopback = int(chosen["loopback_index"] or 0)
         self.copies = CopyTable()
+        self.stepped = 0
+        self.stream_ttl = streams.ttl
         self.buffer: Any = None
         self.buf: Any = b""
 
@@ -243,10 +245,21 @@ class Stage(PacketSink):
                 place = C_HANDLED
         return place
 
+    def moment(self, now: int, shift: int) -> int:
+        """As PacketSink.moment() says."""
+        if shift != self.flows.shift:
+            self.flows.shift = shift
+            self.stepped = now
+        self.flows.limit = now
+        return 0
+
     def idle(self, now: int) -> int:
-        """Expire what is due at `now`, ns since 1970: fragments, and a share of the flows and streams."""
+        """Expire what is due at `now` on the task's clock: fragments, and a share of the flows and streams."""
         if self.reassembly is not None:
             self.reassembly.expire(now)
         self.words[C_FLOWS_EXPIRED] += self.flows.sweep(now, FLOW_SWEEP)
-        self.words[C_STREAMS_EXPIRED] += self.streams.sweep(now, STREAM_SWEEP)
+        # Streams bear the wall clock's time, for people. After a step their ages mean nothing until those
+        # that live were counted again.
+        if not self.stepped or now > self.stepped + self.stream_ttl:
+            self.words[C_STREAMS_EXPIRED] += self.streams.sweep(now + self.flows.shift, STREAM_SWEEP)
         return 0

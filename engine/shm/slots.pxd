@@ -45,7 +45,11 @@ cdef class SlotTable:
     cdef Py_ssize_t cursor
     cdef readonly unsigned long long generation
     cdef bint fresh
+    # Kept by who drives the clock, see steady()
+    cdef public long long shift
+    cdef public unsigned long long limit
 
+    cpdef unsigned long long steady(self, unsigned long long timestamp) except? 0x5a5a5a5a5a5a5a5a
     @cython.locals(
         v0=cython.ulonglong, v1=cython.ulonglong, v2=cython.ulonglong, v3=cython.ulonglong, m=cython.ulonglong,
         step=Py_ssize_t)

@@ -75,6 +75,17 @@ class SlotTable:
         self.cursor = 0
         self.generation = 0
         self.fresh = False
+        self.shift = 0
+        self.limit = MASK64
+
+    def steady(self, timestamp: int) -> int:
+        """The time of a packet on the clock of the entries, which no step of the wall clock moves.
+
+        `shift`: by how many ns the wall clock was stepped since the task began; `limit`: now, on the steady
+        clock, which no packet can be beyond. In files both stay as they are made: packet time is the clock.
+        """
+        timestamp = (timestamp - self.shift) & MASK64
+        return timestamp if timestamp < self.limit else self.limit
 
     def hash(self, a: int, b: int, c: int, d: int, e: int, f: int) -> int:
         """SipHash-1-3 of six words, with the top bit set."""

@@ -54,6 +54,7 @@ cdef unsigned int LARGEST_MISORDER
 
 cdef class StreamTable(SlotTable):
     cdef double[::1] reals
+    cdef readonly unsigned long long ttl
 
     @cython.locals(word=Py_ssize_t)
     cpdef bint is_stream(

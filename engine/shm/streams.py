@@ -57,7 +57,7 @@ OUT_OF_ORDER, DUPLICATES, RESETS, MARKERS, EVENTS, SEEN, FLOW, NAME, TYPE_CHANGE
     31, 32, 33, 34, 35, 36, 38, 39, 41,
 )  # fmt: skip
 CALL = 48
-PLACE_CODEC, PLACE_CODEC_OF = CODEC, CODEC_OF
+PLACE_CODEC, PLACE_CODEC_OF, PLACE_LATEST, PLACE_STOP, PLACE_FLOW = CODEC, CODEC_OF, LATEST, STOP_SEQUENCE, FLOW
 """The same, visible from Python where this module is compiled."""
 NORMAL, COMFORT_NOISE, EVENT = 0, 1, 2
 """Kinds of payload types: a medium, comfort noise (RFC 3389), telephone events (RFC 4733)."""
@@ -72,6 +72,7 @@ class StreamTable(SlotTable):
         """Map the table; `writer` is the worker's index, below 65,535."""
         super().__init__(region, writer, TAGS)
         self.reals = region.memory.cast("d")
+        self.ttl = self.words[TTL]
 
     @classmethod
     def create(cls, task: str, writer: int, slots: int, ttl_ns: int = 0) -> StreamTable:
