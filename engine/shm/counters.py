@@ -16,7 +16,12 @@ Words behind the region header (index of the 64-bit word):
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from engine.shm.region import Region
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VERSION = 1
 HEARTBEAT, STATE, BLOCK_SEQUENCE, BLOCK_BASE, BLOCK_INDEX, CPU_TIME, PACKET_TIME, PID = range(16, 24)
@@ -45,6 +50,18 @@ DROPS = tuple(name for name in OUTCOMES if name not in NOT_DROPS)
 LEFT_OUT = ("unmatched", "filtered", "fragments", "duplicates", "sampled")
 """The drops that are as asked or as the protocol has it: nothing is missing because of them."""
 LOSSES = tuple(name for name in DROPS if name not in LEFT_OUT)
+FRAGMENT_LOSSES = (
+    "fragments_timed_out",
+    "fragments_evicted",
+    "fragments_over_limit",
+    "fragments_oversize",
+    "fragments_snapped",
+    "fragments_contradicting",
+    "fragments_replaced",
+    "fragments_unfinished",
+)
+"""Fragments whose datagram was never whole, by reason. Their outcome is `fragments`, like that of those which
+were merged: they are taken from it where the books are made (`fragment_losses()`)."""
 
 FACTS = (
     "bytes",
@@ -73,13 +90,12 @@ FACTS = (
     "tunnel_depth_exceeded",
     "ip_fragments",
     "reassembled",
-    "fragments_timed_out",
-    "fragments_evicted",
-    "fragments_over_limit",
-    "fragments_overlapping",
-    "fragments_oversize",
+    "datagrams_incomplete",
+    "fragments_merged",
+    "fragments_held",
     "fragments_duplicate",
-    "fragments_snapped",
+    "fragments_overlapping",
+    *FRAGMENT_LOSSES,
     "sip_messages",
     "sip_requests",
     "sip_responses",
@@ -170,7 +186,22 @@ class Counters:
         return self.get("received") - sum(self.get(name) for name in OUTCOMES)
 
     def recover(self) -> int:
-        """Book what a killed predecessor had in work as `worker_lost`; returns how many packets."""
+        """Book what a killed predecessor had in work as `worker_lost`; returns how many packets.
+
+        The fragments that it held are gone with it: `fragments_unfinished`.
+        """
         lost = max(0, self.balance())
         self.add("worker_lost", lost)
+        self.add("fragments_unfinished", self.get("fragments_held"))
+        self.words[_INDEX["fragments_held"]] = 0
         return lost
+
+
+def fragment_losses(reasons: Mapping[str, int], fragments: int) -> dict[str, int]:
+    """FRAGMENT_LOSSES that together are no more than the outcome `fragments`, which may be a packet behind."""
+    left = fragments
+    found = {}
+    for name in FRAGMENT_LOSSES:
+        found[name] = min(reasons[name], left)
+        left -= found[name]
+    return found
