@@ -15,6 +15,7 @@ cdef unsigned int DUPLICATE
 cdef unsigned int TRUNCATED
 cdef unsigned int K_RTCP
 cdef Py_ssize_t W_PACKET_TIME
+cdef Py_ssize_t MOST_NESTED
 
 cdef Py_ssize_t C_RECEIVED
 cdef Py_ssize_t C_OUTPUT
@@ -46,6 +47,7 @@ cdef Py_ssize_t C_OUTPUT_RTCP
 cdef Py_ssize_t C_TCP_SIP_PORT
 cdef Py_ssize_t C_RTP_HANDLED
 cdef Py_ssize_t C_RTCP_HANDLED
+cdef Py_ssize_t C_TUNNEL_DEPTH
 
 cdef class Pipeline(Stage):
     @cython.locals(verdict=int)
@@ -53,6 +55,7 @@ cdef class Pipeline(Stage):
         self, Py_ssize_t start, Py_ssize_t end, unsigned int wire_length, unsigned long long timestamp,
         unsigned int interface, unsigned int link_type, unsigned int vlan, unsigned int packet_type) except -1
     cdef int route(self, int verdict) except -1
+    @cython.locals(now=cython.ulonglong, whole=bytes, verdict=int, _=Py_ssize_t)
     cdef int fragment(self) except -1
     @cython.locals(first=cython.uint, slot=Py_ssize_t, kind=int)
     cdef int udp(self) except -1

@@ -26,12 +26,14 @@ K_RTCP = records.RTCP
 RTCP_VERDICT = 72
 """Where the verdict of a flow's RTCP is kept: a payload type that RTP cannot have beside RTCP (RFC 5761)."""
 W_PACKET_TIME = layout.PACKET_TIME
+MOST_NESTED = 4
+"""Reassemblies behind one packet: tunnels in fragments that carry fragments."""
 (
     C_RECEIVED, C_OUTPUT, C_HANDLED, C_FILTERED, C_MALFORMED, C_FRAGMENTS, C_DUPLICATES, C_BYTES,
     C_WIRE_BYTES, C_SIP_MESSAGES, C_SIP_REQUESTS, C_SIP_RESPONSES, C_SIP_MALFORMED, C_SIP_TRUNCATED,
     C_SIP_KEEPALIVES, C_RTP_PACKETS, C_RTP_BY_SDP, C_RTP_BY_HEURISTIC, C_RTP_MALFORMED, C_RTCP_PACKETS,
     C_RTCP_MALFORMED, C_EVIDENCE, C_EVIDENCE_OVERSIZE, C_OUTPUT_OVERSIZE, C_OUTPUT_SIP, C_OUTPUT_RTP,
-    C_OUTPUT_RTCP, C_TCP_SIP_PORT, C_RTP_HANDLED, C_RTCP_HANDLED,
+    C_OUTPUT_RTCP, C_TCP_SIP_PORT, C_RTP_HANDLED, C_RTCP_HANDLED, C_TUNNEL_DEPTH,
 ) = (
     layout.index(name)
     for name in (
@@ -39,7 +41,7 @@ W_PACKET_TIME = layout.PACKET_TIME
         "wire_bytes", "sip_messages", "sip_requests", "sip_responses", "sip_malformed", "sip_truncated",
         "sip_keepalives", "rtp_packets", "rtp_by_sdp", "rtp_by_heuristic", "rtp_malformed", "rtcp_packets",
         "rtcp_malformed", "evidence", "evidence_oversize", "output_oversize", "output_sip", "output_rtp",
-        "output_rtcp", "tcp_sip_port", "rtp_handled", "rtcp_handled",
+        "output_rtcp", "tcp_sip_port", "rtp_handled", "rtcp_handled", "tunnel_depth_exceeded",
     )
 )  # fmt: skip
 
@@ -98,20 +100,34 @@ class Pipeline(Stage):
         """Keep a fragment; the whole packet that it completes takes its place in the books."""
         if self.reassembly is None:
             return self.outcome(C_FRAGMENTS)
-        whole = self.reassembly.add(self.decoder, self.flows.steady(self.facts.timestamp))
+        now = self.flows.steady(self.facts.timestamp)
+        whole = self.reassembly.add(self.decoder, now)
         if whole is None:
             return self.outcome(C_FRAGMENTS)
-        if self.filters is not None and not self.matches(whole, self.reassembly.network):
-            return self.outcome(C_FILTERED)
-        self.facts.captured = len(whole)
-        self.facts.wire_length = len(whole)
         buffer = self.buffer
         try:
-            self.attach(memoryview(whole))
-            self.route(self.decoder.decode_network(self.reassembly.network, len(whole)))
+            for _ in range(MOST_NESTED):
+                # What was in a tunnel is not what the filter spoke of: it saw the packet around it.
+                if (
+                    self.filters is not None
+                    and not self.decoder.tunnel_type
+                    and not self.matches(whole, self.reassembly.network)
+                ):
+                    return self.outcome(C_FILTERED)
+                self.facts.captured = len(whole)
+                self.facts.wire_length = len(whole)
+                self.attach(memoryview(whole))
+                verdict = self.decoder.decode_network(self.reassembly.network, len(whole))
+                if verdict != V_FRAGMENT:
+                    return self.route(verdict)
+                # A tunnel in fragments, and a fragment in the tunnel.
+                whole = self.reassembly.add(self.decoder, now)
+                if whole is None:
+                    return self.outcome(C_FRAGMENTS)
+            self.words[C_TUNNEL_DEPTH] += 1
+            return self.outcome(C_MALFORMED)
         finally:
             self.attach(buffer)
-        return 0
 
     # ---- UDP ----
 

@@ -3,6 +3,7 @@ cimport cython
 from engine.capture.packet_filter cimport PacketFilter
 from engine.capture.sink cimport PacketSink
 from engine.decode.classifier cimport Decoder
+from engine.decode.fragments cimport Reassembly
 from engine.parsers.sdp cimport SdpParser
 from engine.parsers.sip cimport SipParser
 from engine.pipeline.copies cimport CopyTable
@@ -51,7 +52,7 @@ cdef class Stage(PacketSink):
     cdef RecordWriter evidence
     cdef bint sending
     cdef bint witnessing
-    cdef readonly object reassembly
+    cdef readonly Reassembly reassembly
     cdef object chain
     cdef dict filters
     cdef readonly object foreign
