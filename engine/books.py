@@ -30,17 +30,22 @@ OWN_DROPS = ("queue_full", "report_error", "report_timeout")
 _LEDGER = struct.Struct(f"={1 + len(layout.OUTCOMES)}Q")
 _FIRST_OCTET = 8 * layout.FIRST_COUNTER
 REPORT_DROPS = ("queue_full", "report_error", "report_timeout", "unreadable", "lost_with_sender")
-"""Names of layer `report`; those of `worker` are LOSSES, those of `left_out` LEFT_OUT of the counters."""
+"""Names of layer `report`; those of `worker` are LOSSES and FRAGMENT_LOSSES, those of `left_out` LEFT_OUT of
+the counters."""
 
 
 class WorkerPage:
     """One worker's ledger, read at one moment; `difference` is 0 when it adds up."""
 
     def __init__(self, counters: Counters) -> None:
+        # Before the outcomes, which rise after them.
+        reasons = {name: counters.get(name) for name in layout.FRAGMENT_LOSSES}
         before = int(counters.words[layout.RECEIVED])
         values = _LEDGER.unpack_from(counters.region.memory, _FIRST_OCTET)
         after = int(counters.words[layout.RECEIVED])
         self.outcomes = dict(zip(layout.OUTCOMES, values[1:], strict=True))
+        self.fragment_losses = layout.fragment_losses(reasons, self.outcomes["fragments"])
+        self.outcomes["fragments"] -= sum(self.fragment_losses.values())
         ended = sum(values[1:])
         # One packet may be in work: it is received and has not ended yet.
         self.difference = 0 if before - 1 <= ended <= after else before - ended
@@ -88,7 +93,8 @@ def make_books(
     reported = report.get("reported", 0)
     dropped: dict[str, dict[str, int]] = {
         "ring": dict(lost_in_rings or {}),
-        "worker": {name: sum(page.outcomes[name] for page in ledgers) for name in layout.LOSSES},
+        "worker": {name: sum(page.outcomes[name] for page in ledgers) for name in layout.LOSSES}
+        | {name: sum(page.fragment_losses[name] for page in ledgers) for name in layout.FRAGMENT_LOSSES},
         "buffer": {
             "send_ring": sum(lost for _, lost, _ in pages),
             "unsent": sum(unread for _, _, unread in pages) if ended else 0,

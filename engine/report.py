@@ -15,7 +15,7 @@ from engine.decode.classifier import Decoder
 from engine.decode.fragments import Reassembly
 from engine.packet import format_timestamp
 from engine.pipeline.loop import Pipeline
-from engine.shm.counters import DROPS, FACTS, NOT_DROPS, Counters
+from engine.shm.counters import FACTS, NOT_DROPS, Counters, drops
 from engine.shm.flows import FlowTable
 from engine.shm.streams import StreamTable
 
@@ -45,13 +45,14 @@ class Analysis:
         self.streams = StreamTable.create(TASK, 0, LIMITS["streams"])
         self.calls = Calls(LIMITS, "packet", self.streams)
         decoder = Decoder(self.counters.words)
+        self.reassembly = Reassembly(self.counters.words)
         self.pipeline = Pipeline(
             self.counters,
             self.flows,
             self.streams,
             None,
             Witness(self.calls.table),
-            Reassembly(self.counters.words),
+            self.reassembly,
             decoder,
             {"frame_numbers": True},
         )
@@ -63,6 +64,7 @@ class Analysis:
             if progress is not None:
                 progress(self.file)
         self.pipeline.idle(self.file.last_ns or 0)
+        self.reassembly.finish()
 
     def document(self) -> dict[str, Any]:
         """The report's JSON document; unknown is None, times are RFC 3339 UTC."""
@@ -84,7 +86,7 @@ class Analysis:
             "books": {
                 "received": counters["received"],
                 "reported": sum(counters[name] for name in NOT_DROPS),
-                "dropped": {name: counters[name] for name in DROPS},
+                "dropped": drops(counters),
             },
         }
 

@@ -138,6 +138,7 @@ class Worker:
     def end(self) -> None:
         """The last act."""
         self.pipeline.foreign.stop()
+        self.pipeline.reassembly.finish()
         self.beat()
         self.words[layout.STATE] = STOPPED
         self.channel.finish()

@@ -11,7 +11,9 @@ Words behind the region header (index of the 64-bit word):
     16 heartbeat, CLOCK_MONOTONIC ns     17 state (STATES)          18 sequence of the block in work
     19 received when it was begun        20 index of that block     21 CPU time of the process, ns
     22 newest packet time, ns            23 pid
+    24 share of the media conversations that sampling leaves out, in 1/2^32 (written by the controller)
     32 counters, in the order of NAMES  544 latency histogram, LATENCY_BUCKETS words
+    672 packets that a rule of the processors decided, RULES words
 """
 
 from __future__ import annotations
@@ -23,12 +25,16 @@ from engine.shm.region import Region
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-VERSION = 1
+VERSION = 2
 HEARTBEAT, STATE, BLOCK_SEQUENCE, BLOCK_BASE, BLOCK_INDEX, CPU_TIME, PACKET_TIME, PID = range(16, 24)
+LEFT_OUT_SHARE = 24
 FIRST_COUNTER = 32
 FIRST_LATENCY = 544
 LATENCY_BUCKETS = 128
 """Log-linear: 4 buckets to each power of two of nanoseconds, so a value is known within 25 %."""
+FIRST_RULE = FIRST_LATENCY + LATENCY_BUCKETS
+RULES = 128
+"""Rules and processors with a counter of their own (engine.processors.chain.MOST_REASONS and room)."""
 STATES = ("starting", "running", "stopping", "stopped")
 
 OUTCOMES = {
@@ -61,7 +67,7 @@ FRAGMENT_LOSSES = (
     "fragments_unfinished",
 )
 """Fragments whose datagram was never whole, by reason. Their outcome is `fragments`, like that of those which
-were merged: they are taken from it where the books are made (`fragment_losses()`)."""
+were merged: they are taken from it where the books are made (drops())."""
 
 FACTS = (
     "bytes",
@@ -130,6 +136,7 @@ FACTS = (
     "rtp_handled",
     "rtcp_handled",
     "output_plugin",
+    "labels_refused",
 )
 """Counted beside the outcomes; several may rise for one packet."""
 
@@ -162,7 +169,7 @@ class Counters:
     @classmethod
     def create(cls, task: str, writer: int) -> Counters:
         """A new region with every counter at 0."""
-        return cls(Region.create("counters", VERSION, 8 * (FIRST_LATENCY + LATENCY_BUCKETS), task, writer))
+        return cls(Region.create("counters", VERSION, 8 * (FIRST_RULE + RULES), task, writer))
 
     @classmethod
     def open(cls, fd: int) -> Counters:
@@ -180,6 +187,10 @@ class Counters:
     def as_dict(self) -> dict[str, int]:
         """Every counter by name, cumulative."""
         return {name: int(self.words[word]) for name, word in _INDEX.items()}
+
+    def rules(self, count: int) -> list[int]:
+        """Packets that the first `count` reasons of the processors decided."""
+        return list(self.words[FIRST_RULE : FIRST_RULE + count])
 
     def balance(self) -> int:
         """Received minus all outcomes: 0 between two packets, 1 while one is in work."""
@@ -204,4 +215,12 @@ def fragment_losses(reasons: Mapping[str, int], fragments: int) -> dict[str, int
     for name in FRAGMENT_LOSSES:
         found[name] = min(reasons[name], left)
         left -= found[name]
+    return found
+
+
+def drops(values: Mapping[str, int]) -> dict[str, int]:
+    """What a worker dropped, by name, from its counters: DROPS, with lost fragments apart from the merged."""
+    lost = fragment_losses(values, values["fragments"])
+    found = {name: values[name] for name in DROPS} | lost
+    found["fragments"] -= sum(lost.values())
     return found
