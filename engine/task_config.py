@@ -55,6 +55,7 @@ def worker_config(config: TaskConfig, node: NodeConfig) -> dict[str, Any]:
             "timeout_ns": int(reassembly.timeout * 1e9),
             "max_datagrams": reassembly.max_fragments,
             "max_bytes": reassembly.max_bytes,
+            "max_fragments": reassembly.fragments_per_datagram,
         },
         "parsers": _foreign_parsers(config),
         "processors": _processors(config),

@@ -8,7 +8,7 @@ Started as `python -m engine.pipeline.worker FD`. Configuration (first line on t
                             or {"kind": "file", "path", "fd" | null, "filter": {...} | null},
      "parsers": [{"plugin", "config"}] of other packages,
      "processors": [{"plugin", "priority", "config"}], "node": {labels}, "tunnels": bits,
-     "reassembly": {"timeout_ns", "max_datagrams", "max_bytes"}, "options": {... of the Pipeline}}
+     "reassembly": {... of Reassembly}, "options": {... of the Pipeline}}
 
 It tells {"state": "running"}, of a file also {"progress": {...}} and, before it leaves at its end,
 {"state": "finished"}.
@@ -75,16 +75,13 @@ class Worker:
         self._take_over(send, flows, streams, index)
         self.chain = build_chain(config["processors"], config["node"]) if config["processors"] else Chain()
         self.filters = self._filters(config["source"])
-        reassembly = config["reassembly"]
         self.pipeline = Pipeline(
             self.counters,
             flows,
             streams,
             writer,
             ring.RingWriter(self.evidence),
-            Reassembly(
-                self.words, reassembly["timeout_ns"], reassembly["max_datagrams"], reassembly["max_bytes"]
-            ),
+            Reassembly(self.words, **config["reassembly"]),
             Decoder(self.words, int(config["tunnels"])),
             {
                 **config["options"],
