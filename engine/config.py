@@ -148,11 +148,13 @@ class Tunnels(Model):
 class IpReassembly(Model):
     """IP fragments (always reassembled)."""
 
-    timeout: Duration = 30.0
-    max_fragments: int = Field(10000, ge=1)
+    timeout: Duration = Field(30.0, ge=0.1, le=3600)
+    """How long a datagram may be incomplete."""
+    max_fragments: int = Field(10000, ge=16, le=1_000_000)
     """Datagrams in work at once."""
-    max_bytes: Size = 16 * 1024**2
+    max_bytes: Size = Field(16 * 1024**2, ge=1024**2, le=1024**3)
     """Of one worker."""
+    fragments_per_datagram: int = Field(64, ge=2, le=8192)
 
 
 class Decoder(Model):
