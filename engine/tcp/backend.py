@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
 METRICS = (
-    "rtt", "rttvar", "handshake_client", "handshake_server", "retransmits", "tlp_new_data", "throughput", "cwnd",
-    "ssthresh", "pacing", "send_queue", "unsent_queue", "receive_queue", "transitions", "dwell",
+    "rtt", "rttvar", "handshake_client", "handshake_server", "retransmits", "tlp_new_data", "throughput",
+    "cwnd", "ssthresh", "pacing", "send_queue", "unsent_queue", "receive_queue", "transitions", "dwell",
     "zero_window_received", "zero_window_sent", "listen", "resets", "reset_reasons", "drops", "drop_reasons",
     "events", "process", "cgroup",
 )  # fmt: skip
@@ -41,11 +41,15 @@ HISTOGRAMS = (
 COUNTERS = (
     "rtt_samples", "handshake_client_failed", "handshake_server_unsampled",
     *(f"retransmit_{name}_{unit}" for name in RETRANSMIT_CLASSES for unit in ("events", "segments")),
-    "tlp_new_data", "send_bytes", "receive_bytes", "zero_window_received", "zero_window_received_ns",
-    "zero_window_sent", "zero_window_sent_ns", "resets_sent", "resets_received", "drops", "drops_benign",
-    "events_emitted", "events_lost", "sockets_evicted",
+    "retransmit_events", "retransmit_segments", "tlp_new_data", "send_bytes", "receive_bytes",
+    "zero_window_received", "zero_window_received_ns", "zero_window_sent", "zero_window_sent_ns",
+    "resets_sent", "resets_received", "drops", "drops_benign", "events_emitted", "events_lost",
+    "sockets_evicted",
 )  # fmt: skip
-"""Counters of a reading; those of events that a stage kept back stand in `Reading.suppressed`."""
+"""Counters of a reading; those of events that a stage kept back stand in `Reading.suppressed`. send_bytes and
+receive_bytes are the observer's: it adds up connections() and closed(). retransmit_events and
+retransmit_segments are only there where the total is known without the classes; else the observer adds the
+classes up."""
 
 
 @dataclass(slots=True)
@@ -78,6 +82,10 @@ class Reading:
     """Reasons that are normal life (old data, window probes to a closed window) -> packets."""
     suppressed: dict[str, int] = field(default_factory=dict)
     """Stage (sample, flow, first, rate) -> events."""
+    kernel: dict[str, int] = field(default_factory=dict)
+    """The observer's: the kernel's own counters of the namespaces watched, by the names of `nstat`."""
+    listen_drops: dict[tuple[int, str, int], tuple[int, int | None, int | None]] = field(default_factory=dict)
+    """The observer's: (netns, address, port) -> drops, those of SYNs, those for want of room to accept."""
 
 
 @dataclass(slots=True)
@@ -136,8 +144,10 @@ class Listener:
     syn_drops: int | None = None
     accept_drops: int | None = None
     netns: int = 0
+    inode: int | None = None
     pid: int | None = None
     comm: str = ""
+    pid_source: str = "unknown"
 
 
 @dataclass(slots=True)
@@ -246,7 +256,8 @@ class Sizes:
     ring_bytes: int = 262_144
     stacks: int = 1_024
     sub_bits: int = 3
-    """Log-linear: 2 ** sub_bits buckets for each power of two, so a quantile is off by at most 1 / 2 ** sub_bits."""
+    """Log-linear: 2 ** sub_bits buckets for each power of two, so a quantile is off by at most 1 / 2 **
+    sub_bits."""
 
 
 @dataclass(slots=True)
@@ -297,7 +308,8 @@ class Backend(Protocol):
     name: str
     """libbpf, bcc or netlink."""
     off: Mapping[str, str]
-    """Metric of METRICS -> why it is not measured, in words for people; complete after start()."""
+    """Metric of METRICS -> why it is not measured, in words for people; complete after start(). A key may
+    name a part of a metric after a dot (retransmits.synack): the rest of the metric is measured."""
 
     def plan(self) -> Plan:
         """What start() would load; may be called without start()."""

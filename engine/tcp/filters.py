@@ -1,0 +1,240 @@
+"""Filters of the observer: from the words of a person to `backend.Filters`, and whether a socket passes them.
+
+Every function that takes a word raises UsageError with what would be right.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from engine.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from engine.tcp.backend import Filters
+
+    Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+Entry = TypeVar("Entry")
+CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
+"""Where cgroup v2 is mounted."""
+MOST_RANGES = 64
+"""Port ranges and prefixes of one option: the kernel side walks them for each event."""
+MOST_CGROUPS = 65_536
+
+
+def ports(word: str, option: str) -> list[tuple[int, int]]:
+    """Ranges out of `80,443,8000-8100,sip`."""
+    found = []
+    for part in (piece.strip() for piece in word.split(",")):
+        first, dash, last = part.partition("-")
+        if dash and first.strip().isdecimal():
+            low, high = _port(first.strip(), option, word), _port(last.strip(), option, word)
+            if low > high:
+                raise UsageError(f"{option} {word}: {part} runs backwards", f"{high}-{low}")
+            found.append((low, high))
+        else:
+            one = _port(part, option, word)
+            found.append((one, one))
+    return _bounded(found, option)
+
+
+def _port(part: str, option: str, word: str) -> int:
+    hint = "a number from 1 to 65535, a name of /etc/services, a list 80,443 or a range 8000-8100"
+    if part.isdecimal():
+        if part.isascii() and 1 <= int(part) <= 65535:
+            return int(part)
+        raise UsageError(f"{option} {word}: there is no port {part}", hint)
+    try:
+        return socket.getservbyname(part, "tcp")
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{option} {word}: {part!r} is no port", hint) from error
+
+
+def networks(word: str, option: str) -> list[Network]:
+    """Networks out of `10.0.0.0/8,2001:db8::1`; IPv4 in IPv6 is IPv4."""
+    found: list[Network] = []
+    for part in (piece.strip() for piece in word.split(",")):
+        try:
+            network = ipaddress.ip_network(part.strip("[]") if "/" not in part else part, strict=False)
+        except ValueError as error:
+            hint = "an address or a prefix: 10.0.0.7, 10.0.0.0/8, 2001:db8::/32, or a list of them"
+            raise UsageError(f"{option} {word}: {part!r} is no address and no prefix", hint) from error
+        found.append(_plain(network))
+    return _bounded(found, option)
+
+
+def _plain(network: Network) -> Network:
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - 96))
+    return network
+
+
+def _bounded(found: list[Entry], option: str) -> list[Entry]:
+    if len(found) > MOST_RANGES:
+        raise UsageError(
+            f"{option}: {len(found)} entries, at most {MOST_RANGES} are taken", "use ranges, prefixes"
+        )
+    return found
+
+
+def pids(word: str) -> list[int]:
+    """Processes that are there, out of `812,4711`."""
+    found = []
+    for part in (piece.strip() for piece in word.split(",")):
+        if not (part.isascii() and part.isdecimal()) or not int(part):
+            raise UsageError(
+                f"--pid {word}: {part!r} is no process", "a number, or a list of them: --pid 812,4711"
+            )
+        if not os.path.isdir(f"/proc/{int(part)}"):
+            raise UsageError(f"there is no process {part}", "ps -e lists them")
+        found.append(int(part))
+    return _bounded(found, "--pid")
+
+
+def cgroup(word: str) -> int:
+    """The inode of a cgroup v2 directory: its path, its path below the mount point, or the inode itself."""
+    if word.isascii() and word.isdecimal() and int(word):
+        return int(word)
+    base = mount()
+    if not base:
+        raise UsageError(
+            "--cgroup needs cgroup v2, which is not mounted", "mount -t cgroup2 none /sys/fs/cgroup"
+        )
+    hint = "a path below /sys/fs/cgroup (systemd-cgls shows them), or the inode of one"
+    paths = [word] if word.startswith(base) else [f"{base}/{word.strip('/')}"]
+    for path in paths:
+        try:
+            if word.strip() and os.path.isfile(f"{path}/cgroup.procs"):
+                return os.stat(path).st_ino
+        except OSError:
+            continue
+    raise UsageError(f"there is no cgroup {word}", hint)
+
+
+def mount() -> str:
+    """Where cgroup v2 is mounted; empty where it is not."""
+    return next((path for path in CGROUPS if os.path.isfile(f"{path}/cgroup.controllers")), "")
+
+
+def descendants(inode: int) -> set[int]:
+    """Inodes of a cgroup and of all below it (itself alone, where it is not found)."""
+    base = mount()
+    found = {inode}
+    if not base:
+        return found
+    top = next((folder for folder, _, _ in os.walk(base) if _inode(folder) == inode), "")
+    for folder, _, _ in os.walk(top) if top else ():
+        found.add(_inode(folder))
+        if len(found) >= MOST_CGROUPS:
+            break
+    return found
+
+
+def _inode(folder: str) -> int:
+    try:
+        return os.stat(folder).st_ino
+    except OSError:
+        return 0
+
+
+def interface(name: str) -> str:
+    """An interface that is there, in the namespace of the caller."""
+    try:
+        socket.if_nametoindex(name)
+    except (OSError, ValueError) as error:
+        there = ", ".join(other for _, other in socket.if_nameindex())
+        raise UsageError(f"there is no interface {name!r}", f"there are: {there}") from error
+    return name
+
+
+def interface_addresses(name: str) -> set[str]:
+    """The addresses of an interface, IPv4 and IPv6, in the namespace of the caller."""
+    import fcntl
+    import struct
+
+    found = set()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            answer = fcntl.ioctl(probe, 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
+            found.add(socket.inet_ntop(socket.AF_INET, answer[20:24]))
+        except OSError:
+            pass
+    try:
+        lines = Path("/proc/thread-self/net/if_inet6").read_text(encoding="ascii").splitlines()
+    except OSError:
+        lines = []
+    for line in lines:
+        words = line.split()
+        if len(words) == 6 and words[5] == name:
+            found.add(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(words[0])))
+    return found
+
+
+class Matcher:
+    """Whether addresses and ports pass; sockets of processes and cgroups are the backend's part."""
+
+    def __init__(self, filters: Filters, addresses: set[str] | None = None) -> None:
+        self.local_ports, self.remote_ports = tuple(filters.local_ports), tuple(filters.remote_ports)
+        self.local_networks = tuple(filters.local_networks)
+        self.remote_networks = tuple(filters.remote_networks)
+        self.addresses = addresses
+        """Of the interface that was asked for; None: any."""
+        self.all = (
+            not (self.local_ports or self.remote_ports or self.local_networks or self.remote_networks)
+            and addresses is None
+        )
+
+    def passes(self, local: str, local_port: int, remote: str, remote_port: int) -> bool:
+        """One socket, with addresses in print."""
+        if self.all:
+            return True
+        return (
+            _in_ranges(local_port, self.local_ports)
+            and _in_ranges(remote_port, self.remote_ports)
+            and (self.addresses is None or local in self.addresses)
+            and _in_networks(local, self.local_networks)
+            and _in_networks(remote, self.remote_networks)
+        )
+
+    def listens(self, local: str, port: int) -> bool:
+        """A listening socket: by its own side alone; the wildcard address is in every network."""
+        wildcard = local in ("0.0.0.0", "::")  # noqa: S104
+        return _in_ranges(port, self.local_ports) and (
+            wildcard
+            or (
+                _in_networks(local, self.local_networks)
+                and (self.addresses is None or local in self.addresses)
+            )
+        )
+
+
+def narrows(filters: Filters) -> bool:
+    """Whether anything but the namespace is asked for."""
+    return bool(
+        filters.interface
+        or filters.local_ports
+        or filters.remote_ports
+        or filters.local_networks
+        or filters.remote_networks
+        or filters.pids
+        or filters.cgroup
+    )
+
+
+def _in_ranges(port: int, ranges: Sequence[tuple[int, int]]) -> bool:
+    return not ranges or any(low <= port <= high for low, high in ranges)
+
+
+def _in_networks(text: str, wanted: Sequence[Network]) -> bool:
+    if not wanted:
+        return True
+    address = ipaddress.ip_address(text)
+    return any(address.version == network.version and address in network for network in wanted)

@@ -1,0 +1,107 @@
+"""Which process owns a socket: /proc/*/fd looked through for the socket's inode, with bounds and a cache."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from engine.tcp.backend import Connection, Listener
+
+MOST_PROCESSES = 32_768
+MOST_INODES = 262_144
+SECONDS = 0.25
+"""How long one look through /proc may take; the next goes on where it ended."""
+PAUSE_S = 2.0
+"""Least time between two looks: unknown inodes come with every short connection."""
+_SOCKET = "socket:["
+
+
+def inodes_of(pids: Sequence[int]) -> set[int]:
+    """Inodes of the sockets that these processes hold."""
+    found: set[int] = set()
+    for pid in pids:
+        _descriptors(str(pid), found)
+    return found
+
+
+def _descriptors(pid: str, found: set[int]) -> bool:
+    """Add the socket inodes of a process; False where they may not be seen."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        names = os.listdir(folder)
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    for name in names:
+        try:
+            target = os.readlink(f"{folder}/{name}")
+        except OSError:
+            continue
+        if target.startswith(_SOCKET):
+            found.add(int(target[len(_SOCKET) : -1]))
+        if len(found) >= MOST_INODES:
+            break
+    return True
+
+
+def command(pid: int) -> str:
+    """The name of a process (not of one of its threads); empty when it is gone."""
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().rstrip("\n")
+    except OSError:
+        return ""
+
+
+class Owners:
+    """Inode -> process, as far as /proc lets it be seen."""
+
+    def __init__(self) -> None:
+        self.hidden = 0
+        """Processes of the last whole look whose descriptors may not be seen (CAP_SYS_PTRACE)."""
+        self._owners: dict[int, tuple[int, str]] = {}
+        self._looked = 0.0
+        self._left: list[str] = []
+        self._hidden = 0
+
+    def fill(self, rows: Iterable[Connection | Listener]) -> None:
+        """Give rows without a pid the process that holds their socket, if it is known; looks again when one
+        is not."""
+        wanted = [row for row in rows if row.pid is None and row.inode]
+        if any(row.inode not in self._owners for row in wanted):
+            self._look()
+        for row in wanted:
+            known = self._owners.get(row.inode or 0)
+            if known is not None:
+                row.pid, row.comm = known
+                row.pid_source = "proc"
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if not self._left:
+            if now - self._looked < PAUSE_S:
+                return
+            self._left = [name for name in os.listdir("/proc") if name.isdecimal()][:MOST_PROCESSES]
+            # Oldest last, for pop(): a process that was just started holds what just appeared.
+            self._left.sort(key=int)
+            self._hidden = 0
+            if len(self._owners) > MOST_INODES:
+                self._owners.clear()
+        while self._left and time.monotonic() - now < SECONDS:
+            pid = self._left.pop()
+            found: set[int] = set()
+            if not _descriptors(pid, found):
+                self._hidden += 1
+            if found:
+                owner = (int(pid), command(int(pid)))
+                for inode in found:
+                    # A socket that was inherited stands under several; the youngest uses it.
+                    self._owners.setdefault(inode, owner)
+        if not self._left:
+            self.hidden = self._hidden
+            self._looked = time.monotonic()
