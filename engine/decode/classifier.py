@@ -2,21 +2,32 @@
 
 Nothing is copied and nothing is allocated: the result of `Decoder.decode()` is a verdict and the
 fields of the decoder, which are offsets into the attached buffer. Whatever the octets are, a verdict comes
-out; every length is checked against the capture and against the layer around it.
+out; every length is checked against the capture and against the layer around it. Tunnels that are switched
+on are taken off: the fields are those of the innermost packet.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from engine.decode import link, tunnels
+from engine.decode.tunnels import Tunnels
 from engine.shm import records
 from engine.shm.counters import index
 
-MALFORMED, UDP, TCP, ICMP, OTHER, NON_IP, FRAGMENT, UNKNOWN_LINK = range(8)
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MALFORMED, UDP, TCP, ICMP = link.MALFORMED, link.UDP, link.TCP, link.ICMP
+OTHER, NON_IP, FRAGMENT, UNKNOWN_LINK = link.OTHER, link.NON_IP, link.FRAGMENT, link.UNKNOWN_LINK
 """Verdicts. OTHER: IP without a transport that is looked into, or cut by the snap length before its ports."""
 VERDICTS = ("malformed", "udp", "tcp", "icmp", "other", "non_ip", "fragment", "unknown_link")
 
 # The same, as compiled constants: those are not visible from Python.
 V_MALFORMED, V_UDP, V_TCP, V_ICMP = MALFORMED, UDP, TCP, ICMP
-V_OTHER, V_NON_IP, V_FRAGMENT, V_UNKNOWN_LINK = OTHER, NON_IP, FRAGMENT, UNKNOWN_LINK
+V_OTHER, V_FRAGMENT = OTHER, FRAGMENT
+V_TUNNEL, V_TOO_DEEP = 8, 9
+"""Only within: an inner packet is to be looked at; there are too many of them."""
 
 SNAPPED, ETHERNET, REASSEMBLED = records.P_SNAPPED, records.P_ETHERNET, records.P_REASSEMBLED
 MAPPED = 0xFFFF0000
@@ -25,62 +36,50 @@ MAPPED = 0xFFFF0000
 C_SNAPPED, C_GRO, C_VLAN_TAGGED = index("snapped"), index("gro"), index("vlan_tagged")
 C_IPV4, C_IPV6, C_UDP = index("ipv4"), index("ipv6"), index("udp")
 C_TCP, C_ICMP, C_OTHER_TRANSPORT = index("tcp"), index("icmp"), index("other_transport")
-C_NON_IP, C_LINK_UNKNOWN, C_MALFORMED_LINK = index("non_ip"), index("link_unknown"), index("malformed_link")
+C_MALFORMED_LINK = index("malformed_link")
 C_MALFORMED_IPV4, C_MALFORMED_IPV6 = index("malformed_ipv4"), index("malformed_ipv6")
 C_MALFORMED_UDP, C_MALFORMED_TCP, C_IP_FRAGMENTS = map(
     index, ("malformed_udp", "malformed_tcp", "ip_fragments")
 )
+C_TUNNEL_DEPTH = index("tunnel_depth_exceeded")
 
 LARGEST_FRAME = 9216
 """Octets of IP that a jumbo frame carries; a longer packet was merged by GRO or not yet cut by TSO."""
-MOST_TAGS = 8
 MOST_EXTENSIONS = 8
+MOST_TUNNELS = 8
+ALL_TUNNELS, VXLAN_PORTS = tunnels.ALL, tunnels.VXLAN_PORTS
+TEB = 0x6558
+"""Transparent Ethernet bridging: a whole frame is in the tunnel."""
 
 
-class Decoder:
+class Decoder(Tunnels):
     """Finds the headers of one packet at a time; `counters_words` is where its FACTS are counted.
 
     Fields after decode(): `frame`..`frame_end` the octets captured; `network`, `transport` where
     those headers begin; `payload`..`payload_end` what the transport carries (of ICMP: the whole message),
     without Ethernet padding; `clipped`: the snap length cut it. `flags` are records.P_*. `vlan_count`
-    tags: `outer_vlan` the first, `inner_vlan` the last of several. MAC addresses stand at `frame` where
-    P_ETHERNET is set.
+    tags: `outer_vlan` the first, `inner_vlan` the last of several. MAC addresses stand at `mac` where
+    P_ETHERNET is set; they and the tags are those of the innermost frame.
+
+    `depth` tunnels were taken off. Of the innermost: `tunnel_type` (number in records.TUNNELS), `vni`, and
+    `outer_*`, the addresses around it.
 
     `domain` keeps tenants with the same addresses apart (part of the flow key): bits 0-11 VLAN id of
-    the inner tag, 12-23 of the outer or only one, 28-31 tunnel type, 32-63 VNI or key. A priority tag
-    (id 0) is domain 0, as if untagged.
+    the inner tag, 12-23 of the outer or only one, 28-31 tunnel type, 32-63 VNI or key, of several tunnels mixed.
+    Identifiers that differ by direction are not in it (ADR 6). A priority tag (id 0) is domain 0, as if untagged.
 
     Valid after FRAGMENT: `fragment_id`, `fragment_offset` (octets), `fragment_more`,
     `fragment_start`..`fragment_end` (the octets it carries); ports and payload are not.
     """
 
-    def __init__(self, counters_words: memoryview, tunnels: int = 0) -> None:
+    def __init__(
+        self, counters_words: memoryview, tunnels: int = 0, vxlan_ports: Iterable[int] = VXLAN_PORTS
+    ) -> None:
         """`counters_words`: Counters.words; `tunnels`: a bit for each tunnel type to take off."""
-        self.counters = counters_words
-        self.tunnels = tunnels
-        self.buf: memoryview | bytes = b""
-        self.size = 0
-        self.clipped = False
-        self.src0 = self.src1 = self.dst0 = self.dst1 = 0
-        self.sport = self.dport = self.protocol = self.tos = self.ttl = self.tcp_flags = 0
-        self.ether_type = self.vlan_count = self.outer_vlan = self.inner_vlan = 0
-        self.tunnel_type = self.vni = 0
-        self.outer_src0 = self.outer_src1 = self.outer_dst0 = self.outer_dst1 = 0
-        self.domain = self.flags = self.link_type = 0
+        super().__init__(counters_words, tunnels, vxlan_ports)
         self.frame = self.frame_end = self.network = self.transport = self.payload = self.payload_end = 0
         self.fragment_id = self.fragment_offset = self.fragment_start = self.fragment_end = 0
         self.fragment_more = False
-
-    def attach(self, buf: memoryview | bytes) -> None:
-        """All following offsets are into `buf`."""
-        self.buf = buf
-        self.size = len(buf)
-
-    def octets(self, start: int, end: int) -> bytes:
-        """A copy of a part of the buffer, empty where that lies outside."""
-        if start < 0 or end > self.size or start >= end:
-            return b""
-        return bytes(self.buf[start:end])
 
     def decode(self, start: int, end: int, wire_length: int, link_type: int, vlan: int) -> int:
         """One frame, octets start..end; returns a verdict.
@@ -95,6 +94,10 @@ class Decoder:
         self.inner_vlan = 0
         self.domain = 0
         self.ether_type = 0
+        self.mac = start
+        self.repeated = False
+        if self.depth:
+            self.leave()
         if self.begin(start, end):
             return self.malformed(C_MALFORMED_LINK)
         if end - start < wire_length:
@@ -113,24 +116,56 @@ class Decoder:
             position = self.other_link(start, end)
             if position < 0:
                 return -2 - position
-        if self.ether_type == 0x0800:
-            return self.ipv4(position, end)
-        if self.ether_type == 0x86DD:
-            return self.ipv6(position, end)
-        return self.other_ether_type(position, end)
+        verdict = self.by_type(position, end)
+        if verdict == V_TUNNEL:
+            verdict = self.inside()
+            if verdict == V_TOO_DEEP:
+                return self.as_if_off(start, end, wire_length, link_type, vlan)
+        return verdict
+
+    def as_if_off(self, start: int, end: int, wire_length: int, link_type: int, vlan: int) -> int:
+        """A frame as if no tunnel were switched on; its headers are counted already."""
+        snapped, tagged, gro = self.counters[C_SNAPPED], self.counters[C_VLAN_TAGGED], self.counters[C_GRO]
+        ipv4, ipv6 = self.counters[C_IPV4], self.counters[C_IPV6]
+        self.active = 0
+        verdict = self.decode(start, end, wire_length, link_type, vlan)
+        self.active = self.tunnels
+        self.counters[C_SNAPPED], self.counters[C_VLAN_TAGGED], self.counters[C_GRO] = snapped, tagged, gro
+        self.counters[C_IPV4], self.counters[C_IPV6] = ipv4, ipv6
+        return verdict
 
     def decode_network(self, start: int, end: int) -> int:
         """A reassembled IP packet, octets start..end of another attached buffer; returns a verdict.
 
-        Keeps the link layer's facts of the decode() before, which was that of its last fragment;
-        the octets before `start` are that fragment's link header, so `frame` becomes 0.
-        A fragment inside is malformed.
+        Keeps the facts of the link layer and the tunnels of the decode() before, which was that of its
+        last fragment; the octets before `start` are what stands in front of that, so `frame` becomes 0.
+        A fragment inside is malformed unless it is in a tunnel that begins in this packet.
         """
-        self.flags = (self.flags & ETHERNET) | REASSEMBLED if start >= 14 else REASSEMBLED
+        self.flags = (self.flags & ETHERNET) | REASSEMBLED
+        self.mac -= self.frame
+        if self.mac < 0 or self.mac + 14 > start:
+            self.flags = REASSEMBLED
         if self.begin(start, end):
             return self.malformed(C_MALFORMED_LINK)
         self.frame = 0
-        return self.by_version(start, end)
+        self.repeated = True
+        if start >= end:
+            return self.too_short(C_MALFORMED_LINK)
+        state = self.state() if self.active else None
+        self.by_version(start)
+        verdict = self.by_type(start, end)
+        if verdict == V_TUNNEL:
+            verdict = self.inside()
+            if verdict == V_TOO_DEEP:
+                self.restore(state)
+                self.begin(start, end)
+                self.frame = 0
+                self.repeated = True
+                self.active = 0
+                self.by_version(start)
+                verdict = self.by_type(start, end)
+                self.active = self.tunnels
+        return verdict
 
     def begin(self, start: int, end: int) -> int:
         """Forget the packet before; 1 if this one is not in the buffer."""
@@ -145,148 +180,48 @@ class Decoder:
         self.frame_end = self.network = self.transport = self.payload = self.payload_end = end
         return 0
 
-    def other_link(self, start: int, end: int) -> int:
-        """Where the network layer begins, with `ether_type` set; or -2 - verdict."""
-        kind = self.link_type
-        if kind in (101, 12, 14, 228, 229):
-            if end == start:
-                return -2 - self.too_short(C_MALFORMED_LINK)
-            if kind == 228:
-                self.ether_type = 0x0800
-            elif kind == 229 or self.buf[start] >> 4 == 6:
-                self.ether_type = 0x86DD
-            elif self.buf[start] >> 4 == 4:
-                self.ether_type = 0x0800
-            else:
-                return -2 - self.malformed(C_MALFORMED_LINK)
-            return start
-        if kind in (113, 276):
-            position = start + (16 if kind == 113 else 20)
-            if position > end:
-                return -2 - self.too_short(C_MALFORMED_LINK)
-            if kind == 113:
-                start += 14
-            self.ether_type = self.buf[start] << 8 | self.buf[start + 1]
-            return position
-        if kind in (0, 108):
-            if end - start < 4:
-                return -2 - self.too_short(C_MALFORMED_LINK)
-            self.null_family(start)
-            return start + 4
-        if kind == 9:
-            return -2 - self.ppp(start, end)
-        self.counters[C_LINK_UNKNOWN] += 1
-        return -2 - V_UNKNOWN_LINK
+    def inside(self) -> int:
+        """Take tunnels off until there is none, or too many."""
+        verdict = V_TUNNEL
+        while verdict == V_TUNNEL:
+            if self.depth >= MOST_TUNNELS:
+                self.counters[C_TUNNEL_DEPTH] += 1
+                return V_TOO_DEEP
+            self.enter()
+            verdict = self.inner_packet(self.inner_type, self.inner_start, self.inner_end)
+        return verdict
 
-    def null_family(self, start: int) -> int:
-        """`ether_type` from the address family of a null or loopback header, in either byte order.
-
-        IPv6 is 24 on NetBSD and OpenBSD, 28 on FreeBSD, 30 on macOS, 10 on Linux.
-        """
-        family = 0
-        if self.buf[start] == 0 and self.buf[start + 1] == 0 and self.buf[start + 2] == 0:
-            family = self.buf[start + 3]
-        elif self.buf[start + 1] == 0 and self.buf[start + 2] == 0 and self.buf[start + 3] == 0:
-            family = self.buf[start]
-        if family == 2:
-            self.ether_type = 0x0800
-        elif family in (10, 24, 28, 30):
-            self.ether_type = 0x86DD
-        return 0
-
-    def tag(self, tci: int) -> int:
-        """Take one VLAN tag."""
-        if self.vlan_count == 0:
-            self.outer_vlan = tci & 0xFFF
-            self.counters[C_VLAN_TAGGED] += 1
-        else:
-            self.inner_vlan = tci & 0xFFF
-        self.vlan_count += 1
-        self.domain = self.outer_vlan << 12 | self.inner_vlan
-        return 0
-
-    def by_version(self, position: int, end: int) -> int:
-        """IP by its version nibble."""
-        if position >= end:
-            return self.too_short(C_MALFORMED_LINK)
-        if self.buf[position] >> 4 == 4:
-            self.ether_type = 0x0800
-            return self.ipv4(position, end)
-        if self.buf[position] >> 4 == 6:
-            self.ether_type = 0x86DD
-            return self.ipv6(position, end)
-        return self.not_ip()
-
-    def not_ip(self) -> int:
-        """Count a packet that carries no IP."""
-        self.counters[C_NON_IP] += 1
-        return V_NON_IP
-
-    def other_ether_type(self, position: int, end: int) -> int:
-        """VLAN tags (802.1Q, 802.1ad and the older 0x9100), PPPoE sessions, MPLS; then IP or not."""
-        kind = self.ether_type
-        while kind in (0x8100, 0x88A8, 0x9100):
-            if end - position < 4:
+    def inner_packet(self, kind: int, start: int, end: int) -> int:
+        """What a tunnel carries: a frame, PPP or IP."""
+        self.network = self.transport = self.payload = self.payload_end = end
+        if kind == TEB:
+            if end - start < 14:
                 return self.too_short(C_MALFORMED_LINK)
-            if self.vlan_count >= MOST_TAGS:
-                return self.malformed(C_MALFORMED_LINK)
-            self.tag(self.buf[position] << 8 | self.buf[position + 1])
-            kind = self.buf[position + 2] << 8 | self.buf[position + 3]
-            position += 4
+            self.flags |= ETHERNET
+            self.mac = start
+            self.ether_type = self.buf[start + 12] << 8 | self.buf[start + 13]
+            return self.by_type(start + 14, end)
         self.ether_type = kind
-        if kind == 0x0800:
-            return self.ipv4(position, end)
-        if kind == 0x86DD:
-            return self.ipv6(position, end)
-        if kind == 0x8864:
-            return self.pppoe(position, end)
-        if kind in (0x8847, 0x8848):
-            return self.mpls(position, end)
-        return self.not_ip()
-
-    def pppoe(self, position: int, end: int) -> int:
-        """A PPPoE session packet (RFC 2516 section 4)."""
-        if end - position < 6:
-            return self.too_short(C_MALFORMED_LINK)
-        if self.buf[position] != 0x11 or self.buf[position + 1] != 0:
-            return self.malformed(C_MALFORMED_LINK)
-        length = self.buf[position + 4] << 8 | self.buf[position + 5]
-        position += 6
-        if length <= end - position:
-            self.clipped = False
-            return self.ppp(position, position + length)
-        if not self.clipped:
-            return self.malformed(C_MALFORMED_LINK)
-        return self.ppp(position, end)
-
-    def ppp(self, position: int, end: int) -> int:
-        """PPP, with or without HDLC framing; protocol field also compressed (RFC 1661 section 2)."""
-        if end - position >= 2 and self.buf[position] == 0xFF and self.buf[position + 1] == 3:
-            position += 2
-        if end - position < 2:
-            return self.too_short(C_MALFORMED_LINK)
-        kind = self.buf[position]
-        position += 1
-        if not kind & 1:
-            kind = kind << 8 | self.buf[position]
-            position += 1
-        if kind == 0x21:
-            self.ether_type = 0x0800
-            return self.ipv4(position, end)
-        if kind == 0x57:
-            self.ether_type = 0x86DD
-            return self.ipv6(position, end)
-        return self.not_ip()
-
-    def mpls(self, position: int, end: int) -> int:
-        """Skip the label stack (RFC 3032); what follows says by its nibble whether it is IP (RFC 4928)."""
-        for _ in range(MOST_TAGS):
-            if end - position < 4:
+        if kind == 0:
+            if start >= end:
                 return self.too_short(C_MALFORMED_LINK)
-            position += 4
-            if self.buf[position - 2] & 1:
-                return self.by_version(position, end)
-        return self.malformed(C_MALFORMED_LINK)
+            self.by_version(start)
+        return self.by_type(start, end)
+
+    def by_type(self, position: int, end: int) -> int:
+        """What `ether_type` says."""
+        if self.ether_type == 0x0800:
+            return self.ipv4(position, end)
+        if self.ether_type == 0x86DD:
+            return self.ipv6(position, end)
+        position = self.peel(position, end)
+        if position < 0:
+            return -2 - position
+        if self.ether_type == 0x0800:
+            return self.ipv4(position, self.link_end)
+        if self.ether_type == 0x86DD:
+            return self.ipv6(position, self.link_end)
+        return self.not_ip()
 
     def ipv4(self, position: int, end: int) -> int:
         """RFC 791. A total length of 0 is a packet that TSO or GRO made: it ends with the capture."""
@@ -317,7 +252,7 @@ class Decoder:
         self.src1 = self.word32(position + 12) << 32 | MAPPED
         self.dst0 = 0
         self.dst1 = self.word32(position + 16) << 32 | MAPPED
-        if not self.flags & REASSEMBLED:
+        if not self.repeated:
             self.counters[C_IPV4] += 1
             if length > LARGEST_FRAME:
                 self.counters[C_GRO] += 1
@@ -358,7 +293,7 @@ class Decoder:
         self.src1 = self.word(position + 16)
         self.dst0 = self.word(position + 24)
         self.dst1 = self.word(position + 32)
-        if not self.flags & REASSEMBLED:
+        if not self.repeated:
             self.counters[C_IPV6] += 1
             if length > LARGEST_FRAME:
                 self.counters[C_GRO] += 1
@@ -417,7 +352,7 @@ class Decoder:
 
     def fragment(self, start: int, end: int, offset: int, more: bool, identification: int) -> int:
         """Report a fragment; one without octets, and one inside a reassembled packet, are malformed."""
-        if start >= end or self.flags & REASSEMBLED:
+        if start >= end or self.repeated:
             return self.too_short(C_MALFORMED_IPV4 if self.ether_type == 0x0800 else C_MALFORMED_IPV6)
         self.counters[C_IP_FRAGMENTS] += 1
         self.fragment_id = identification
@@ -459,6 +394,10 @@ class Decoder:
             self.dport = self.buf[position + 2] << 8 | self.buf[position + 3]
             self.payload = position + 8
             self.payload_end = position + length
+            if self.active and (self.ports[self.dport >> 6] >> (self.dport & 63)) & 1:
+                verdict = self.over_udp(self.dport, self.payload, self.payload_end)
+                if verdict != V_UDP:
+                    return verdict
             self.counters[C_UDP] += 1
             return V_UDP
         self.payload = position
@@ -468,6 +407,10 @@ class Decoder:
         if protocol in (1, 58):
             self.counters[C_ICMP] += 1
             return V_ICMP
+        if self.active and protocol in (4, 41, 47):
+            verdict = self.over_ip(protocol, position, end)
+            if verdict != V_OTHER:
+                return verdict
         self.counters[C_OTHER_TRANSPORT] += 1
         return V_OTHER
 
@@ -486,14 +429,3 @@ class Decoder:
         self.payload = position + header
         self.counters[C_TCP] += 1
         return V_TCP
-
-    def malformed(self, counter: int) -> int:
-        """Count and say so."""
-        self.counters[counter] += 1
-        return V_MALFORMED
-
-    def too_short(self, counter: int) -> int:
-        """A header that is not there: cut by the snap length, no fault of the packet; or malformed."""
-        if self.clipped:
-            return V_OTHER
-        return self.malformed(counter)

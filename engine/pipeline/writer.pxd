@@ -32,7 +32,7 @@ cdef class RecordWriter:
     cdef const unsigned char[::1] text
 
     @cython.locals(
-        frame=Py_ssize_t, a=cython.ulonglong, b=cython.ulonglong, index=Py_ssize_t, more=cython.ulonglong)
+        mac=Py_ssize_t, a=cython.ulonglong, b=cython.ulonglong, index=Py_ssize_t, more=cython.ulonglong)
     cdef int header(self, Py_ssize_t word, unsigned long long slot, unsigned long long generation, unsigned long long flags) except -1
     @cython.locals(value=cython.ulonglong, index=Py_ssize_t)
     cdef unsigned long long octets_at(self, Py_ssize_t position, Py_ssize_t count) except? 0x5a5a5a5a5a5a5a5a

@@ -54,10 +54,10 @@ class RecordWriter:
         self.ring.words[word + 5] = (b << 32) | (self.decoder.inner_vlan << 16) | self.decoder.outer_vlan
         b = 0
         more = 0
-        frame = self.decoder.frame
-        if a & ETHERNET and self.decoder.frame_end - frame >= 12:
-            b = self.octets_at(frame + 6, 6) | (self.octets_at(frame, 2) << 48)
-            more = self.octets_at(frame + 2, 4)
+        mac = self.decoder.mac
+        if a & ETHERNET and self.decoder.frame_end - mac >= 12:
+            b = self.octets_at(mac + 6, 6) | (self.octets_at(mac, 2) << 48)
+            more = self.octets_at(mac + 2, 4)
         self.ring.words[word + 6] = b
         self.ring.words[word + 7] = more | (self.facts.interface << 32)
         self.ring.words[word + 8] = (self.facts.captured & LOW32) | (self.facts.wire_length << 32)

@@ -136,6 +136,14 @@ FACTS = (
     "rtp_handled",
     "rtcp_handled",
     "output_plugin",
+    "tunnels_vxlan",
+    "tunnels_gre",
+    "tunnels_erspan",
+    "tunnels_geneve",
+    "tunnels_ipip",
+    "tunnels_gtp_u",
+    "tunnels_nvgre",
+    "tunnels_ppp_gre",
     "labels_refused",
 )
 """Counted beside the outcomes; several may rise for one packet."""

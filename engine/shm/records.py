@@ -41,7 +41,7 @@ P_REASSEMBLED, P_SNAPPED, P_ETHERNET, P_DUPLICATE = 1, 2, 4, 8
 another interface within 1 ms. A copy comes behind its packet, whose record nobody can change then: the
 evidence ring has a SIP copy as a record of its own, by which the calls process marks the message; no other
 record has the flag, and the send ring has no copies."""
-TUNNELS = ("", "vxlan", "gre", "erspan", "geneve", "ipip", "gtp-u")
+TUNNELS = ("", "vxlan", "gre", "erspan", "geneve", "ipip", "gtp-u", "nvgre", "ppp-gre")
 NO_SLOT = 0xFFFFFFFF
 
 SIP_FIXED = struct.Struct("<HHHBBII")

@@ -39,7 +39,7 @@ V6 = IPv6(src="2001:db8::1:2", dst="fe80::9", tc=0xB8, hlim=61)
 PORTS = {"sport": 5060, "dport": 16384}
 BODY = Raw(b"OPTIONS sip:a SIP/2.0\r\n\r\n")
 LINKS = (1, 113, 276, 101, 12, 14, 228, 229, 0, 108, 9, 105)
-HIDDEN = {"buf", "size", "counters"}
+HIDDEN = {"buf", "size", "counters", "ports"}
 FIELDS = sorted(vars(PURE.module("engine.decode.classifier").Decoder(memoryview(array("Q")))).keys() - HIDDEN)
 
 
