@@ -19,9 +19,14 @@ from pydantic import (
     model_validator,
 )
 
+from engine.plugin import LABEL_KEY
+from engine.processors.pattern import pattern_problem
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+MAX_RULES = 100
+"""Of one filter processor: each rule has a counter."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)?")
 _UNIT_SECONDS = {
     "ns": 1e-9,
@@ -112,6 +117,12 @@ class SendBuffer(Model):
     high_watermark: float = Field(0.8, gt=0, le=1)
     low_watermark: float = Field(0.3, ge=0, lt=1)
 
+    @model_validator(mode="after")
+    def _order(self) -> SendBuffer:
+        if self.low_watermark >= self.high_watermark:
+            raise ValueError("low_watermark must be below high_watermark")
+        return self
+
 
 class ReporterPressure(Model):
     """How long a reporter may take."""
@@ -120,29 +131,57 @@ class ReporterPressure(Model):
     max_retries: int = Field(1, ge=0, le=2)
 
 
+class Sampling(Model):
+    """Requirement 5.4.4: above the high watermark of the send buffer, media is sampled by stream."""
+
+    enabled: bool = False
+    lowest_rate: float = Field(0.01, gt=0, le=1)
+    """The share of streams that stays, however full the send buffer is."""
+
+
 class BackPressure(Model):
     """Requirement 5.4.6."""
 
     pipeline_channel: PipelineChannel = PipelineChannel()
     send_buffer: SendBuffer = SendBuffer()
     reporter: ReporterPressure = ReporterPressure()
+    sampling: Sampling = Sampling()
+
+
+class Metrics(Model):
+    """The Prometheus endpoint of a daemon."""
+
+    enabled: bool = True
+    listen: str = Field("127.0.0.1:9091", pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):[0-9]{1,5}$")
+    """ADDRESS:PORT; 0.0.0.0:9091 lets other hosts ask."""
 
 
 class Tunnels(Model):
-    """Which tunnels are taken off. This version takes none off, so none can be switched on."""
+    """Which tunnels are taken off a live capture; of a capture file all are."""
 
     vxlan: bool = False
-    gre: bool = False
-    erspan: bool = False
+    vxlan_ports: list[Port] = Field([4789, 8472], min_length=1, max_length=16)
+    """UDP destination ports of VXLAN: the registered one, and the one that Linux had before it."""
     geneve: bool = False
+    gtp_u: bool = False
+    gre: bool = False
+    """GRE with IP, a whole frame (0x6558) or MPLS inside."""
+    nvgre: bool = False
+    ppp_gre: bool = False
+    """PPP in GRE version 1 (PPTP)."""
+    erspan: bool = False
+    """Types I, II and III."""
     ipip: bool = False
+    """IP in IP, of either version in either."""
 
-    @field_validator("*")
+    @field_validator("vxlan_ports")
     @classmethod
-    def _not_yet(cls, wanted: bool) -> bool:
-        if wanted:
-            raise ValueError("this version takes no tunnels off: leave it false")
-        return wanted
+    def _ports(cls, ports: list[int]) -> list[int]:
+        taken = {0: "no port", 2152: "that of GTP-U", 6081: "that of Geneve"}
+        for port in ports:
+            if port in taken:
+                raise ValueError(f"{port} is {taken[port]}: leave it out")
+        return ports
 
 
 class IpReassembly(Model):
@@ -196,6 +235,7 @@ class NodeConfig(Model):
     backpressure: BackPressure = BackPressure()
     core: Core = Core()
     log: Log = Log()
+    metrics: Metrics = Metrics()
     stores: Stores = Stores()
     reporters: dict[str, dict[str, Any]] = {}
     """Shared connections by reporter type; a task's own keys win over them."""
@@ -210,7 +250,19 @@ class CaptureOptions(Model):
     """A block is handed over when full or this old. With few packets the ring lasts blocks x this: 128 x 8 ms
     is the second that a worker's restart may take without loss; 1 is for the lowest latency."""
     snaplen: int = Field(262144, ge=64, le=262144)
+    """Octets of a packet that are kept; what SIP needs may be 64 KB."""
     promiscuous: bool = True
+    pin: bool = True
+    """Each worker is bound to a CPU, those of the interface's NUMA node first."""
+
+    @model_validator(mode="after")
+    def _blocks(self) -> CaptureOptions:
+        if 2 * self.block_kb > 1024 * self.ring_mb:
+            raise ValueError(
+                f"ring_mb {self.ring_mb} has no room for two blocks of block_kb {self.block_kb}: "
+                f"at most {512 * self.ring_mb}"
+            )
+        return self
 
 
 class Capture(Model):
@@ -276,6 +328,13 @@ class RtpOptions(Model):
 
     heuristic: bool = True
     """Find media without signalling."""
+    report: Literal["", "every", "sample", "interval"] = ""
+    """What is reported of RTP: every packet, every Nth of each stream, or one record a stream and interval,
+    with the stream's figures at that moment. Empty: interval; with `raw`, every."""
+    every: int = Field(100, ge=1, le=65535)
+    """`report: sample`: the first packet of a stream and each Nth behind it."""
+    interval: Duration = Field(5.0, ge=0.1, le=86400)
+    """`report: interval`: the first packet of a stream, one an interval, and the last."""
     raw: bool = False
     """Put the frame into the record."""
 
@@ -283,22 +342,34 @@ class RtpOptions(Model):
 class FilterRule(Model):
     """One rule of the filter processor: the first rule whose label has one of the values decides."""
 
-    label: str
-    values: list[str] = Field(min_length=1)
-    """Exact, a prefix with a trailing `*`, or `/a regular expression/`."""
+    label: str = Field(pattern=LABEL_KEY.pattern)
+    values: list[str] = Field(min_length=1, max_length=1000)
+    """Exact, a prefix with a trailing `*`, or `/a regular expression/` whose time is bounded."""
     action: Literal["drop", "pass"] = "drop"
+    name: str = Field("", max_length=64)
+    """Of the rule's counter; without one, the rule as it reads."""
+
+    @field_validator("values")
+    @classmethod
+    def _patterns(cls, values: list[str]) -> list[str]:
+        for value in values:
+            if len(value) > 1 and value.startswith("/") and value.endswith("/"):
+                problem = pattern_problem(value[1:-1])
+                if problem:
+                    raise ValueError(problem)
+        return values
 
 
 class FilterOptions(Model):
     """Processor filter."""
 
-    rules: list[FilterRule] = []
+    rules: list[FilterRule] = Field([], max_length=MAX_RULES)
 
 
 class LabelOptions(Model):
     """Processor label."""
 
-    labels: dict[str, str] = {}
+    labels: dict[Annotated[str, Field(pattern=LABEL_KEY.pattern)], str] = {}
     """Empty: node, dc and env of the node file, where they are set."""
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from engine.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from engine.packet import DecodedPacket, OutputPacket
+    from engine.packet import DecodedPacket, FiveTuple, NetworkMeta, OutputPacket
 
 LABEL_KEY = re.compile(r"[a-z0-9][a-z0-9.-]*")
 """Label keys: lower case, dots and dashes, no underscore (requirement 5.5.5)."""
@@ -84,15 +84,34 @@ class Parser(Plugin):
         """
 
 
+class Envelope(NamedTuple):
+    """What a processor may read of a packet beside its labels (requirement 5.5.3)."""
+
+    timestamp_ns: int
+    protocol: str
+    flow_id: FiveTuple
+    network: NetworkMeta
+
+
 class Processor(Plugin):
-    """Filters, and adds labels (requirement 4.2.3). Never sees payload or raw bytes."""
+    """Filters, and adds labels (requirement 4.2.3). Never sees payload or raw bytes.
+
+    It runs in the workers and decides there, for each SIP message, and for media once a flow and payload type
+    while `pure`. One that `writes` labels runs again in the sender, for what is reported; its verdict
+    there counts nothing.
+    """
 
     priority: int = 100
     """Smaller runs first."""
     reads: Sequence[str] = ()
-    """The label keys its verdict depends on."""
+    """The label keys its verdict depends on; without any it is not asked for verdicts."""
+    writes: Sequence[str] = ()
+    """The label keys it may write; one that breaks LABEL_KEY is refused when the plugin loads."""
     pure: ClassVar[bool] = True
     """Same labels, same verdict: the verdict of a flow may be kept."""
+    wants_envelope: ClassVar[bool] = False
+    """Whether `envelope` is made before process() is called."""
+    envelope: Envelope | None = None
 
     @abstractmethod
     def process(self, labels: dict[str, str]) -> bool:
@@ -133,7 +152,8 @@ def load(kind: str, name: str, own: Mapping[str, type[Any]]) -> type[Any]:
     for point in entry_points(group=GROUPS[kind], name=name):
         try:
             found = point.load()
-            check_label_keys(getattr(found, "labels", ()), f"{kind} {name}")
+            for declared in ("labels", "writes"):
+                check_label_keys(getattr(found, declared, ()), f"{kind} {name}")
         except Exception as error:  # whatever foreign code raises
             raise UsageError(f"{kind} {name!r} ({point.value}) does not load: {error}") from error
         if isinstance(found, type) and issubclass(found, Plugin):

@@ -7,12 +7,15 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from engine.config import PARSER_OPTIONS, Filter
+from engine.shm.records import TUNNELS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from engine.config import NodeConfig, ParserRef, TaskConfig
 
-TUNNEL_BITS = {"vxlan": 1, "gre": 2, "erspan": 3, "geneve": 4, "ipip": 5}
-"""Positions in engine.shm.records.TUNNELS."""
+TUNNEL_BITS = {name.replace("-", "_"): bit for bit, name in enumerate(TUNNELS) if name}
+"""The switches of `core.decoder.tunnel`."""
 
 
 def _parser(config: TaskConfig, name: str) -> ParserRef | None:
@@ -51,6 +54,7 @@ def worker_config(config: TaskConfig, node: NodeConfig) -> dict[str, Any]:
     return {
         "task": config.id,
         "tunnels": sum(1 << bit for name, bit in TUNNEL_BITS.items() if tunnels[name] or offline),
+        "vxlan_ports": tunnels["vxlan_ports"],
         "reassembly": {
             "timeout_ns": int(reassembly.timeout * 1e9),
             "max_datagrams": reassembly.max_fragments,
@@ -67,12 +71,24 @@ def worker_config(config: TaskConfig, node: NodeConfig) -> dict[str, Any]:
             "track_media": bool(sip and sip.config.get("track_media", True)),
             "media_ttl_ns": media_ttl_ns(config),
             "rtp_heuristic": bool(rtp and rtp.config.get("heuristic", True)),
-            "rtp_raw": bool(rtp and rtp.config.get("raw", False)),
+            **_rtp_reports(rtp.config if rtp else {}),
             "unmatched_forward": config.unmatched_policy == "forward",
             # A filter leaves packets out before they are counted: then no number would be that of the file.
             "frame_numbers": offline and file_filter(config) is None,
             **_live_options(config.capture.interface),
         },
+    }
+
+
+def _rtp_reports(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What is reported of RTP (docs/adr/0008-rtp-records.md)."""
+    raw = bool(options.get("raw", False))
+    return {
+        "rtp_raw": raw,
+        # Who asks for frames wants them all.
+        "rtp_report": options.get("report") or ("every" if raw else "interval"),
+        "rtp_every": int(options.get("every", 100)),
+        "rtp_interval_ns": int(float(options.get("interval", 5.0)) * 1e9),
     }
 
 

@@ -15,6 +15,7 @@ cdef unsigned int DUPLICATE
 cdef unsigned int TRUNCATED
 cdef unsigned int K_RTCP
 cdef Py_ssize_t W_PACKET_TIME
+cdef Py_ssize_t W_LEFT_OUT
 cdef Py_ssize_t MOST_NESTED
 
 cdef Py_ssize_t C_RECEIVED
@@ -47,6 +48,7 @@ cdef Py_ssize_t C_OUTPUT_RTCP
 cdef Py_ssize_t C_TCP_SIP_PORT
 cdef Py_ssize_t C_RTP_HANDLED
 cdef Py_ssize_t C_RTCP_HANDLED
+cdef Py_ssize_t C_SAMPLED
 cdef Py_ssize_t C_TUNNEL_DEPTH
 
 cdef class Pipeline(Stage):
@@ -62,8 +64,6 @@ cdef class Pipeline(Stage):
     cdef int media_result(self, int kind) except -1
     cdef int rtp(self) except -1
     cdef int rtcp(self) except -1
-    @cython.locals(verdict=int)
-    cdef bint passes(self, unsigned int payload_type) except -1
     @cython.locals(kind=int)
     cdef int sip_message(self) except -1
     cdef int sip_seen(self, int kind) except -1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from engine.capture.sink import PACKET_OUTGOING
 from engine.decode import classifier
+from engine.pipeline import stage
 from engine.pipeline.stage import Stage
 from engine.shm import atomics, records
 from engine.shm import counters as layout
@@ -23,9 +24,8 @@ OUTGOING = PACKET_OUTGOING
 DUPLICATE = records.P_DUPLICATE
 TRUNCATED = records.S_TRUNCATED
 K_RTCP = records.RTCP
-RTCP_VERDICT = 72
-"""Where the verdict of a flow's RTCP is kept: a payload type that RTP cannot have beside RTCP (RFC 5761)."""
-W_PACKET_TIME = layout.PACKET_TIME
+RTCP_VERDICT = stage.RTCP_VERDICT_TYPE
+W_PACKET_TIME, W_LEFT_OUT = layout.PACKET_TIME, layout.LEFT_OUT_SHARE
 MOST_NESTED = 4
 """Reassemblies behind one packet: tunnels in fragments that carry fragments."""
 (
@@ -33,7 +33,7 @@ MOST_NESTED = 4
     C_WIRE_BYTES, C_SIP_MESSAGES, C_SIP_REQUESTS, C_SIP_RESPONSES, C_SIP_MALFORMED, C_SIP_TRUNCATED,
     C_SIP_KEEPALIVES, C_RTP_PACKETS, C_RTP_BY_SDP, C_RTP_BY_HEURISTIC, C_RTP_MALFORMED, C_RTCP_PACKETS,
     C_RTCP_MALFORMED, C_EVIDENCE, C_EVIDENCE_OVERSIZE, C_OUTPUT_OVERSIZE, C_OUTPUT_SIP, C_OUTPUT_RTP,
-    C_OUTPUT_RTCP, C_TCP_SIP_PORT, C_RTP_HANDLED, C_RTCP_HANDLED, C_TUNNEL_DEPTH,
+    C_OUTPUT_RTCP, C_TCP_SIP_PORT, C_RTP_HANDLED, C_RTCP_HANDLED, C_TUNNEL_DEPTH, C_SAMPLED,
 ) = (
     layout.index(name)
     for name in (
@@ -41,7 +41,7 @@ MOST_NESTED = 4
         "wire_bytes", "sip_messages", "sip_requests", "sip_responses", "sip_malformed", "sip_truncated",
         "sip_keepalives", "rtp_packets", "rtp_by_sdp", "rtp_by_heuristic", "rtp_malformed", "rtcp_packets",
         "rtcp_malformed", "evidence", "evidence_oversize", "output_oversize", "output_sip", "output_rtp",
-        "output_rtcp", "tcp_sip_port", "rtp_handled", "rtcp_handled", "tunnel_depth_exceeded",
+        "output_rtcp", "tcp_sip_port", "rtp_handled", "rtcp_handled", "tunnel_depth_exceeded", "sampled",
     )
 )  # fmt: skip
 
@@ -183,7 +183,12 @@ class Pipeline(Stage):
         if self.sending:
             if self.filtering and not self.passes(self.media.parser.payload_type):
                 return self.outcome(C_FILTERED)
-            if self.output.rtp(self.media, self.rtp_raw):
+            if self.summing and not self.reports.due(self.media, self.facts.timestamp):
+                self.words[C_RTP_HANDLED] += 1
+                return self.outcome(C_HANDLED)
+            if self.words[W_LEFT_OUT] and self.left_out():
+                return self.outcome(C_SAMPLED)
+            if self.output.rtp(self.media, self.figures, self.rtp_raw):
                 self.words[C_OUTPUT_RTP] += 1
                 return self.outcome(C_OUTPUT)
             self.words[C_OUTPUT_OVERSIZE] += 1
@@ -193,13 +198,7 @@ class Pipeline(Stage):
     def rtcp(self) -> int:
         """An RTCP packet of a known flow."""
         self.words[C_RTCP_PACKETS] += 1
-        self.witness(
-            K_RTCP,
-            self.decoder.payload,
-            self.decoder.payload_end,
-            self.media.flow,
-            self.media.flow_generation,
-        )
+        self.media.control(self.decoder, self.facts.timestamp)
         if self.sending:
             if self.filtering and not self.passes(RTCP_VERDICT):
                 return self.outcome(C_FILTERED)
@@ -215,20 +214,6 @@ class Pipeline(Stage):
             self.words[C_OUTPUT_OVERSIZE] += 1
         self.words[C_RTCP_HANDLED] += 1
         return self.outcome(C_HANDLED)
-
-    def passes(self, payload_type: int) -> bool:
-        """What the processors say of this flow and payload type, asked once."""
-        verdict = self.flows.verdict(self.media.flow, payload_type)
-        if verdict == 0:
-            known = self.flows.labels(self.media.flow, self.media.flow_generation, payload_type)
-            labels = known or {}
-            if payload_type != RTCP_VERDICT:
-                labels["rtp.pt"] = str(payload_type)
-                labels["rtp.ssrc"] = str(self.media.parser.ssrc)
-            verdict = 1 if self.ask_flow(labels) else 2
-            if known is not None and not self.by_ssrc:
-                self.flows.keep_verdict(self.media.flow, payload_type, verdict)
-        return verdict == 1
 
     # ---- SIP ----
 

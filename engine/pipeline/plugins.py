@@ -11,8 +11,10 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import OtusError, UsageError
-from engine.packet import PROTOCOL_NAMES, DecodedPacket, RawPacket, address_from_bytes
-from engine.plugin import LABEL_KEY, load
+from engine.packet import PROTOCOL_NAMES, DecodedPacket, NetworkMeta, RawPacket, address_from_bytes
+from engine.pipeline.verdicts import DROP_BIT
+from engine.plugin import Envelope, load
+from engine.processors.chain import drop_bad_labels
 from engine.shm import records
 from engine.shm.counters import index
 
@@ -58,18 +60,26 @@ class ForeignParsers:
         ]
         self.sending = sending
         self.chain = chain
-        self.errors = 0
+        self.errors = self.refused = 0
         self.octets = b""
+        self.code = 0
+        """The processors' verdict of the last packet that was made (engine.pipeline.verdicts)."""
 
     def take_errors(self) -> int:
-        """Exceptions of plugins, and label keys that had to be left out, since the last call."""
+        """Exceptions of plugins since the last call."""
         errors, self.errors = self.errors, 0
         return errors
+
+    def take_refused(self) -> int:
+        """Labels that had to be left out since the last call."""
+        refused, self.refused = self.refused, 0
+        return refused
 
     def ask(self, decoder: Decoder, facts: PacketFacts) -> int:
         """Offer the packet in work: NOBODY, or where it ends; with OUTPUT `octets` is the JSON."""
         ends = (decoder.sport, decoder.dport)
         packet = None
+        self.code = 0
         for parser, ports, protocol in self.parsers:
             if ports and (decoder.protocol != protocol or ports.isdisjoint(ends)):
                 continue
@@ -79,37 +89,27 @@ class ForeignParsers:
                     made = parser.handle(packet)
                     if made is None or not self.sending:
                         return HANDLED
-                    return self.report(made, parser)
+                    return self.report(made, parser, packet)
             except Exception:
                 # A plugin must not take the packet road down.
                 self.errors += 1
         return NOBODY
 
-    def report(self, made: OutputPacket, parser: Parser) -> int:
+    def report(self, made: OutputPacket, parser: Parser, packet: DecodedPacket) -> int:
         """OUTPUT or, where the processors drop it, FILTERED."""
-        labels = {}
-        for key, value in made.labels.items():
-            if isinstance(key, str) and LABEL_KEY.fullmatch(key):
-                labels[key] = str(value)
-            else:
-                self.errors += 1
-        if self.chain is not None and not self.passes(labels):
-            return FILTERED
-        document = {
-            "protocol": str(made.protocol or parser.protocol),
-            "labels": labels,
-            "payload": None if made.payload is None else made.payload.as_dict(),
-        }
+        labels = {key: str(value) for key, value in made.labels.items()}
+        self.refused += drop_bad_labels(labels)
+        protocol = str(made.protocol or parser.protocol)
+        payload = None if made.payload is None else made.payload.as_dict()
+        if self.chain is not None:
+            envelope = Envelope(packet.raw.timestamp_ns, protocol, packet.five_tuple, network_of(packet))
+            passes = self.chain.verdict(dict(labels), envelope)
+            self.code = 1 + self.chain.reason + (0 if passes else DROP_BIT)
+            if not passes:
+                return FILTERED
+        document = {"protocol": protocol, "labels": labels, "payload": payload}
         self.octets = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
         return OUTPUT
-
-    def passes(self, labels: dict[str, str]) -> bool:
-        """The processors' verdict; one that raises lets it pass."""
-        try:
-            return bool(self.chain.verdict(labels))
-        except Exception:
-            self.errors += 1
-            return True
 
     def stop(self) -> None:
         """Behind the last packet."""
@@ -144,8 +144,35 @@ def decoded_packet(decoder: Decoder, facts: PacketFacts) -> DecodedPacket:
     )
 
 
-def sip_labels(sip: SipParser, decoder: Decoder) -> dict[str, str]:
-    """The labels of the message that `sip` parsed last, as in engine.reporters.output.sip_labels()."""
+def network_of(packet: DecodedPacket) -> NetworkMeta:
+    """The packet's context as processors may read it."""
+    return NetworkMeta(
+        packet.src_ip,
+        packet.dst_ip,
+        packet.src_port,
+        packet.dst_port,
+        packet.src_mac,
+        packet.dst_mac,
+        tuple(packet.vlans),
+        packet.raw.interface,
+        packet.tunnel,
+        packet.fragmented,
+    )
+
+
+def envelope_of(protocol: str, decoder: Decoder, facts: PacketFacts) -> Envelope:
+    """The packet in work as a processor may read it (requirement 5.5.3); costs some microseconds."""
+    packet = decoded_packet(decoder, facts)
+    return Envelope(facts.timestamp, protocol, packet.five_tuple, network_of(packet))
+
+
+def sip_labels(sip: SipParser, decoder: Decoder, reads: frozenset[str] | None = None) -> dict[str, str]:
+    """The labels of the message that `sip` parsed last, as in engine.reporters.output.sip_labels().
+
+    `reads`: only those.
+    """
+    if reads is not None:
+        return {key: text for key in reads if (text := _label(sip, decoder, key)) is not None}
     method = records.METHODS[sip.method]
     labels = {
         "sip.method": method or _text(sip, decoder, "cseq_method" if sip.status else "method"),
@@ -156,6 +183,21 @@ def sip_labels(sip: SipParser, decoder: Decoder) -> dict[str, str]:
     if sip.status:
         labels["sip.status-code"] = str(sip.status)
     return labels
+
+
+def _label(sip: SipParser, decoder: Decoder, key: str) -> str | None:
+    """One label of sip_labels(); None where a message has none of this name."""
+    if key == "sip.method":
+        method = records.METHODS[sip.method]
+        return method or _text(sip, decoder, "cseq_method" if sip.status else "method")
+    if key == "sip.status-code":
+        return str(sip.status) if sip.status else None
+    if key == "sip.call-id":
+        return _text(sip, decoder, "call_id")
+    if key in ("sip.from", "sip.to"):
+        name = key[4:]
+        return _text(sip, decoder, f"{name}_uri") or _text(sip, decoder, name)
+    return None
 
 
 def _text(sip: SipParser, decoder: Decoder, name: str) -> str:

@@ -8,6 +8,8 @@ from engine.parsers.sdp cimport SdpParser
 from engine.parsers.sip cimport SipParser
 from engine.pipeline.copies cimport CopyTable
 from engine.pipeline.media cimport MediaPath
+from engine.pipeline.reports cimport RtpReports
+from engine.pipeline.verdicts cimport Verdicts
 from engine.pipeline.writer cimport PacketFacts, RecordWriter
 from engine.shm cimport atomics
 from engine.shm.flows cimport FlowTable
@@ -19,6 +21,13 @@ cdef unsigned long long NO_FLOW
 cdef unsigned int K_RAW
 cdef unsigned int K_ICMP
 cdef unsigned int K_PLUGIN
+cdef unsigned int RTCP_VERDICT
+cdef unsigned long long MASK64
+cdef Py_ssize_t W_LEFT_OUT
+cdef Py_ssize_t FIRST_RULE
+cdef unsigned int DROP
+cdef unsigned long long ALL
+cdef Py_ssize_t SILENT_SWEEP
 cdef Py_ssize_t STREAM_SWEEP
 cdef Py_ssize_t FLOW_SWEEP
 
@@ -36,6 +45,8 @@ cdef Py_ssize_t C_OUTPUT_RAW
 cdef Py_ssize_t C_PLUGIN_ERRORS
 cdef Py_ssize_t C_FILTER_RECHECKED
 cdef Py_ssize_t C_OUTPUT_PLUGIN
+cdef Py_ssize_t C_SAMPLED
+cdef Py_ssize_t C_LABELS_REFUSED
 
 cdef class Stage(PacketSink):
     cdef const unsigned char[::1] buf
@@ -67,6 +78,10 @@ cdef class Stage(PacketSink):
     cdef bint frame_numbers
     cdef bint filtering
     cdef bint by_ssrc
+    cdef Verdicts verdicts
+    cdef RtpReports reports
+    cdef bint summing
+    cdef bint figures
     cdef unsigned int loopback
     cdef CopyTable copies
     # When the wall clock was stepped last, on the task's clock
@@ -81,8 +96,15 @@ cdef class Stage(PacketSink):
     cdef int witness(
         self, unsigned int kind, Py_ssize_t start, Py_ssize_t end, unsigned long long slot,
         unsigned long long generation) except -1
-    cdef bint ask_flow(self, dict labels) except -1
+    @cython.locals(slot=Py_ssize_t, key=cython.ulonglong, code=cython.uint)
+    cdef bint passes(self, unsigned int payload_type) except -1
+    @cython.locals(reason=cython.uint)
+    cdef bint decided(self, unsigned int code) except -1
+    @cython.locals(code=cython.uint)
+    cdef unsigned int ask_flow(self, Py_ssize_t slot, unsigned long long key, unsigned int payload_type) except? 0
+    @cython.locals(code=cython.uint)
     cdef bint ask_sip(self) except -1
+    cdef bint left_out(self) except -1
     @cython.locals(at=Py_ssize_t, end=Py_ssize_t)
     cdef int icmp(self) except -1
     cdef bint icmp_error(self, unsigned int kind) except -1
@@ -93,3 +115,4 @@ cdef class Stage(PacketSink):
     cdef Py_ssize_t ask_plugins(self) except -1
     cpdef int moment(self, unsigned long long now, long long shift) except -1
     cpdef int idle(self, unsigned long long now) except -1
+    cpdef bint finish(self) except -1

@@ -13,7 +13,9 @@ from engine.parsers.sdp import SdpParser
 from engine.parsers.sip import SipParser
 from engine.pipeline.copies import CopyTable
 from engine.pipeline.media import MediaPath
-from engine.pipeline.plugins import ForeignParsers, sip_labels
+from engine.pipeline.plugins import ForeignParsers, envelope_of, sip_labels
+from engine.pipeline.reports import EVERYBODY, MODES, RtpReports
+from engine.pipeline.verdicts import DROP_BIT, Verdicts
 from engine.pipeline.writer import PacketFacts, RecordWriter
 from engine.shm import atomics, records
 from engine.shm import counters as layout
@@ -32,7 +34,13 @@ if TYPE_CHECKING:
 HARDWARE_ETHERNET, HARDWARE_NONE = 1, 0xFFFE
 NO_FLOW = records.NO_SLOT
 K_RAW, K_ICMP, K_PLUGIN = records.RAW, records.ICMP, records.PLUGIN
-FLOW_SWEEP, STREAM_SWEEP = 1024, 512
+RTCP_VERDICT = RTCP_VERDICT_TYPE = 72
+"""Where the verdict of a flow's RTCP is kept: a payload type that RTP cannot have beside RTCP (RFC 5761)."""
+MASK64 = 0xFFFFFFFFFFFFFFFF
+W_LEFT_OUT, FIRST_RULE = layout.LEFT_OUT_SHARE, layout.FIRST_RULE
+DROP = DROP_BIT
+ALL = EVERYBODY
+FLOW_SWEEP, STREAM_SWEEP, SILENT_SWEEP = 1024, 512, 4096
 """Slots looked at in one idle()."""
 DEFAULTS: dict[str, Any] = {
     "sip_ports": (5060, 5061),
@@ -42,6 +50,9 @@ DEFAULTS: dict[str, Any] = {
     "media_ttl_ns": 300_000_000_000,
     "rtp_heuristic": True,
     "rtp_raw": False,
+    "rtp_report": "every",
+    "rtp_every": 1,
+    "rtp_interval_ns": 5_000_000_000,
     "unmatched_forward": False,
     "deduplicate": False,
     "loopback_index": 0,
@@ -50,21 +61,21 @@ DEFAULTS: dict[str, Any] = {
     "filters": None,
     "plugins": (),
 }
-"""Options of the pipeline. `chain` has verdict_sip(labels) and verdict_flow(labels) and is there only where
-something can be dropped; `filters`: the capture filter as {link type: PacketFilter}, for datagrams put
-together from fragments, which pass it unseen; `deduplicate`: the capture is on several interfaces;
-`loopback_index` 0: none."""
+"""Options of the pipeline. `rtp_report`: a name of engine.pipeline.reports.MODES. `chain`: the processors
+(engine.processors.chain), only where something can be dropped. `filters`: the capture filter as
+{link type: PacketFilter}, for datagrams put together from fragments, which pass it unseen. `deduplicate`: the
+capture is on several interfaces. `loopback_index` 0: none."""
 
 (
     C_OUTPUT, C_HANDLED, C_UNMATCHED, C_ICMP_ERRORS, C_ICMP_QUOTED_SIP, C_FLOWS_EXPIRED, C_STREAMS_EXPIRED,
     C_EVIDENCE, C_EVIDENCE_OVERSIZE, C_OUTPUT_OVERSIZE, C_OUTPUT_RAW, C_PLUGIN_ERRORS, C_FILTER_RECHECKED,
-    C_OUTPUT_PLUGIN,
+    C_OUTPUT_PLUGIN, C_SAMPLED, C_LABELS_REFUSED,
 ) = (
     layout.index(name)
     for name in (
         "output", "handled", "unmatched", "icmp_errors", "icmp_quoted_sip", "flows_expired",
         "streams_expired", "evidence", "evidence_oversize", "output_oversize", "output_raw",
-        "plugin_errors", "filter_rechecked", "output_plugin",
+        "plugin_errors", "filter_rechecked", "output_plugin", "sampled", "labels_refused",
     )
 )  # fmt: skip
 
@@ -104,7 +115,16 @@ class Stage(PacketSink):
         self.reassembly = reassembly
         self.chain = chosen["chain"]
         self.filtering = self.chain is not None
-        self.by_ssrc = self.filtering and "rtp.ssrc" in getattr(self.chain, "reads", ())
+        self.by_ssrc = self.filtering and "rtp.ssrc" in self.chain.reads
+        self.verdicts = Verdicts(streams if self.by_ssrc else flows)
+        self.reports = RtpReports(
+            counters.words,
+            flows,
+            streams,
+            MODES[chosen["rtp_report"]],
+            int(chosen["rtp_every"]),
+            int(chosen["rtp_interval_ns"]),
+        )
         self.filters = chosen["filters"]
         self.foreign = ForeignParsers(chosen["plugins"], self.sending, self.chain)
         self.asking = bool(chosen["plugins"])
@@ -115,6 +135,8 @@ class Stage(PacketSink):
         self.parse_rtp = bool(chosen["parse_rtp"])
         self.track_media = bool(chosen["track_media"])
         self.rtp_raw = bool(chosen["rtp_raw"])
+        self.summing = chosen["rtp_report"] != "every"
+        self.figures = chosen["rtp_report"] == "interval"
         self.forward = bool(chosen["unmatched_forward"])
         self.deduplicate = bool(chosen["deduplicate"])
         self.frame_numbers = bool(chosen["frame_numbers"])
@@ -169,21 +191,55 @@ class Stage(PacketSink):
                 self.words[C_EVIDENCE_OVERSIZE] += 1
         return 0
 
-    def ask_flow(self, labels: dict[str, str]) -> bool:
-        """The processors' verdict of a flow; one that raises lets it pass."""
-        try:
-            return bool(self.chain.verdict_flow(labels))
-        except Exception:
-            self.words[C_PLUGIN_ERRORS] += 1
-            return True
+    def passes(self, payload_type: int) -> bool:
+        """What the processors say of this flow, or stream, and payload type: asked once, counted always."""
+        slot = self.media.flow
+        key = (self.media.flow_generation << 32) | (self.flows.epoch >> 32)
+        if self.by_ssrc:
+            # RTCP is of no stream: it is asked about each time.
+            slot = -1 if payload_type == RTCP_VERDICT else self.media.stream
+            key ^= (self.media.stream_generation << 48) & MASK64
+        code = 0
+        if slot >= 0:
+            code = self.verdicts.get(slot, key, payload_type)
+        if code == 0:
+            code = self.ask_flow(slot, key, payload_type)
+        return self.decided(code)
+
+    def decided(self, code: int) -> bool:
+        """Count the packet for the rule that decided; whether it passes (engine.pipeline.verdicts)."""
+        reason = code & 0x7F
+        if reason > 1:
+            self.words[FIRST_RULE + reason - 2] += 1
+        return code < DROP
+
+    def ask_flow(self, slot: int, key: int, payload_type: int) -> int:
+        """Ask the processors about a flow, and keep what they say where it will not change."""
+        known = self.flows.labels(self.media.flow, self.media.flow_generation, payload_type)
+        labels = known or {}
+        protocol = "rtcp"
+        if payload_type != RTCP_VERDICT:
+            protocol = "rtp"
+            labels["rtp.pt"] = str(payload_type)
+            labels["rtp.ssrc"] = str(self.media.parser.ssrc)
+        envelope = envelope_of(protocol, self.decoder, self.facts) if self.chain.wants_envelope else None
+        code: int = 1 if self.chain.verdict_flow(labels, envelope) else 1 | DROP
+        code += self.chain.reason
+        if known is not None and slot >= 0 and self.chain.pure:
+            self.verdicts.keep(slot, key, payload_type, code)
+        return code
 
     def ask_sip(self) -> bool:
-        """The processors' verdict of a message; one that raises lets it pass."""
-        try:
-            return bool(self.chain.verdict_sip(sip_labels(self.sip, self.decoder)))
-        except Exception:
-            self.words[C_PLUGIN_ERRORS] += 1
-            return True
+        """The processors' verdict of a message."""
+        reads = None if self.chain.foreign else self.chain.reads
+        labels = sip_labels(self.sip, self.decoder, reads)
+        envelope = envelope_of("sip", self.decoder, self.facts) if self.chain.wants_envelope else None
+        code = 1 if self.chain.verdict_sip(labels, envelope) else 1 | DROP
+        return self.decided(code + self.chain.reason)
+
+    def left_out(self) -> bool:
+        """Whether sampling leaves out the conversation of the packet in work."""
+        return self.reports.left_out(self.decoder, ALL - self.words[W_LEFT_OUT])
 
     # ---- ICMP ----
 
@@ -227,6 +283,8 @@ class Stage(PacketSink):
         if place:
             return self.outcome(place)
         if self.forward and self.sending:
+            if self.words[W_LEFT_OUT] and not self.on_sip_port() and self.left_out():
+                return self.outcome(C_SAMPLED)
             if self.output.octets(K_RAW, self.decoder.frame, self.decoder.frame_end, NO_FLOW, 0):
                 self.words[C_OUTPUT_RAW] += 1
                 return self.outcome(C_OUTPUT)
@@ -237,6 +295,9 @@ class Stage(PacketSink):
         """Offer the packet to the parsers of others: its outcome where one took it, else 0."""
         place = self.foreign.ask(self.decoder, self.facts)
         self.words[C_PLUGIN_ERRORS] += self.foreign.take_errors()
+        self.words[C_LABELS_REFUSED] += self.foreign.take_refused()
+        if self.filtering and place != 0:
+            self.decided(self.foreign.code)
         if place == C_OUTPUT:
             if self.output.made(K_PLUGIN, self.foreign.octets):
                 self.words[C_OUTPUT_PLUGIN] += 1
@@ -258,8 +319,22 @@ class Stage(PacketSink):
         if self.reassembly is not None:
             self.reassembly.expire(now)
         self.words[C_FLOWS_EXPIRED] += self.flows.sweep(now, FLOW_SWEEP)
+        if self.figures and self.sending:
+            self.reports.silent(
+                now + self.flows.shift, SILENT_SWEEP, self.output, ALL - self.words[W_LEFT_OUT]
+            )
         # Streams bear the wall clock's time, for people. After a step their ages mean nothing until those
         # that live were counted again.
         if not self.stepped or now > self.stepped + self.stream_ttl:
             self.words[C_STREAMS_EXPIRED] += self.streams.sweep(now + self.flows.shift, STREAM_SWEEP)
         return 0
+
+    def finish(self) -> bool:
+        """Behind the last packet: report the figures of streams that came after their last record.
+
+        A share of them, so that who waits for the reader of the ring can; False when that was all.
+        """
+        if not self.figures or not self.sending:
+            return False
+        self.reports.silent(0, SILENT_SWEEP, self.output, ALL - self.words[W_LEFT_OUT])
+        return self.reports.cursor != 0

@@ -4,14 +4,18 @@ Started as `python -m engine.pipeline.worker FD`. Configuration (first line on t
 
     {"task", "parent", "index", "counters": fd, "flows": fd, "streams": fd, "send": fd | null,
      "evidence": fd, "source": {"kind": "ring", "fd", "block_size", "block_count", "max_waiting", "retire_ms",
-                             "new", "program": the filter as [[code, jt, jf, k], ...]}
+                             "new", "program": the filter as [[code, jt, jf, k], ...], "recheck": the ring
+                             may hold what an earlier filter let in, "cpu": to be bound to | null,
+                             "clock_offset": CLOCK_REALTIME - CLOCK_MONOTONIC when the task began, ns}
                             or {"kind": "file", "path", "fd" | null, "filter": {...} | null},
      "parsers": [{"plugin", "config"}] of other packages,
      "processors": [{"plugin", "priority", "config"}], "node": {labels}, "tunnels": bits,
+     "vxlan_ports": [UDP ports],
      "reassembly": {... of Reassembly}, "options": {... of the Pipeline}}
 
 It tells {"state": "running"}, of a file also {"progress": {...}} and, before it leaves at its end,
-{"state": "finished"}.
+{"state": "finished"}. One with a ring obeys the requests `filter` {"program"}: hold every packet against this
+filter, and `filter_attached` {}: the socket has it now (engine.task.Task.change_filter()).
 """
 
 from __future__ import annotations
@@ -40,10 +44,16 @@ from engine.shm.streams import StreamTable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from engine.capture.cbpf import Program
     from engine.capture.pcap_file import PcapFile
+    from engine.capture.ring_walk import RingWalk
     from engine.shm.region import Region
 
 POLL_MS = 100
+BEAT = 0.05
+"""Seconds between two signs of life while there is work."""
+IDLE = 0.1
+"""Seconds between two looks for what is due."""
 BLOCKS = 8
 """Ring blocks between two looks at the clock and the control socket."""
 PACKETS = 2000
@@ -82,7 +92,7 @@ class Worker:
             writer,
             ring.RingWriter(self.evidence),
             Reassembly(self.words, **config["reassembly"]),
-            Decoder(self.words, int(config["tunnels"])),
+            Decoder(self.words, int(config["tunnels"]), config["vxlan_ports"]),
             {
                 **config["options"],
                 "chain": self.chain if self.chain.filters else None,
@@ -98,11 +108,7 @@ class Worker:
         if source["kind"] == "file":
             # FilterSink fills it as it meets the link types of the file.
             return None if source["filter"] is None else {}
-        program = source["program"]
-        if len(program) == 1:
-            return None
-        # One program for every interface, and the two link types with IP that the ring walk tells.
-        return dict.fromkeys((1, 101), PacketFilter(program))
+        return live_filters(source["program"])
 
     def _take_over(self, send: Any, flows: FlowTable, streams: StreamTable, index: int) -> None:
         """Book what a killed predecessor had in work, and free what it held."""
@@ -123,14 +129,30 @@ class Worker:
         if self.chain.errors != self._plugin_errors:
             self.counters.add("plugin_errors", self.chain.errors - self._plugin_errors)
             self._plugin_errors = self.chain.errors
-        self.channel.receive()
+        if self.chain.refused:
+            self.counters.add("labels_refused", self.chain.refused)
+            self.chain.refused = 0
+        for message in self.channel.receive():
+            self.obey(message)
         return not self.stop and not self.channel.ended
+
+    def obey(self, message: Mapping[str, Any]) -> None:
+        """A message of the controller."""
 
     def running(self) -> None:
         """Tell the supervisor that the start is over."""
         self.words[layout.HEARTBEAT] = time.monotonic_ns()
         self.words[layout.STATE] = RUNNING
         self.channel.send({"state": "running", "generation": self.evidence.generation})
+
+    def last_reports(self) -> None:
+        """Figures of streams since their last record."""
+        while self.pipeline.finish():
+            self.wait_for_readers()
+
+    def wait_for_readers(self) -> None:
+        """A live ring waits for nobody."""
+        self.beat()
 
     def end(self) -> None:
         """The last act."""
@@ -144,32 +166,43 @@ class Worker:
 class RingWorker(Worker):
     """Reads a live ring."""
 
+    walk: RingWalk
+
     def run(self, source: Mapping[str, Any]) -> None:
         """Walk until told to stop."""
         from engine.capture import ring_walk
 
+        self._bind(source.get("cpu"))
         if source.get("new"):
             ring_walk.forget_progress(self.counters)
         ring_map = ring_walk.map_ring(source["fd"], source["block_size"], source["block_count"])
-        walk = ring_walk.RingWalk(
+        self.walk = walk = ring_walk.RingWalk(
             ring_map,
             source["block_size"],
             source["block_count"],
             self.counters,
             self.pipeline,
             source["max_waiting"],
+            source.get("clock_offset") or 0,
         )
-        poll = ring_walk.RingPoll(source["fd"])
+        if source.get("recheck"):
+            walk.recheck(source["program"])
+            walk.kernel_filters()
+        poll = ring_walk.RingPoll(source["fd"], self.channel.fileno())
         self.running()
-        idle_at = 0.0
+        looked = 0.0
         while self.beat():
-            walked = walk.run(BLOCKS)
-            now = time.monotonic()
-            if now - idle_at > 0.1:
-                self.pipeline.idle(time.time_ns())
-                idle_at = now
-            if not walked:
-                poll.wait(POLL_MS)
+            beaten = now = time.monotonic()
+            walk.moment(time.monotonic_ns())
+            if now - looked > IDLE:
+                self.pipeline.idle(walk.now)
+                looked = now
+            poll.called = False
+            # As little as can be for each wake: with few packets in a block it is most of the cost.
+            while now - beaten < BEAT and not poll.called:
+                if walk.run(BLOCKS) < BLOCKS:
+                    poll.wait(POLL_MS)
+                now = time.monotonic()
         self.words[layout.STATE] = STOPPING
         if not self.channel.ended:
             # The kernel closes a block at the second timeout after its first packet, if not at the first one.
@@ -177,6 +210,37 @@ class RingWorker(Worker):
             deadline = time.monotonic() + LAST_WALK
             while time.monotonic() < deadline and (walk.run(BLOCKS) or poll.wait(quiet_ms)):
                 self.beat()
+        self.last_reports()
+
+
+    def _bind(self, cpu: int | None) -> None:
+        """Run on one CPU only, if the kernel lets us (it may have been taken away meanwhile)."""
+        self.words[layout.CPU] = 0
+        if cpu is None:
+            return
+        try:
+            os.sched_setaffinity(0, {cpu})
+            self.words[layout.CPU] = cpu + 1
+        except OSError as error:
+            log.warning("worker", f"cannot run on CPU {cpu} alone: {error.strerror}")
+
+    def obey(self, message: Mapping[str, Any]) -> None:
+        """A new filter: see engine.task.Task.change_filter()."""
+        if message.get("method") == "filter":
+            program = message["params"]["program"]
+            self.walk.recheck(program)
+            assert self.filters is not None
+            self.filters.clear()
+            self.filters.update(live_filters(program))
+        elif message.get("method") == "filter_attached":
+            self.walk.kernel_filters()
+        self.channel.send({"id": message.get("id", 0), "result": {}})
+
+
+def live_filters(program: Program) -> dict[int, PacketFilter]:
+    """The capture filter by link type, for what the pipeline puts together; empty if everything passes."""
+    # One program for every interface, and the two link types with IP that the ring walk tells.
+    return {} if len(program) == 1 else dict.fromkeys((1, 101), PacketFilter(program))
 
 
 class FileWorker(Worker):
@@ -201,7 +265,7 @@ class FileWorker(Worker):
         self.running()
         warning, shown = "", 0.0
         while self.beat():
-            self._wait_for_readers()
+            self.wait_for_readers()
             if not file.ready(0.1):
                 continue
             try:
@@ -217,12 +281,13 @@ class FileWorker(Worker):
                 self._progress(file, False, "")
         whole = not self.stop and not self.channel.ended
         self.pipeline.idle(file.last_ns)
+        self.last_reports()
         self._progress(file, whole, warning or file.truncated)
         if whole:
             self.channel.send({"state": "finished"})
         file.close()
 
-    def _wait_for_readers(self) -> None:
+    def wait_for_readers(self) -> None:
         """Pause while more than half of the evidence ring or of the send ring is unread.
 
         Only here: a file can wait for the calls process and the sender, a live ring waits for nobody.

@@ -4,6 +4,7 @@ from engine.decode.classifier cimport Decoder
 from engine.parsers.sip cimport SipParser
 from engine.pipeline.media cimport MediaPath
 from engine.shm.ring cimport RingWriter
+from engine.shm.streams cimport StreamTable
 
 cdef unsigned int ETHERNET
 cdef Py_ssize_t HEADER
@@ -15,6 +16,14 @@ cdef unsigned long long NO_STREAM
 cdef unsigned long long LOW32
 cdef unsigned int K_SIP
 cdef unsigned int K_RTP
+cdef unsigned long long LAST
+cdef Py_ssize_t FACTS
+cdef Py_ssize_t PORTS
+cdef Py_ssize_t KEY
+cdef Py_ssize_t STREAM_LATEST
+cdef Py_ssize_t STREAM_STOP
+cdef Py_ssize_t STREAM_CODEC
+cdef Py_ssize_t STREAM_FLOW
 
 @cython.final
 cdef class PacketFacts:
@@ -30,6 +39,7 @@ cdef class RecordWriter:
     cdef Decoder decoder
     cdef PacketFacts facts
     cdef const unsigned char[::1] text
+    cdef Py_ssize_t place
 
     @cython.locals(
         mac=Py_ssize_t, a=cython.ulonglong, b=cython.ulonglong, index=Py_ssize_t, more=cython.ulonglong)
@@ -38,8 +48,15 @@ cdef class RecordWriter:
     cdef unsigned long long octets_at(self, Py_ssize_t position, Py_ssize_t count) except? 0x5a5a5a5a5a5a5a5a
     @cython.locals(
         place=Py_ssize_t, word=Py_ssize_t, length=Py_ssize_t, a=cython.ulonglong, b=cython.ulonglong,
-        c=cython.ulonglong)
-    cdef bint rtp(self, MediaPath media, bint raw) except -1
+        c=cython.ulonglong, width=Py_ssize_t, frame=Py_ssize_t)
+    cdef bint rtp(self, MediaPath media, bint figures, bint raw) except -1
+    @cython.locals(index=Py_ssize_t)
+    cdef int copy_entry(self, Py_ssize_t word, StreamTable streams, Py_ssize_t entry) except -1
+    cdef bint reserve_stream(self, StreamTable streams) except -1
+    @cython.locals(
+        entry=Py_ssize_t, word=Py_ssize_t, index=Py_ssize_t, ports=cython.ulonglong, a=cython.ulonglong,
+        b=cython.ulonglong)
+    cdef int stream(self, StreamTable streams, Py_ssize_t slot) except -1
     @cython.locals(place=Py_ssize_t)
     cdef bint octets(
         self, unsigned int kind, Py_ssize_t start, Py_ssize_t end, unsigned long long slot,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from engine.shm import records
+from engine.shm import streams as stream_layout
 
 if TYPE_CHECKING:
     from engine.decode.classifier import Decoder
     from engine.parsers.sip import SipParser
     from engine.pipeline.media import MediaPath
     from engine.shm.ring import RingWriter
+    from engine.shm.streams import StreamTable
 
 ETHERNET = records.P_ETHERNET
 HEADER, SIP_HEADER, RTP_LENGTH = records.PACKET_SIZE, records.SIP_MESSAGE, records.RTP_FRAME
@@ -18,6 +20,15 @@ SLOT_WORDS = records.SIP_SLOTS
 NO_FLOW = NO_STREAM = records.NO_SLOT
 LOW32 = 0xFFFFFFFF
 K_SIP, K_RTP = records.SIP, records.RTP
+LAST = records.R_LAST
+FACTS, PORTS, KEY = 1, 2, 3
+STREAM_LATEST, STREAM_STOP, STREAM_CODEC, STREAM_FLOW = (
+    stream_layout.PLACE_LATEST,
+    stream_layout.PLACE_STOP,
+    stream_layout.PLACE_CODEC,
+    stream_layout.PLACE_FLOW,
+)
+"""Places in an entry (engine.shm.slots, engine.shm.streams)."""
 
 
 class PacketFacts:
@@ -36,6 +47,7 @@ class RecordWriter:
         self.decoder = decoder
         self.facts = facts
         self.text = memoryview(b"")
+        self.place = -1
 
     def header(self, word: int, slot: int, generation: int, flags: int) -> int:
         """The packet header, 16 words from `word` on."""
@@ -84,9 +96,14 @@ class RecordWriter:
             value = (value << 8) | self.decoder.buf[position + count - 1 - index]
         return value
 
-    def rtp(self, media: MediaPath, raw: bool) -> bool:
-        """An RTP record; with `raw` the frame behind it."""
+    def rtp(self, media: MediaPath, figures: bool, raw: bool) -> bool:
+        """An RTP record; with `figures` the stream's entry behind it, with `raw` the frame."""
         length = RTP_LENGTH
+        width = 0
+        if figures and media.stream >= 0:
+            width = media.streams.width
+            length += 8 * width
+        frame = length
         if raw:
             length += self.decoder.frame_end - self.decoder.frame
         place = self.ring.reserve(length)
@@ -104,13 +121,56 @@ class RecordWriter:
         if media.stream >= 0:
             a = media.stream
         self.ring.words[word + 18] = a | (media.stream_generation << 32)
-        self.ring.words[word + 19] = media.found_by
+        a = width
+        self.ring.words[word + 19] = media.found_by | (a << 16)
+        if width:
+            self.copy_entry(word + 20, media.streams, media.streams.place(media.stream))
         if raw:
-            self.ring.memory[place + RTP_LENGTH : place + length] = self.decoder.buf[
+            self.ring.memory[place + frame : place + length] = self.decoder.buf[
                 self.decoder.frame : self.decoder.frame_end
             ]
         self.ring.commit(K_RTP, 0, self.facts.timestamp)
         return True
+
+    def copy_entry(self, word: int, streams: StreamTable, entry: int) -> int:
+        """The figures of a stream into the ring; only its own worker changes them."""
+        for index in range(streams.width):
+            self.ring.words[word + index] = streams.words[entry + index]
+        return 0
+
+    def reserve_stream(self, streams: StreamTable) -> bool:
+        """Make room for stream()."""
+        self.place = self.ring.reserve(RTP_LENGTH + 8 * streams.width)
+        return self.place >= 0
+
+    def stream(self, streams: StreamTable, slot: int) -> int:
+        """The last figures of a stream: an RTP record of its newest packet, whose octets are gone by now.
+
+        Behind reserve_stream().
+        """
+        entry = streams.place(slot)
+        word = self.place >> 3
+        for index in range(20):
+            self.ring.words[word + index] = 0
+        for index in range(4):
+            self.ring.words[word + index] = streams.words[entry + KEY + index]
+        ports = streams.words[entry + PORTS]
+        a = 17
+        self.ring.words[word + 4] = (a << 32) | (ports & LOW32)
+        self.ring.words[word + 15] = streams.words[entry + STREAM_FLOW]
+        a = streams.words[entry + STREAM_CODEC] & 0xFF
+        b = streams.words[entry + STREAM_STOP] & 0xFFFF
+        self.ring.words[word + 16] = ports >> 32
+        self.ring.words[word + 17] = (a << 16) | b
+        a = slot
+        b = streams.words[entry + FACTS] >> 32
+        self.ring.words[word + 18] = a | (b << 32)
+        a = streams.width
+        b = (streams.words[entry + FACTS] >> 8) & 0xFF
+        self.ring.words[word + 19] = b | (LAST << 8) | (a << 16)
+        self.copy_entry(word + 20, streams, entry)
+        self.ring.commit(K_RTP, 0, streams.words[entry + STREAM_LATEST])
+        return 0
 
     def octets(self, kind: int, start: int, end: int, slot: int, generation: int) -> bool:
         """A record whose body is the packet header and octets start..end of the buffer."""

@@ -1,23 +1,25 @@
 """The processors of a task in order, as workers and the sender run them.
 
-A worker asks for verdicts: the labels that it can make without parsing more decide, and a verdict
-of a flow is kept there. The sender writes the static labels into what is reported.
+A worker asks for verdicts: the labels that it can make without parsing more decide, and the verdict of a flow
+is kept there. The sender writes the labels of what is reported.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine.plugin import load
+from engine.plugin import LABEL_KEY, load
 from engine.processors.filter import FilterProcessor
 from engine.processors.label import LabelProcessor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from engine.plugin import Processor
+    from engine.plugin import Envelope, Processor
 
 PROCESSORS: dict[str, type[Processor]] = {"filter": FilterProcessor, "label": LabelProcessor}
+MOST_REASONS = 126
+"""Rules and processors that have a counter of their own; what more there are share the last one."""
 
 
 class Chain:
@@ -29,27 +31,66 @@ class Chain:
         """The label keys that verdicts depend on."""
         self.filters = bool(self.reads)
         """Whether anything can be dropped at all."""
+        self.pure = all(processor.pure for processor in self.processors)
+        self.wants_envelope = any(processor.wants_envelope for processor in self.processors)
+        self.foreign = any(
+            not isinstance(processor, FilterProcessor | LabelProcessor) for processor in self.processors
+        )
         self.errors = 0
         """How often a processor raised; the packet went on as if it had said yes."""
-
-    def verdict(self, labels: dict[str, str]) -> bool:
-        """Whether a packet with these labels goes on; labels are changed by those that write."""
+        self.refused = 0
+        """Label keys that break LABEL_KEY, taken out again."""
+        self.reason = 0
+        """What decided the last verdict: 1 + its place in `reasons`; 0: nothing did, the packet passes."""
+        self.reasons: list[str] = []
+        self._first: list[int] = []
         for processor in self.processors:
-            try:
-                if not processor.process(labels):
-                    return False
-            except Exception:
-                # A plugin must not take the packet road down.
-                self.errors += 1
+            self._first.append(len(self.reasons) + 1)
+            if isinstance(processor, FilterProcessor):
+                self.reasons += [rule.name for rule in processor.rules]
+            elif processor.reads:
+                self.reasons.append(f"processor {processor.name}")
+
+    def verdict(self, labels: dict[str, str], envelope: Envelope | None = None) -> bool:
+        """Whether a packet with these labels goes on; labels are changed by those that write."""
+        self.reason = 0
+        for processor, first in zip(self.processors, self._first, strict=True):
+            passes = self._run(processor, labels, envelope)
+            if isinstance(processor, FilterProcessor):
+                if processor.decided >= 0:
+                    self.reason = min(first + processor.decided, MOST_REASONS)
+            elif not passes:
+                self.reason = min(first, MOST_REASONS)
+            if not passes:
+                return False
         return True
 
-    def verdict_sip(self, labels: dict[str, str]) -> bool:
-        """Verdict of one SIP message."""
-        return self.verdict(labels)
+    def write(self, labels: dict[str, str], envelope: Envelope | None = None) -> None:
+        """Let every processor write its labels; nobody drops here."""
+        for processor in self.processors:
+            self._run(processor, labels, envelope)
 
-    def verdict_flow(self, labels: dict[str, str]) -> bool:
+    def _run(self, processor: Processor, labels: dict[str, str], envelope: Envelope | None) -> bool:
+        """One processor's verdict; one that raises says yes."""
+        if processor.wants_envelope:
+            processor.envelope = envelope
+        try:
+            passes = bool(processor.process(labels))
+        except Exception:
+            # A plugin must not take the packet road down.
+            self.errors += 1
+            passes = True
+        if not isinstance(processor, FilterProcessor | LabelProcessor):
+            self.refused += drop_bad_labels(labels)
+        return passes
+
+    def verdict_sip(self, labels: dict[str, str], envelope: Envelope | None = None) -> bool:
+        """Verdict of one SIP message."""
+        return self.verdict(labels, envelope)
+
+    def verdict_flow(self, labels: dict[str, str], envelope: Envelope | None = None) -> bool:
         """Verdict of a media flow and payload type; kept by the caller until the labels change."""
-        return self.verdict(labels)
+        return self.verdict(labels, envelope)
 
     def static_labels(self) -> dict[str, str]:
         """What the label processors write."""
@@ -58,6 +99,26 @@ class Chain:
             if isinstance(processor, LabelProcessor):
                 labels.update(processor.labels)
         return labels
+
+    def writers(self) -> Chain:
+        """The processors whose labels depend on the packet: those the sender has to run for each."""
+        return Chain(
+            processor
+            for processor in self.processors
+            if processor.writes and not isinstance(processor, FilterProcessor | LabelProcessor)
+        )
+
+
+def drop_bad_labels(labels: dict[Any, Any]) -> int:
+    """Take out what is no label (requirement 5.5.5): the key breaks LABEL_KEY, or a value is no text."""
+    bad = [
+        key
+        for key, value in labels.items()
+        if not (isinstance(key, str) and LABEL_KEY.fullmatch(key) and isinstance(value, str))
+    ]
+    for key in bad:
+        del labels[key]
+    return len(bad)
 
 
 def build_chain(specs: Iterable[Mapping[str, Any]], node: Mapping[str, str] | None = None) -> Chain:

@@ -5,36 +5,29 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import UsageError
 from engine.plugin import Processor
+from engine.processors.pattern import MATCHED, check_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-MATCHED = 1024
-"""Characters of a label that a regular expression looks at: labels come from the wire."""
 
 
 class Rule:
     """One rule: a label, values (exact, `prefix*`, `/regular expression/`), drop or pass."""
 
-    __slots__ = ("drop", "exact", "label", "patterns", "prefixes")
+    __slots__ = ("drop", "exact", "label", "name", "patterns", "prefixes")
 
-    def __init__(self, label: str, values: list[str], action: str) -> None:
+    def __init__(self, label: str, values: list[str], action: str, name: str = "") -> None:
+        """`name` for counters and metrics; without one the rule as it reads."""
         self.label = label
         self.drop = action == "drop"
+        self.name = name or f"{action} {label} {', '.join(values)}"[:100]
         self.exact = set()
         self.prefixes: tuple[str, ...] = ()
         self.patterns: list[re.Pattern[str]] = []
         for value in values:
             if len(value) > 1 and value.startswith("/") and value.endswith("/"):
-                try:
-                    self.patterns.append(re.compile(value[1:-1]))
-                except re.error as error:
-                    raise UsageError(
-                        f"processor filter: {value} is no regular expression: {error}",
-                        f"rule of label {label}",
-                    ) from error
+                self.patterns.append(check_pattern(value[1:-1], f"processor filter, rule of label {label}"))
             elif value.endswith("*"):
                 self.prefixes += (value[:-1],)
             else:
@@ -55,17 +48,21 @@ class FilterProcessor(Processor):
     name = "filter"
 
     def init(self, config: Mapping[str, Any]) -> None:
-        """Take `rules: [{label, values, action}]`."""
+        """Take `rules: [{label, values, action, name}]`."""
         self.rules = [
-            Rule(rule["label"], list(rule["values"]), rule.get("action", "drop"))
+            Rule(rule["label"], list(rule["values"]), rule.get("action", "drop"), rule.get("name") or "")
             for rule in config.get("rules", ())
         ]
         self.reads = tuple(dict.fromkeys(rule.label for rule in self.rules))
+        self.decided = -1
+        """The rule that decided the last process(); -1 none."""
 
     def process(self, labels: dict[str, str]) -> bool:
         """False drops; labels stay as they are."""
-        for rule in self.rules:
+        for number, rule in enumerate(self.rules):
             value = labels.get(rule.label)
             if value is not None and rule.matches(value):
+                self.decided = number
                 return not rule.drop
+        self.decided = -1
         return True

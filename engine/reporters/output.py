@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.packet import DictPayload, OutputPacket
 from engine.shm import records
+from engine.shm.rows import stream_row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -22,6 +23,13 @@ if TYPE_CHECKING:
 RTCP_TYPES = {200: "SR", 201: "RR", 202: "SDES", 203: "BYE", 204: "APP", 205: "RTPFB", 206: "PSFB", 207: "XR"}
 MOST_KNOWN = 4096
 LABELS_AGE = 1.0
+_NOT_FIGURES = frozenset(
+    (
+        "id", "call_id", "src", "sport", "dst", "dport", "ssrc", "domain", "flow_slot", "flow_generation",
+        "found_by", "active",
+    )
+)  # fmt: skip
+"""Of a stream's row: what envelope and labels say already, and what is of this process only."""
 _RTCP = struct.Struct("!BBHI")
 _SIP_FIELDS = {
     "call_id": "call_id",
@@ -127,7 +135,7 @@ class OutputMaker:
         labels["rtp.ssrc"] = str(record.ssrc)
         labels["rtp.pt"] = str(record.payload_type)
         labels.update(self._flow(record.header, record.payload_type))
-        fields = {
+        fields: dict[str, Any] = {
             "ssrc": record.ssrc,
             "sequence": record.sequence,
             "timestamp": record.timestamp,
@@ -136,6 +144,12 @@ class OutputMaker:
             "payload_octets": record.payload_length,
             "found_by": records.FOUND_BY[record.found_by] if record.found_by < len(records.FOUND_BY) else "",
         }
+        if record.figures:
+            if record.flags & records.R_LAST:
+                fields.update(timestamp=None, marker=None, payload_octets=None)
+            row = stream_row(record.stream_slot, record.figures)
+            fields["last"] = bool(record.flags & records.R_LAST)
+            fields["stream"] = {key: value for key, value in row.items() if key not in _NOT_FIGURES}
         packet.payload = DictPayload("rtp", fields, record.frame)
         if record.frame:
             packet.raw_bytes = record.frame

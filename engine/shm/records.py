@@ -17,8 +17,9 @@ SIP: u16 status (0: request), u16 error (engine.parsers.sip.ERRORS), u16 headers
 and end relative to the message, -1 where absent; the message.
 
 RTP: u32 SSRC, u32 timestamp, u16 sequence, u8 payload type, u8 marker, u32 payload octets, u32
-stream slot, u32 stream generation, u8 found by (FOUND_BY), 7 octets zero; the frame, where the task
-asks for it.
+stream slot, u32 stream generation, u8 found by (FOUND_BY), u8 flags (R_*), u16 words of figures, 4 octets zero; the
+entry of the stream (engine.shm.streams), so many words, where its figures are reported; the frame, where the
+task asks for it.
 
 RTCP: the compound packet. RAW: the frame. ICMP: the ICMP message as captured. PLUGIN: what a parser of
 another package made of the packet, as JSON {protocol, labels, payload}.
@@ -68,8 +69,10 @@ SLOTS = (
 value, `via` the topmost one, `user_agent` User-Agent or Server, `x_call_id` X-Call-ID or X-CID, `body` all
 behind the empty line, within Content-Length."""
 
-RTP_FIXED = struct.Struct("<IIHBBIIIB7x")
+RTP_FIXED = struct.Struct("<IIHBBIIIBBH4x")
 RTP_FRAME = PACKET_SIZE + RTP_FIXED.size
+R_LAST = 1
+"""The stream has been silent since: no octets of the packet are at hand, its timestamp, marker and length are 0."""
 FOUND_BY = ("", "sdp", "heuristic")
 
 
@@ -195,6 +198,9 @@ class RtpRecord(NamedTuple):
     stream_slot: int
     stream_generation: int
     found_by: int
+    flags: int
+    figures: bytes
+    """The stream's entry (engine.shm.rows.stream_row); empty where every packet is reported."""
     frame: bytes
 
 
@@ -203,5 +209,8 @@ def rtp_record(body: bytes | bytearray | memoryview) -> RtpRecord:
     header = packet_header(body)
     if len(body) < RTP_FRAME:
         raise ValueError(f"an RTP record of {len(body)} octets is cut")
-    fixed = RTP_FIXED.unpack_from(body, PACKET_SIZE)
-    return RtpRecord._make((header, *fixed, bytes(body[RTP_FRAME:])))
+    *fixed, words = RTP_FIXED.unpack_from(body, PACKET_SIZE)
+    frame = RTP_FRAME + 8 * words
+    if len(body) < frame:
+        raise ValueError(f"an RTP record of {len(body)} octets lacks the figures of its stream")
+    return RtpRecord._make((header, *fixed, bytes(body[RTP_FRAME:frame]), bytes(body[frame:])))

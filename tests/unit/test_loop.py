@@ -11,9 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.packet import DictPayload, NetworkMeta, OutputPacket
-from engine.plugin import Parser
+from engine.plugin import Parser, Processor
+from engine.processors.chain import Chain, build_chain
 from engine.reporters.output import OutputMaker
+from engine.shm import counters as layout
 from engine.shm import records
+from engine.shm import rows as rows_module
 from engine.shm.counters import Counters
 from tests.builds import COMPILED, PURE, Build
 
@@ -536,53 +539,249 @@ def test_a_record_that_no_ring_takes_is_counted(build: Build) -> None:
     assert road.counted("unmatched") == (1,)
 
 
-class Chain:
-    """Processors that drop by label and count how often they are asked."""
+class Probe(Processor):
+    """Drops by label and counts how often it is asked."""
 
-    reads = frozenset({"codec", "sip.method"})
+    name = "probe"
+    reads = ("codec", "sip.method", "chatty.text")
+    wants_envelope = True
 
     def __init__(self, drop: str) -> None:
         self.drop = drop
         self.asked: list[dict[str, str]] = []
+        self.envelopes: list[Any] = []
 
-    def verdict_sip(self, labels: dict[str, str]) -> bool:
+    def process(self, labels: dict[str, str]) -> bool:
         self.asked.append(dict(labels))
-        return labels["sip.method"] != self.drop
-
-    def verdict_flow(self, labels: dict[str, str]) -> bool:
-        self.asked.append(dict(labels))
-        if self.drop == "raise":
+        self.envelopes.append(self.envelope)
+        if self.drop == "raise" or "raise" in labels.values():
             raise RuntimeError("broken")
-        return labels.get("codec") != self.drop
+        labels["Not_Allowed"] = "x"
+        return self.drop not in labels.values()
+
+
+def rules(*found: dict[str, Any]) -> Chain:
+    return build_chain([{"plugin": "filter", "config": {"rules": list(found)}}])
+
+
+def decided(road: Road, count: int) -> list[int]:
+    return road.counters.rules(count)
 
 
 def test_processors_are_asked_once_for_a_flow_and_payload_type(build: Build) -> None:
-    chain = Chain("PCMA")
-    road = Road(build, chain=chain)
+    probe = Probe("PCMA")
+    road = Road(build, chain=Chain([probe]))
     road.say(sip(body=sdp()))
     for number in range(5):
         road.udp(rtp(number), BOB, 5000, ALICE, 4000)
         road.udp(rtp(number, payload_type=101), BOB, 5000, ALICE, 4000)
     road.udp(SR, BOB, 5001, ALICE, 4001)
-    assert len(chain.asked) == 4
-    assert chain.asked[0] == {
+    assert len(probe.asked) == 4
+    assert probe.asked[0] == {
         "sip.method": "INVITE", "sip.call-id": "a@b", "sip.from": f"sip:alice@{ALICE}",
         "sip.to": f"sip:bob@{BOB}",
     }  # fmt: skip
-    assert chain.asked[1] == {"call-id": "a@b", "codec": "PCMA", "rtp.pt": "8", "rtp.ssrc": str(0x1234)}
+    assert probe.asked[1] == {"call-id": "a@b", "codec": "PCMA", "rtp.pt": "8", "rtp.ssrc": str(0x1234)}
+    assert [envelope.protocol for envelope in probe.envelopes] == ["sip", "rtp", "rtp", "rtcp"]
+    assert probe.envelopes[1].flow_id.dst_port == probe.envelopes[1].network.dst_port == 4000
     assert road.counted("filtered", "output_rtp", "output_rtcp") == (5, 5, 1)
+    assert decided(road, 2) == [5, 0], "the packets, not the verdicts"
     assert road.streams.rows()[0]["packets"] == 10
 
 
 def test_processors_that_drop_sip_and_that_raise(build: Build) -> None:
-    road = Road(build, chain=Chain("INVITE"))
+    road = Road(build, chain=Chain([Probe("INVITE")]))
     road.say(sip())
     road.say(sip("SIP/2.0 200 OK"))
     assert road.counted("filtered", "evidence") == (2, 2)
-    road = Road(build, chain=Chain("raise"))
+    chain = Chain([Probe("raise")])
+    road = Road(build, chain=chain)
     road.say(sip(body=sdp()))
     road.udp(rtp(1), BOB, 5000, ALICE, 4000)
-    assert road.counted("plugin_errors", "output_rtp") == (1, 1)
+    assert (chain.errors, *road.counted("output_rtp")) == (2, 1)
+
+
+@pytest.mark.parametrize("label", ["rtp.pt", "rtp.ssrc"])
+def test_verdicts_end_with_the_labels_they_were_made_of(build: Build, label: str) -> None:
+    chain = rules({"label": label, "values": ["9999"]}, {"label": "codec", "values": ["PCMA"]})
+    road = Road(build, chain=chain)
+    road.say(sip(body=sdp()))
+    road.udp(rtp(1), BOB, 5000, ALICE, 4000)
+    road.udp(rtp(2), BOB, 5000, ALICE, 4000)
+    assert road.counted("filtered") == (2,)
+    road.say(sip(body=sdp().replace("PCMA", "G.x")))
+    for number in range(3, 6):
+        road.udp(rtp(number), BOB, 5000, ALICE, 4000)
+    assert road.counted("filtered", "output_rtp") == (2, 3)
+    assert decided(road, 2) == [0, 2]
+
+
+def test_a_rule_on_the_ssrc_is_asked_once_a_stream(build: Build) -> None:
+    probe = Probe("no")
+    probe.reads = ("rtp.ssrc",)
+    chain = Chain([*rules({"label": "rtp.ssrc", "values": ["7"]}).processors, probe])
+    road = Road(build, chain=chain)
+    road.say(sip(body=sdp()))
+    before = len(probe.asked)
+    for number in range(10):
+        for ssrc in (7, 8, 9):
+            road.udp(rtp(number, ssrc), BOB, 5000, ALICE, 4000)
+    road.udp(SR, BOB, 5001, ALICE, 4001)
+    assert road.counted("filtered", "output_rtp", "output_rtcp") == (10, 20, 1)
+    assert len(probe.asked) - before == 3, "8, 9 and the RTCP"
+    assert decided(road, 2) == [10, 0]
+
+
+def test_an_impure_processor_is_asked_about_each_packet(build: Build) -> None:
+    class Impure(Probe):
+        pure = False
+
+    probe = Impure("no")
+    road = Road(build, chain=Chain([probe]))
+    road.say(sip(body=sdp()))
+    for number in range(4):
+        road.udp(rtp(number), BOB, 5000, ALICE, 4000)
+    assert len(probe.asked) == 5
+
+
+def test_a_chain_of_filters_gets_no_label_that_it_does_not_read(build: Build) -> None:
+    chain = rules(
+        {"label": "sip.method", "values": ["OPTIONS"], "name": "pings"},
+        {"label": "sip.from", "values": ["sip:alice*"], "action": "pass"},
+        {"label": "sip.status-code", "values": ["/^5/"]},
+    )
+    road = Road(build, chain=chain)
+    road.say(sip("OPTIONS sip:b SIP/2.0", cseq="1 OPTIONS"))
+    road.say(sip("SIP/2.0 200 OK", cseq="1 OPTIONS"))
+    road.say(sip())
+    road.say(sip().replace(b"sip:alice", b"sip:carol"))
+    road.say(sip("SIP/2.0 503 Busy").replace(b"sip:alice", b"sip:carol"))
+    assert road.counted("filtered", "output_sip") == (3, 2)
+    assert decided(road, 3) == [2, 1, 1]
+    assert chain.reasons == ["pings", "pass sip.from sip:alice*", "drop sip.status-code /^5/"]
+
+
+# ---- what is reported of RTP ----
+
+
+def reported(road: Road) -> list[Any]:
+    return [records.rtp_record(body) for kind, body in road.sent() if kind == records.RTP]
+
+
+def test_every_nth_packet_of_each_stream(build: Build) -> None:
+    road = Road(build, rtp_report="sample", rtp_every=4)
+    road.say(sip(body=sdp()))
+    for number in range(10):
+        road.udp(rtp(number, 7), BOB, 5000, ALICE, 4000)
+        if number < 5:
+            road.udp(rtp(number, 8), BOB, 5000, ALICE, 4000)
+    found = [(record.ssrc, record.sequence, record.figures) for record in reported(road)]
+    assert sorted(found) == [(7, 0, b""), (7, 4, b""), (7, 8, b""), (8, 0, b""), (8, 4, b"")]
+    assert road.counted("output_rtp", "rtp_handled", "handled") == (5, 10, 10)
+
+
+def test_one_record_a_stream_and_interval(build: Build) -> None:
+    road = Road(build, rtp_report="interval", rtp_interval_ns=1000 * MS)
+    road.say(sip(body=sdp()))
+    for number in range(120):
+        road.udp(rtp(number), BOB, 5000, ALICE, 4000, gap_ms=20)
+    assert road.counted("output_rtp", "rtp_handled") == (3, 117)
+    road.pipeline.idle(road.now + 500 * MS)
+    assert road.counted("output_rtp") == (3,), "not silent yet"
+    road.pipeline.idle(road.now + 1001 * MS)
+    assert road.counted("output_rtp", "rtp_handled", "handled") == (4, 116, 116)
+    assert road.counters.balance() == 0
+    found = reported(road)
+    rows = [rows_module.stream_row(record.stream_slot, record.figures) for record in found]
+    assert [record.sequence for record in found] == [0, 50, 100, 119]
+    assert [row["packets"] for row in rows] == [1, 51, 101, 120]
+    assert [record.flags for record in found] == [0, 0, 0, records.R_LAST]
+    assert rows[3]["lost"] == 0
+    header = found[3].header
+    assert (header.sport, header.dport, header.protocol) == (5000, 4000, 17)
+    assert header.flow_id() == found[0].header.flow_id()
+    assert (header.flow_slot, header.flow_generation) == tuple(found[0].header[-2:])
+    road.pipeline.idle(road.now + 9000 * MS)
+    assert road.counted("output_rtp") == (4,)
+    road.udp(rtp(121), BOB, 5000, ALICE, 4000, gap_ms=20)
+    assert road.counted("output_rtp") == (4,), "one an interval, behind a silence too"
+    road.udp(rtp(122), BOB, 5000, ALICE, 4000, gap_ms=2000)
+    assert road.counted("output_rtp") == (5,)
+
+
+def test_the_last_figures_at_the_end(build: Build) -> None:
+    road = Road(build, rtp_report="interval", rtp_interval_ns=1000 * MS)
+    road.say(sip(body=sdp()))
+    for number in range(3):
+        for ssrc in range(5):
+            road.udp(rtp(number, ssrc), BOB, 5000, ALICE, 4000)
+    road.udp(rtp(0, 99), BOB, 5000, ALICE, 4000)
+    while road.pipeline.finish():
+        pass
+    found = reported(road)
+    assert sorted(record.ssrc for record in found if record.flags) == [0, 1, 2, 3, 4]
+    assert road.counted("output_rtp", "rtp_handled") == (11, 5)
+    assert road.counters.balance() == 0
+
+
+def test_what_is_reported_of_rtp_where_there_is_no_room_for_streams(build: Build) -> None:
+    road = Road(build, slots=64, rtp_report="interval")
+    road.say(sip(body=sdp()))
+    for ssrc in range(500):
+        road.udp(rtp(1, ssrc), BOB, 5000, ALICE, 4000)
+    (full,) = road.counted("streams_full")
+    assert full
+    assert road.counted("output_rtp", "rtp_handled") == (500 - full, full)
+
+
+def test_a_frame_behind_the_figures(build: Build) -> None:
+    road = Road(build, rtp_report="interval", rtp_raw=True)
+    road.say(sip(body=sdp()))
+    packet = frame(rtp(1), BOB, 5000, ALICE, 4000)
+    road.give(packet)
+    (record,) = reported(road)
+    assert record.frame == packet
+    assert rows_module.stream_row(0, record.figures)["packets"] == 1
+
+
+# ---- sampling ----
+
+
+def test_sampling_keeps_conversations_whole(build: Build) -> None:
+    road = Road(build, slots=1024)
+    sides = [(f"10.1.0.{number}", 4000 + 2 * number) for number in range(60)]
+    for number, (address, port) in enumerate(sides):
+        road.say(sip(call=f"{number}@b", body=sdp(address, port)))
+    road.counters.words[layout.LEFT_OUT_SHARE] = 1 << 31
+    before = road.counted("output_sip")
+    for step in range(3):
+        for address, port in sides:
+            road.udp(rtp(step, 1), BOB, 5000, address, port)
+            road.udp(rtp(step, 2), address, port, BOB, 5000)
+    road.udp(SR, BOB, 5001, sides[0][0], 4001)
+    road.say(sip())
+    seen: dict[Any, int] = {}
+    for record in reported(road):
+        key = frozenset({(record.header.src, record.header.sport), (record.header.dst, record.header.dport)})
+        seen[key] = seen.get(key, 0) + 1
+    assert set(seen.values()) == {6}
+    assert 10 < len(seen) < 50
+    assert road.counted("sampled") == (6 * (60 - len(seen)),)
+    assert road.counted("output_rtcp", "output_sip") == (1, before[0] + 1), "signalling never"
+    assert all(row["packets"] == 3 for row in road.streams.rows()), "figures are of all packets"
+    road.counters.words[layout.LEFT_OUT_SHARE] = 0
+    (sampled,) = road.counted("sampled")
+    for address, port in sides:
+        road.udp(rtp(4, 1), BOB, 5000, address, port)
+    assert road.counted("sampled") == (sampled,)
+
+
+def test_sampling_of_what_is_forwarded(build: Build) -> None:
+    road = Road(build, unmatched_forward=True)
+    road.counters.words[layout.LEFT_OUT_SHARE] = (1 << 32) - 1
+    road.udp(b"ping", dport=7)
+    road.udp(b"\x01not sip", sport=5060, dport=5060)
+    assert road.counted("sampled", "output_raw") == (1, 1)
 
 
 class Echo(Parser):
@@ -628,25 +827,16 @@ class Chatty(Parser):
         )
 
 
-class OnlyLabels:
-    """Drops by one label."""
-
-    reads = frozenset({"chatty.text"})
-
-    def verdict(self, labels: dict[str, str]) -> bool:
-        if labels["chatty.text"] == "raise":
-            raise RuntimeError("broken")
-        return labels["chatty.text"] != "drop"
-
-
 def test_what_parsers_of_others_make_is_sent(build: Build) -> None:
-    road = Road(build, plugins=[Chatty()], chain=OnlyLabels())
+    chain = Chain([Probe("drop")])
+    road = Road(build, plugins=[Chatty()], chain=chain)
     for text in (b"ping", b"nan", b"set", b"drop", b"raise"):
         road.udp(text, sport=7)
     road.give(frame(struct.pack("!HHIIHHHH", 7, 7, 1, 1, 0x5000, 1, 0, 0) + b"ping", ALICE, 0, BOB, 0, 6))
     road.udp(b"", dport=7)
     assert road.counted("output", "output_plugin", "filtered", "unmatched") == (2, 2, 1, 4)
-    assert road.counted("plugin_errors") == (5 + 2 + 1,)
+    assert road.counted("plugin_errors", "labels_refused") == (2, 5)
+    assert (chain.errors, decided(road, 1)) == (1, [1])
     maker = OutputMaker("t", {"node": "n"})
     (kind, body), (_, _) = sent = road.sent()
     assert {kind for kind, _ in sent} == {records.PLUGIN}
