@@ -10,14 +10,10 @@ cdef unsigned long long REUSE_NS
 cdef Py_ssize_t KEY_WORDS
 cdef Py_ssize_t HEADER_ROOM
 cdef Py_ssize_t MOST_LINK
-cdef Py_ssize_t MARK_OCTETS
 cdef Py_ssize_t SOURCES
 cdef Py_ssize_t NETWORKS
 cdef unsigned long long NETWORK_V4
 cdef unsigned long long NETWORK_V6
-cdef unsigned long long MARK_START
-cdef unsigned long long MARK_STEP
-cdef unsigned long long MASK64
 cdef Py_ssize_t PENDING
 cdef Py_ssize_t DONE
 
@@ -51,7 +47,7 @@ cdef class Reassembly:
     cdef SipHash siphash
     cdef unsigned long long mask
     cdef int[::1] heads
-    # Of each datagram: source, destination, identity, domain, time of its first fragment, mark
+    # Of each datagram: source, destination, identity, domain, time of its first fragment
     cdef unsigned long long[::1] keys
     cdef unsigned char[::1] headers
     cdef int[::1] chain
@@ -78,14 +74,17 @@ cdef class Reassembly:
 
     @cython.locals(
         offset=Py_ssize_t, end=Py_ssize_t, header=Py_ssize_t, version=cython.uint, identity=cython.ulonglong,
-        tag=cython.ulonglong, group=Py_ssize_t)
+        group=Py_ssize_t)
     cpdef bytes add(self, Decoder decoder, unsigned long long now_ns)
     cdef bytes refuse(self, Py_ssize_t counter)
+    @cython.locals(tag=cython.ulonglong, group=Py_ssize_t)
+    cdef Py_ssize_t find(
+        self, Decoder decoder, unsigned long long identity, Py_ssize_t end, unsigned long long now_ns) except -2
     @cython.locals(group=Py_ssize_t, word=Py_ssize_t)
-    cdef Py_ssize_t find(self, Decoder decoder, unsigned long long identity, Py_ssize_t bucket) except -2
+    cdef Py_ssize_t look(self, Decoder decoder, unsigned long long identity, Py_ssize_t bucket) except -2
     @cython.locals(born=cython.ulonglong)
     cdef unsigned long long age(self, Py_ssize_t group, unsigned long long now_ns) except? 0x5a5a5a5a5a5a5a5a
-    @cython.locals(size=Py_ssize_t, value=cython.ulonglong, place=Py_ssize_t)
+    @cython.locals(size=Py_ssize_t, shift=Py_ssize_t, place=Py_ssize_t)
     cdef bint used_again(self, Py_ssize_t group, Decoder decoder, unsigned long long now_ns) except -1
     @cython.locals(total=Py_ssize_t)
     cdef bint contradicts(self, Py_ssize_t group, Py_ssize_t end, bint more) except -1
@@ -113,7 +112,7 @@ cdef class Reassembly:
     cdef bytes complete(self, Py_ssize_t group, Decoder decoder)
     @cython.locals(place=Py_ssize_t, total=cython.uint)
     cdef int finish_v4(self, Py_ssize_t at, Py_ssize_t header, Py_ssize_t length) except -1
-    @cython.locals(size=Py_ssize_t, value=cython.ulonglong, place=Py_ssize_t)
+    @cython.locals(size=Py_ssize_t, place=Py_ssize_t)
     cdef int remember(self, Py_ssize_t group, Py_ssize_t at, Py_ssize_t octets) except -1
     @cython.locals(given_up=Py_ssize_t, oldest=Py_ssize_t)
     cpdef Py_ssize_t expire(self, unsigned long long now_ns) except -1

@@ -28,15 +28,13 @@ IPV6_FRAGMENT = 44
 REUSE_NS = 1_000_000_000
 """Sooner than this no sender uses an identification again, later no copy of a fragment arrives."""
 KEY_WORDS = 8
-HEADER_ROOM = 64
+HEADER_ROOM = 256
+"""Octets of a datagram's IP header; when it is whole, of what it began with."""
 MOST_LINK = 512
-MARK_OCTETS = 256
 SOURCES, NETWORKS = 4096, 1024
 """Lists that sources and networks share by their hash."""
 NETWORK_V4, NETWORK_V6 = 0x0000FFFFFFFFFFFF, 0x00000000FFFFFFFF
 """A /16 of the second word of a mapped address, a /32 of the first word of another."""
-MARK_START, MARK_STEP, MASK64 = 0xCBF29CE484222325, 0x100000001B3, 0xFFFFFFFFFFFFFFFF
-"""FNV-1a."""
 PENDING, DONE = 0, 1
 
 REASSEMBLED, INCOMPLETE = index("reassembled"), index("datagrams_incomplete")
@@ -78,12 +76,12 @@ class Reassembly:
         self.max_datagrams = size = max(1, max_datagrams)
         self.max_fragments = max_fragments
         self.store = PieceStore(max_bytes)
-        self.max_per_source = max(1, int(size * per_source_share))
-        self.max_per_network = max(1, int(size * per_network_share))
+        self.max_per_source = _share(size, per_source_share, 1)
+        self.max_per_network = _share(size, per_network_share, 1)
         # The largest datagram in the most pieces shall fit whatever the share.
         least = LARGEST_PACKET // CHUNK_OCTETS + 2 * max_fragments
-        self.source_chunks = max(least, int(self.store.chunks * per_source_share))
-        self.network_chunks = max(least, int(self.store.chunks * per_network_share))
+        self.source_chunks = _share(self.store.chunks, per_source_share, least)
+        self.network_chunks = _share(self.store.chunks, per_network_share, least)
         self.siphash = SipHash(seed)
         buckets = 1 << max(4, size.bit_length())
         self.mask = buckets - 1
@@ -110,7 +108,7 @@ class Reassembly:
         return self.by_age.count[PENDING]
 
     @property
-    def bytes(self) -> int:
+    def octets_held(self) -> int:
         """Memory that incomplete datagrams occupy; at most `max_bytes`."""
         return (self.store.chunks - self.store.free) * CHUNK_OCTETS
 
@@ -138,24 +136,8 @@ class Reassembly:
         # IPv6 fragments of one packet may name different next headers (RFC 8200 section 4.5).
         identity = decoder.fragment_id
         identity = identity << 16 | (decoder.protocol if version == 4 else IPV6_FRAGMENT)
-        tag = self.siphash.hash(
-            decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, identity, decoder.domain
-        )
-        group = self.find(decoder, identity, tag & self.mask)
-        if group >= 0 and self.state[group] == DONE:
-            if not self.used_again(group, decoder, now_ns):
-                return self.refuse(DUPLICATE)
-            self.forget(group)
-            group = -1
-        elif group >= 0 and self.age(group, now_ns) > REUSE_NS and self.conflicts(group, decoder, end):
-            self.drop(group, REPLACED)
-            group = -1
-        if group < 0:
-            group = self.open(decoder, identity, tag & self.mask, now_ns)
-        elif self.contradicts(group, end, decoder.fragment_more):
-            self.counters[OVERLAPPING] += 1
-            return self.refuse(CONTRADICTING)
-        if not self.make_room(group, end - offset) or not self.keep(group, decoder, end):
+        group = self.find(decoder, identity, end, now_ns)
+        if group < 0 or not self.make_room(group, end - offset) or not self.keep(group, decoder, end):
             return None
         if self.have[group] != self.total[group]:
             return None
@@ -166,7 +148,30 @@ class Reassembly:
         self.counters[counter] += 1
         return None
 
-    def find(self, decoder: Decoder, identity: int, bucket: int) -> int:
+    def find(self, decoder: Decoder, identity: int, end: int, now_ns: int) -> int:
+        """The datagram that a fragment which ends at `end` belongs to; -1: to none, and that is counted."""
+        tag = self.siphash.hash(
+            decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, identity, decoder.domain
+        )
+        group = self.look(decoder, identity, tag & self.mask)
+        if group >= 0 and self.state[group] == DONE:
+            if not self.used_again(group, decoder, now_ns):
+                self.counters[DUPLICATE] += 1
+                return -1
+            self.forget(group)
+            group = -1
+        elif group >= 0 and self.age(group, now_ns) > REUSE_NS and self.conflicts(group, decoder, end):
+            self.drop(group, REPLACED)
+            group = -1
+        if group < 0:
+            return self.open(decoder, identity, tag & self.mask, now_ns)
+        if self.contradicts(group, end, decoder.fragment_more):
+            self.counters[OVERLAPPING] += 1
+            self.counters[CONTRADICTING] += 1
+            return -1
+        return group
+
+    def look(self, decoder: Decoder, identity: int, bucket: int) -> int:
         """The datagram with this key, or -1."""
         group = self.heads[bucket] - 1
         while group >= 0:
@@ -195,15 +200,15 @@ class Reassembly:
         if decoder.fragment_offset:
             return False
         size = decoder.fragment_end - decoder.fragment_start
-        # Copies of a first fragment may be cut elsewhere, but not before octet 256 in practice.
-        if size > MARK_OCTETS:
-            size = MARK_OCTETS
-        if size != self.have[group]:
-            return size > self.have[group]
-        value = MARK_START
-        for place in range(decoder.fragment_start, decoder.fragment_start + size):
-            value = ((value ^ decoder.buf[place]) * MARK_STEP) & MASK64
-        return value != self.keys[group * KEY_WORDS + 7]
+        if size > self.total[group]:
+            return True
+        if size > HEADER_ROOM:
+            size = HEADER_ROOM
+        shift = decoder.fragment_start - group * HEADER_ROOM
+        for place in range(group * HEADER_ROOM, group * HEADER_ROOM + size):
+            if self.headers[place] != decoder.buf[place + shift]:
+                return True
+        return False
 
     def contradicts(self, group: int, end: int, more: bool) -> bool:
         """Whether a fragment that ends there cannot belong to the same datagram."""
@@ -417,12 +422,9 @@ class Reassembly:
         self.by_age.remove(PENDING, group, 0)
         self.by_age.append(DONE, group)
         self.state[group] = DONE
-        size = octets if octets < MARK_OCTETS else MARK_OCTETS
-        value = MARK_START
-        for place in range(at, at + size):
-            value = ((value ^ self.scratch[place]) * MARK_STEP) & MASK64
-        self.have[group] = size
-        self.keys[group * KEY_WORDS + 7] = value
+        size = min(HEADER_ROOM, octets)
+        place = group * HEADER_ROOM
+        self.headers[place : place + size] = self.scratch[at : at + size]
         return 0
 
     # ---- time ----
@@ -450,3 +452,8 @@ class Reassembly:
             self.drop(self.by_age.first(PENDING), UNFINISHED)
             given_up += 1
         return given_up
+
+
+def _share(whole: int, share: float, least: int) -> int:
+    """What one may have of `whole`; a share of 1 is no limit."""
+    return max(least, int(whole * share)) if share < 1 else whole + 1

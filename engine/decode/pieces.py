@@ -55,7 +55,7 @@ class PieceStore:
         self.next[first] = -1
         chunk = first
         while True:
-            size = length if length < CHUNK else CHUNK
+            size = min(CHUNK, length)
             place = chunk * CHUNK
             self.arena[place : place + size] = decoder.buf[at : at + size]
             length -= size
@@ -85,11 +85,11 @@ class PieceStore:
             stop = begin + self.length[piece]
             if stop > position:
                 if begin > position:
-                    size = begin if begin < end else end
+                    size = min(begin, end)
                     before = self.insert(before, decoder, position + shift, position, size - position)
                     position = size
                 if begin < end:
-                    size = stop if stop < end else end
+                    size = min(stop, end)
                     if not self.differs and self.differ(piece, decoder, shift, position, size):
                         self.differs = True
                     position = size
@@ -152,7 +152,7 @@ class PieceStore:
             left = self.length[piece]
             chunk = piece
             while left > 0:
-                size = left if left < CHUNK else CHUNK
+                size = min(CHUNK, left)
                 place = chunk * CHUNK
                 into[at : at + size] = self.arena[place : place + size]
                 at += size
