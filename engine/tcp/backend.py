@@ -307,9 +307,13 @@ class Backend(Protocol):
 
     name: str
     """libbpf, bcc or netlink."""
-    off: Mapping[str, str]
-    """Metric of METRICS -> why it is not measured, in words for people; complete after start(). A key may
-    name a part of a metric after a dot (retransmits.synack): the rest of the metric is measured."""
+
+    @property
+    def off(self) -> Mapping[str, str]:
+        """Metric of METRICS -> why it is not measured, in words for people; complete after start().
+
+        A key may name a part of a metric after a dot (retransmits.synack): the rest of it is measured.
+        """
 
     def plan(self) -> Plan:
         """What start() would load; may be called without start()."""

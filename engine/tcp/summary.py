@@ -72,8 +72,8 @@ def document(
         "throughput_bps": {
             "send": hist("send_bps", "throughput"),
             "receive": hist("receive_bps", "throughput"),
-            "send_total": _rate(count("send_bytes", "throughput"), window.seconds),
-            "receive_total": _rate(count("receive_bytes", "throughput"), window.seconds),
+            "send_total": _rate(count("send_bytes", "throughput"), counters.get("throughput_ns")),
+            "receive_total": _rate(count("receive_bytes", "throughput"), counters.get("throughput_ns")),
         },
         "cwnd": hist("cwnd", "cwnd"),
         "ssthresh": hist("ssthresh", "ssthresh"),
@@ -190,8 +190,9 @@ def _listener(one: Listener, reading: Reading, mask: Mask) -> dict[str, Any]:
     }
 
 
-def _rate(octets: int | None, seconds: float) -> float | None:
-    return None if octets is None else round(octets * OCTET / seconds, 1) if seconds > 0 else 0.0
+def _rate(octets: int | None, covered_ns: int | None) -> float | None:
+    """Bits a second; unknown where no two looks lie in the window."""
+    return None if octets is None or not covered_ns else round(octets * OCTET * 1e9 / covered_ns, 1)
 
 
 def _seconds(nanoseconds: int | None) -> float | None:

@@ -30,6 +30,8 @@ class Throughput:
         self.send, self.receive = Histogram([0] * count), Histogram([0] * count)
         """Bits a second: one value for each look and connection that moved something in that direction."""
         self.send_bytes = self.receive_bytes = 0
+        self.covered_ns = 0
+        """Time between the first look and the last one: what the sums are over."""
         self.rates: dict[int, tuple[float, float]] = {}
         """Cookie -> bits a second sent and received between the last two looks."""
         self._known: dict[int, tuple[int, int]] = {}
@@ -40,6 +42,7 @@ class Throughput:
         """One look: what is open, and what ended since the last one."""
         seconds = max((time_ns - self._time_ns) / 1e9, SHORTEST_S)
         first = not self._time_ns
+        self.covered_ns += 0 if first else time_ns - self._time_ns
         self._time_ns = time_ns
         for end in closed:
             before = self._known.pop(end.cookie, None)

@@ -1,0 +1,367 @@
+"""The observer: looks at a backend again and again, keeps the windows, and bounds what it costs itself.
+
+    observer = Observer(options); observer.start()
+    while ...: observer.turn(); sleep until observer.due()
+    observer.stop()
+
+Whoever runs it gives it a `Sink`. Looks (connections, listening sockets) and reports (a reading, a summary)
+have a clock each: looks at most once a second, and less often where `--max-cpu` asks for it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from engine.errors import OtusError
+from engine.tcp import choose, events, summary
+from engine.tcp.backend import Connection, Event, Histogram
+from engine.tcp.listen import ListenDrops
+from engine.tcp.mask import Mask
+from engine.tcp.namespaces import every
+from engine.tcp.owners import Owners
+from engine.tcp.snmp import Counters
+from engine.tcp.throughput import Throughput
+from engine.tcp.windows import Windows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from engine.tcp.backend import Backend, Listener, Namespace, Reading
+    from engine.tcp.options import Options
+    from engine.tcp.windows import Window
+
+LOOK_S = 1.0
+NAMESPACES_S = 5.0
+"""How often it is looked for namespaces that came or went, with `--netns all`."""
+MOST_STRETCH, MOST_SAMPLING = 64, 1024
+EPHEMERAL = 32_768
+"""Local ports from here on are those of clients, unless somebody listens there."""
+
+
+class Sink(Protocol):
+    """What takes the observer's findings."""
+
+    def summary(self, document: dict[str, Any], observer: Observer) -> None:
+        """One window, and at the end the whole run (`final`)."""
+
+    def event(self, document: dict[str, Any]) -> None:
+        """One detail event; at the end the one that counts them."""
+
+
+class Governor:
+    """Keeps the observer below a share of a CPU: first looks come less often, then segments are sampled."""
+
+    def __init__(self, limit: float | None) -> None:
+        self.limit = limit
+        self.stretch = self.sampling = 1
+        self.share = 0.0
+        """Of one CPU, this process and its programs in the kernel together, over the last report."""
+        self._wall = self._process = self._kernel = 0.0
+
+    def begin(self, backend: Backend) -> None:
+        """From now on."""
+        self._wall, self._process, self._kernel = time.monotonic(), time.process_time(), _kernel_s(backend)
+
+    def report(self, backend: Backend) -> None:
+        """Once a report: measure, and change the factors by two at most."""
+        wall, process, kernel = time.monotonic(), time.process_time(), _kernel_s(backend)
+        seconds = wall - self._wall
+        if seconds <= 0:
+            return
+        inside = (kernel - self._kernel) / seconds
+        self.share = (process - self._process) / seconds + inside
+        self._wall, self._process, self._kernel = wall, process, kernel
+        if self.limit is None:
+            return
+        sampling = self.sampling
+        if self.share > self.limit:
+            if inside > self.limit / 2 and sampling < MOST_SAMPLING:
+                self.sampling = sampling * 2
+            if self.share - inside > self.limit / 2:
+                self.stretch = min(MOST_STRETCH, self.stretch * 2)
+        elif self.share < self.limit / 3:
+            self.sampling, self.stretch = max(1, sampling // 2), max(1, self.stretch // 2)
+        if self.sampling != sampling:
+            backend.set_sampling(self.sampling)
+
+
+def _kernel_s(backend: Backend) -> float:
+    return sum(cost.ns for cost in backend.costs()) / 1e9
+
+
+class Observer:
+    """One run."""
+
+    def __init__(self, options: Options, sink: Sink) -> None:
+        self.options = options
+        self.sink = sink
+        self.mask = Mask(options.mask)
+        self.owners = Owners()
+        self.governor = Governor(options.max_cpu)
+        self.notes: list[str] = []
+        """Why better backends do not run."""
+        self.rows: list[Connection] = []
+        """The connections of the last look."""
+        self.listeners: list[Listener] = []
+        self.throughput = Throughput(options.sizes.sub_bits)
+        self.listen_drops = ListenDrops()
+        self.windows: Windows
+        self.backend: Backend
+        self.begun = 0.0
+        self._by_cookie: dict[int, Connection] = {}
+        self._kernels: dict[int, Counters] = {}
+        self._kernel_base: dict[int, dict[str, int]] = {}
+        self._kernel_ended: dict[str, int] = {}
+        self._offset = time.time_ns() - time.monotonic_ns()
+        self._own_events = 0
+        self._next_look = self._next_report = self._next_namespaces = 0.0
+        self._reported: tuple[int, Reading]
+
+    @property
+    def wants_events(self) -> bool:
+        """Whether detail events are given out."""
+        return self.options.mode != "summary"
+
+    def start(self) -> None:
+        """Load, attach, and take the reading from which everything counts."""
+        options = self.options
+        self.backend, self.notes = choose.start(options)
+        if options.stats or options.max_cpu is not None:
+            self.backend.count_costs()
+        self._open_kernels(options.filters.namespaces)
+        self.begun = time.monotonic()
+        self.governor.begin(self.backend)
+        self.look()
+        self.windows = Windows(self.read(), time.time_ns())
+        self._reported = self.windows.newest
+        self._next_look = self.begun + self.look_period
+        self._next_report = self.begun + options.interval
+        self._next_namespaces = self.begun + NAMESPACES_S
+
+    @property
+    def look_period(self) -> float:
+        """Seconds between two looks."""
+        return min(LOOK_S, self.options.interval) * self.governor.stretch
+
+    @property
+    def ends(self) -> float:
+        """When the run is over, CLOCK_MONOTONIC in s; infinite without a duration."""
+        duration = self.options.duration
+        return float("inf") if duration is None else self.begun + duration
+
+    def due(self) -> float:
+        """When turn() has something to do next, CLOCK_MONOTONIC in s."""
+        return min(self._next_look, self._next_report, self.ends)
+
+    def turn(self) -> None:
+        """Do what is due: a look, a report; and pass on the events that have come."""
+        now = time.monotonic()
+        reports = now >= self._next_report
+        if now >= self._next_look or (reports and self._next_look - now < self.look_period / 2):
+            self.look()
+            self._next_look = max(self._next_look, now - self.look_period) + self.look_period
+        self.drain()
+        if reports:
+            self._report()
+            self._next_report = max(self._next_report + self.options.interval, now)
+        if self.options.every_namespace and now >= self._next_namespaces:
+            self._follow_namespaces()
+            self._next_namespaces = now + NAMESPACES_S
+
+    def look(self) -> None:
+        """Ask for connections and listening sockets."""
+        backend = self.backend
+        # Listeners first: they tell servers from clients.
+        self.listeners = backend.listeners()
+        self.rows = backend.connections()
+        self._roles()
+        self.throughput.look(self.rows, backend.closed(), time.monotonic_ns())
+        for namespace in self.options.filters.namespaces:
+            self.throughput.visited(namespace.inode)
+        self.listen_drops.look(self.listeners, self._read_kernels())
+        if self.wants_events:
+            self._by_cookie = {row.cookie: row for row in self.rows}
+
+    def drain(self) -> None:
+        """Pass on the events that the backend has."""
+        found = self.backend.events()
+        if not self.wants_events:
+            return
+        for event in found:
+            self._complete(event.connection)
+        self.owners.fill(event.connection for event in found)
+        for event in found:
+            self._pass_on(event)
+
+    def read(self) -> Reading:
+        """The backend's reading with what the observer adds."""
+        reading = self.backend.read()
+        throughput = self.throughput
+        if "throughput" not in self.backend.off:
+            reading.counters["send_bytes"] = throughput.send_bytes
+            reading.counters["receive_bytes"] = throughput.receive_bytes
+            reading.counters["throughput_ns"] = throughput.covered_ns
+            reading.histograms["send_bps"] = _copy(throughput.send)
+            reading.histograms["receive_bps"] = _copy(throughput.receive)
+        if self._own_events:
+            emitted = reading.counters.get("events_emitted", 0)
+            reading.counters["events_emitted"] = emitted + self._own_events
+        reading.kernel = self._kernel_totals()
+        reading.listen_drops = dict(self.listen_drops.since_start)
+        return reading
+
+    def stop(self) -> None:
+        """The last look, detach, the final summary and the end of the events."""
+        try:
+            self.look()
+            self.drain()
+        except OtusError:
+            self.rows = []
+        self.backend.stop()
+        self.throughput.look(self.rows, self.backend.closed(), time.monotonic_ns())
+        self.drain()
+        self.windows.add(self.read(), time.time_ns())
+        self.governor.report(self.backend)
+        final = self.document(self.windows.run(), final=True)
+        if self.options.mode != "detail":
+            self.sink.summary(final, self)
+        if self.wants_events:
+            told = final["events"]
+            self.sink.event(
+                events.end(time.time_ns(), told["emitted"] or 0, told["suppressed"] or {}, told["lost"] or 0)
+            )
+        self.close()
+
+    def close(self) -> None:
+        """Let everything go, whatever happened; a second call does nothing."""
+        if hasattr(self, "backend"):
+            self.backend.stop()
+        for counters in self._kernels.values():
+            counters.close()
+
+    def document(self, window: Window, *, final: bool = False) -> dict[str, Any]:
+        """The summary of a window."""
+        options = self.options
+        return summary.document(
+            window,
+            backend=self.backend.name,
+            netns="all" if options.every_namespace else options.filters.netns,
+            off=self.backend.off,
+            listeners=self.listeners,
+            sub_bits=options.sizes.sub_bits,
+            mask=self.mask,
+            final=final,
+            sampling=self.sampling(),
+        )
+
+    def sampling(self) -> dict[str, Any]:
+        """How thin the looks are, and what the observer costs."""
+        governor = self.governor
+        return {
+            "look_s": round(self.look_period, 3),
+            "look_factor": governor.stretch,
+            "segments_one_of": governor.sampling,
+            "cpu_percent": round(governor.share * 100, 2),
+            "send_bytes": self.throughput.send_bytes,
+            "receive_bytes": self.throughput.receive_bytes,
+        }
+
+    def _report(self) -> None:
+        before = self._reported
+        self.windows.add(self.read(), time.time_ns())
+        self._offset = time.time_ns() - time.monotonic_ns()
+        self._reported = self.windows.newest
+        window = self.windows.since(before)
+        self.governor.report(self.backend)
+        self._after(window)
+        if self.options.mode == "detail":
+            return
+        for seconds in self.options.windows or (0.0,):
+            self.sink.summary(self.document(self.windows.last(seconds) if seconds else window), self)
+
+    def _after(self, window: Window) -> None:
+        """What the triggers need to know of the last window."""
+        triggers = self.options.triggers
+        if triggers.rtt_p99:
+            one = window.reading.histograms.get("rtt_us")
+            if one is not None:
+                p99 = summary.histogram_object(one, self.options.sizes.sub_bits)["p99"]
+                if p99:
+                    self.backend.set_rtt_p99(round(p99))
+        if triggers.reset_rate is not None and self.wants_events and window.seconds > 0:
+            counters = window.reading.counters
+            resets = counters.get("resets_sent", 0) + counters.get("resets_received", 0)
+            rate = round(resets / window.seconds)
+            if rate >= triggers.reset_rate:
+                nobody = Connection(0, "", "", 0, "", 0, netns=self.options.filters.netns)
+                event = Event(time.monotonic_ns(), "reset_rate", rate, triggers.reset_rate, nobody)
+                self._own_events += 1
+                self._pass_on(event)
+
+    def _pass_on(self, event: Event) -> None:
+        self.sink.event(events.document(event, event.time_ns + self._offset, self.mask))
+
+    def _complete(self, one: Connection) -> None:
+        """What the last look knows of the socket and the event does not."""
+        row = self._by_cookie.get(one.cookie)
+        if row is None:
+            return
+        one.inode = one.inode or row.inode
+        if one.pid is None and row.pid is not None:
+            one.pid, one.comm, one.pid_source = row.pid, row.comm, row.pid_source
+        if one.role == "unknown":
+            one.role = row.role
+        for name in ("cgroup", "netns", "pacing_bps", "send_window", "receive_window", "unsent_queue"):
+            if not getattr(one, name):
+                setattr(one, name, getattr(row, name))
+
+    def _roles(self) -> None:
+        listening = {(one.netns, one.port) for one in self.listeners}
+        for row in self.rows:
+            if row.role == "unknown":
+                if (row.netns, row.local_port) in listening:
+                    row.role = "server"
+                elif row.local_port >= EPHEMERAL or row.state == "SYN_SENT":
+                    row.role = "client"
+
+    def _follow_namespaces(self) -> None:
+        found = every()
+        filters = self.options.filters
+        if {one.inode for one in found} != {one.inode for one in filters.namespaces}:
+            filters.namespaces = found
+            self.backend.set_namespaces(found)
+            self._open_kernels(found)
+
+    def _open_kernels(self, namespaces: Sequence[Namespace]) -> None:
+        wanted = {namespace.inode: namespace for namespace in namespaces}
+        for inode in set(self._kernels) - set(wanted):
+            counters = self._kernels.pop(inode)
+            for name, value in _minus(counters.read(), self._kernel_base.pop(inode)).items():
+                self._kernel_ended[name] = self._kernel_ended.get(name, 0) + value
+            counters.close()
+        for inode, namespace in wanted.items():
+            if inode not in self._kernels:
+                try:
+                    self._kernels[inode] = Counters(namespace)
+                except (OSError, OtusError):
+                    continue
+                self._kernel_base[inode] = self._kernels[inode].read()
+
+    def _read_kernels(self) -> dict[int, dict[str, int]]:
+        return {inode: counters.read() for inode, counters in self._kernels.items()}
+
+    def _kernel_totals(self) -> dict[str, int]:
+        totals = dict(self._kernel_ended)
+        for inode, now in self._read_kernels().items():
+            for name, value in _minus(now, self._kernel_base[inode]).items():
+                totals[name] = totals.get(name, 0) + value
+        return totals
+
+
+def _minus(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    return {name: max(0, value - before.get(name, 0)) for name, value in now.items()}
+
+
+def _copy(one: Histogram) -> Histogram:
+    return Histogram(one.buckets[:], one.total, one.largest)
