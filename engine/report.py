@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from engine.calls.store import Calls
 from engine.calls.witness import Witness
 from engine.capture.pcap_file import PcapFile
-from engine.decode.classifier import Decoder
+from engine.decode.classifier import ALL_TUNNELS, Decoder
 from engine.decode.fragments import Reassembly
 from engine.packet import format_timestamp
 from engine.pipeline.loop import Pipeline
@@ -44,7 +44,7 @@ class Analysis:
         self.flows = FlowTable.create(TASK, 0, LIMITS["flows"])
         self.streams = StreamTable.create(TASK, 0, LIMITS["streams"])
         self.calls = Calls(LIMITS, "packet", self.streams)
-        decoder = Decoder(self.counters.words)
+        decoder = Decoder(self.counters.words, ALL_TUNNELS)
         self.reassembly = Reassembly(self.counters.words)
         self.pipeline = Pipeline(
             self.counters,

@@ -168,6 +168,22 @@ def test_files(tmp_path: Path) -> None:
         config_file.load_task(str(path), NODE)
 
 
-def test_no_tunnel_can_be_switched_on() -> None:
-    with pytest.raises(UsageError, match=r"otus.yml:4:16: .*takes no tunnels off"):
-        config_file.node_from_text("otus:\n  core:\n    decoder:\n      tunnel: {vxlan: true}\n", "otus.yml")
+def node_with_tunnels(text: str) -> NodeConfig:
+    return config_file.node_from_text(f"otus:\n  core:\n    decoder:\n      tunnel: {text}\n", "otus.yml")
+
+
+def test_tunnels() -> None:
+    off = NodeConfig().core.decoder.tunnel
+    assert [name for name, value in off if value] == ["vxlan_ports"]
+    names = ("vxlan", "geneve", "gtp_u", "gre", "nvgre", "ppp_gre", "erspan", "ipip")
+    for name in names:
+        tunnel = node_with_tunnels(f"{{{name}: true}}").core.decoder.tunnel
+        assert [other for other in names if getattr(tunnel, other)] == [name]
+    assert node_with_tunnels("{vxlan_ports: [14789]}").core.decoder.tunnel.vxlan_ports == [14789]
+    with pytest.raises(UsageError, match=r"otus.yml:4:16: .*vxlans.*vxlan"):
+        node_with_tunnels("{vxlans: true}")
+    with pytest.raises(UsageError, match="6081 is that of Geneve"):
+        node_with_tunnels("{vxlan_ports: [4789, 6081]}")
+    for bad in ("[]", "[0]", "[65536]", "4789", "[x]"):
+        with pytest.raises(UsageError, match="vxlan_ports"):
+            node_with_tunnels(f"{{vxlan_ports: {bad}}}")
