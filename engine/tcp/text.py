@@ -121,8 +121,8 @@ def _segments(counters: dict[str, int]) -> int | None:
 def _rates(document: dict[str, Any]) -> list[str]:
     rates, window, resets = document["throughput_bps"], document["zero_window"], document["resets"]
     total = [
-        f"send {thousand(rates['send_total'])}bit/s",
-        f"receive {thousand(rates['receive_total'])}bit/s",
+        f"send {thousand(rates['send_total'])} bit/s",
+        f"receive {thousand(rates['receive_total'])} bit/s",
     ]
     zero = [
         f"{side} {known(window[side]['episodes'])}"
@@ -305,12 +305,12 @@ def seconds(value: float) -> str:
 def thousand(value: float | None) -> str:
     """A number with k, M, G, three digits of it."""
     if value is None:
-        return UNKNOWN + " "
+        return UNKNOWN
     for unit in ("", "k", "M", "G"):
         if value < 999.5:
-            return f"{value:.0f}" if not unit else f"{three(value)} {unit}"
+            return f"{value:.0f}" if not unit else f"{three(value)}{unit}"
         value /= 1000
-    return f"{value:.0f} T"
+    return f"{value:.0f}T"
 
 
 def three(value: float) -> str:

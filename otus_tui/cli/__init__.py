@@ -27,6 +27,7 @@ VERBS = {
     "stats": "All figures of the engine.",
     "status": "The engine in short.",
     "task": "Create, stop, list tasks, and look at one.",
+    "tcp": "What the kernel's TCP does: a summary each second, events when it hurts.",
 }
 """Verb -> line of the help. The module of a verb is imported when it is called."""
 _START = "start"
