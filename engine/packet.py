@@ -148,8 +148,8 @@ class DictPayload:
         return self.protocol
 
     def as_dict(self) -> dict[str, Any]:
-        """The dictionary itself."""
-        return self.fields
+        """A copy of the dictionary: what one reporter does with it is not seen by another."""
+        return dict(self.fields)
 
     def to_bytes(self) -> bytes:
         """The octets as they were on the wire."""
@@ -203,6 +203,37 @@ class OutputPacket:
         if self.raw_bytes is not None:
             record["raw"] = base64.b64encode(self.raw_bytes).decode("ascii")
         return record
+
+
+class SealedLabels(dict[str, str]):
+    """Labels that nobody changes any more; JSON writers take them as the dictionary they are."""
+
+    __slots__ = ()
+
+    def _sealed(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("labels are read-only for reporters (requirement 5.5.3)")
+
+    __setitem__ = __delitem__ = __ior__ = _sealed
+    clear = pop = popitem = setdefault = update = _sealed
+
+
+class SealedPacket(OutputPacket):
+    """An OutputPacket as reporters get it: read-only, because all of them get the same one."""
+
+    __slots__ = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise TypeError(f"{name}: packets are read-only for reporters (requirement 5.5.3)")
+
+    def __delattr__(self, name: str) -> None:
+        raise TypeError(f"{name}: packets are read-only for reporters (requirement 5.5.3)")
+
+
+def seal(packet: OutputPacket) -> OutputPacket:
+    """The same packet, which can no longer be changed."""
+    packet.labels = SealedLabels(packet.labels)
+    packet.__class__ = SealedPacket
+    return packet
 
 
 LAST_SECOND = 253_402_300_799

@@ -121,7 +121,7 @@ def sender_config(config: TaskConfig, node: NodeConfig) -> dict[str, Any]:
     return {
         "task": config.id,
         "reporters": [{"type": ref.type, "config": ref.config} for ref in config.all_reporters()],
-        "processors": [spec for spec in _processors(config) if spec["plugin"] == "label"],
+        "processors": [spec for spec in _processors(config) if spec["plugin"] != "filter"],
         "node": node_labels(node),
         "patient": config.capture.driver == "pcap",
         "send_timeout": pressure.send_timeout,

@@ -20,7 +20,6 @@ MATCHED = 256
 MAX_LENGTH = 200
 MOST_STEPS = 70_000
 """About 0.2 ms."""
-_REPEATS = 2
 SMALL = 16
 """A repetition of at most so many turns is a bounded one."""
 _REPEATS: tuple[Any, ...] = (codes.MAX_REPEAT, codes.MIN_REPEAT)

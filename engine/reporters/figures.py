@@ -6,7 +6,7 @@ had taken and not settled as `lost_with_sender`, so `taken = settled` holds acro
 Words behind the region header (index of the 64-bit word):
 
     16 heartbeat, CLOCK_MONOTONIC ns    17 state (engine.shm.counters.STATES)    18 pid    19 CPU time, ns
-    32 counters of the task, in the order of NAMES
+    32 counters of the task, in the order of NAMES      48 more of them, in the order of FACTS
     64 + 16 * n counters of reporter n, in the order of REPORTER_NAMES
 """
 
@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from engine.shm.region import Region
 
-VERSION = 1
+VERSION = 2
 HEARTBEAT, STATE, PID, CPU_TIME = 16, 17, 18, 19
 MAX_REPORTERS = 16
-_FIRST, _FIRST_REPORTER, _WIDTH = 32, 64, 16
+_FIRST, _FIRST_FACT, _FIRST_REPORTER, _WIDTH = 32, 48, 64, 16
 
 NAMES = {
     "reported": "taken by at least one reporter",
@@ -29,8 +29,20 @@ NAMES = {
 }
 """Where a taken record ends; all but `reported` are drops."""
 
-REPORTER_NAMES = ("accepted", "queue_full", "report_error", "report_timeout", "batches", "failures", "queued")
-"""Per reporter: packets by outcome, batches sent, attempts that failed, packets that wait now."""
+FACTS = ("plugin_errors", "labels_refused")
+"""Processors that raised, and labels of theirs that are none; beside NAMES."""
+REPORTER_NAMES = (
+    "accepted",
+    "queue_full",
+    "report_error",
+    "report_timeout",
+    "batches",
+    "failures",
+    "queued",
+    "capacity",
+)
+"""Per reporter: packets by outcome, batches, attempts that failed, packets that wait now and that may wait."""
+_SET = ("queued", "capacity")
 
 
 class SenderFigures:
@@ -58,14 +70,22 @@ class SenderFigures:
         """The task's counters by name."""
         return {name: int(self.words[_FIRST + position]) for name, position in _POSITION.items()}
 
+    def add_fact(self, name: str, amount: int) -> None:
+        """Count what is beside the ledger; by the sender only."""
+        self.words[_FIRST_FACT + FACTS.index(name)] += amount
+
+    def facts(self) -> dict[str, int]:
+        """The counters beside the ledger."""
+        return {name: int(self.words[_FIRST_FACT + position]) for position, name in enumerate(FACTS)}
+
     def settled(self) -> int:
         """Records whose end is known."""
         return sum(self.as_dict().values())
 
     def add_reporter(self, number: int, name: str, amount: int) -> None:
-        """Count for one reporter; `queued` is set, the others rise."""
+        """Count for one reporter; `queued` and `capacity` are set, the others rise."""
         word = _FIRST_REPORTER + _WIDTH * number + _REPORTER_POSITION[name]
-        self.words[word] = amount if name == "queued" else self.words[word] + amount
+        self.words[word] = amount if name in _SET else self.words[word] + amount
 
     def reporter(self, number: int) -> dict[str, int]:
         """The counters of one reporter by name."""

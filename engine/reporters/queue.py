@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from engine.reporters.figures import SenderFigures
 
 BATCH = 512
+GRACE = 0.5
+"""Seconds beyond its timeout that a reporter has for saying itself that it was too slow."""
 
 
 class Item:
@@ -52,7 +54,12 @@ class ReporterQueue:
         self.retries = retries
         self.problem = ""
         """Why it does not work now; empty while well."""
+        self.stuck = False
+        """A call of the reporter has not come back in time; until it does, its packets are dropped."""
         self._items: deque[Item] = deque()
+        self._work: list[Item] = []
+        """What the reporter has in hand; empty when the time for it is over."""
+        self._work_begun = 0.0
         self._lock = lock
         self._wake = threading.Condition(lock)
         self._finishing = False
@@ -62,6 +69,7 @@ class ReporterQueue:
 
     def start(self) -> None:
         """Start the thread."""
+        self.figures.add_reporter(self.number, "capacity", self.capacity)
         self._thread.start()
 
     def put(self, items: list[Item]) -> None:
@@ -75,8 +83,18 @@ class ReporterQueue:
             self._wake.notify()
 
     def room(self) -> int:
-        """How many packets fit without a drop."""
-        return max(0, self.capacity - len(self._items))
+        """How many packets fit without a drop; for one that hangs nobody waits."""
+        return self.capacity if self.stuck else max(0, self.capacity - len(self._items))
+
+    def watch(self, now: float) -> None:
+        """Give up what a reporter has in hand that does not come back; `now` is monotonic."""
+        with self._lock:
+            if not self._work or now - self._work_begun <= self.timeout + GRACE:
+                return
+            self._settle(self._work, "report_timeout")
+            self._work = []
+            self.stuck = True
+        self._note(f"hangs: no answer for {self.timeout:g} s")
 
     def finish(self, deadline: float) -> None:
         """Send what waits, until `deadline` (monotonic); the rest is counted as timed out."""
@@ -89,7 +107,8 @@ class ReporterQueue:
         """Wait for the end of finish(); packets of a reporter that hangs are counted as timed out."""
         self._thread.join(max(0.0, self._deadline - time.monotonic()) + 0.1)
         with self._lock:
-            rest = list(self._items)
+            rest = self._work + list(self._items)
+            self._work = []
             self._items.clear()
             self._settle(rest, "report_timeout")
             self.figures.add_reporter(self.number, "queued", 0)
@@ -111,22 +130,20 @@ class ReporterQueue:
         """Try until all is out, the time is over or the retries are used."""
         begun = time.monotonic()
         rest = batch
-        reason, attempts = "report_error", 0
+        attempts = 0
         while rest:
-            accepted, problem = 0, ""
-            try:
-                accepted = max(0, min(len(rest), self.reporter.report([item.packet for item in rest])))
-            except TimeoutError as error:
-                reason, problem = "report_timeout", str(error)
-            except OSError as error:
-                reason, problem = "report_error", error.strerror or str(error)
-            except Exception as error:
-                reason, problem = "report_error", f"{type(error).__name__}: {error}"
+            with self._lock:
+                self._work, self._work_begun = rest, time.monotonic()
+            accepted, reason, problem = self._try(rest)
             with self._lock:
                 self.figures.add_reporter(self.number, "batches", 1)
-                self._settle(rest[:accepted], "")
-            rest = rest[accepted:]
+                given_up, self._work, self.stuck = not self._work, [], False
+                if not given_up:
+                    self._settle(rest[:accepted], "")
             self._note(problem)
+            if given_up:
+                return
+            rest = rest[accepted:]
             if not rest:
                 return
             attempts += 1
@@ -139,6 +156,18 @@ class ReporterQueue:
                 break
         with self._lock:
             self._settle(rest, reason)
+
+    def _try(self, rest: list[Item]) -> tuple[int, str, str]:
+        """One call of the reporter: (packets taken, drop reason for the others, what is wrong)."""
+        try:
+            taken = self.reporter.report([item.packet for item in rest])
+            return max(0, min(len(rest), taken)), "report_error", ""
+        except TimeoutError as error:
+            return 0, "report_timeout", str(error) or "too slow"
+        except OSError as error:
+            return 0, "report_error", error.strerror or str(error) or type(error).__name__
+        except Exception as error:
+            return 0, "report_error", f"{type(error).__name__}: {error}"
 
     def _note(self, problem: str) -> None:
         if problem != self.problem:

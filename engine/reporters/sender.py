@@ -2,7 +2,7 @@
 
 Started as `python -m engine.reporters.sender FD`. Configuration (first line on the control socket):
 {"task", "parent", "rings": [fd], "figures": fd, "flows": fd | null, "reporters": [{"type", "config"}],
-"processors": [label processors], "node": {labels}, "send_timeout", "max_retries", "patient"}.
+"processors": [all but filters], "node": {labels}, "send_timeout", "max_retries", "patient"}.
 Told to end it reports what is left, for at most a second; so it does when its supervisor is gone.
 """
 
@@ -18,7 +18,8 @@ from engine import child
 from engine.books import ring_page
 from engine.errors import OtusError
 from engine.log import log
-from engine.plugin import load
+from engine.packet import seal
+from engine.plugin import Envelope, load
 from engine.processors.chain import build_chain
 from engine.reporters.console import ConsoleReporter
 from engine.reporters.figures import CPU_TIME, HEARTBEAT, PID, STATE, SenderFigures
@@ -30,6 +31,7 @@ from engine.shm.ring import RingReader, open_ring
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from engine.packet import OutputPacket
     from engine.plugin import Reporter
 
 REPORTERS: dict[str, type[Reporter]] = {"console": ConsoleReporter, "file": FileReporter}
@@ -45,9 +47,11 @@ class Sender:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.figures = SenderFigures.open(config["figures"])
         self.readers = [RingReader(open_ring(fd)) for fd in config["rings"]]
+        chain = build_chain(config["processors"], config["node"])
+        self.writers = chain.writers()
         self.maker = OutputMaker(
             config["task"],
-            build_chain(config["processors"], config["node"]).static_labels(),
+            chain.static_labels(),
             config.get("flows"),
             live=not config.get("patient"),
         )
@@ -97,7 +101,7 @@ class Sender:
                 if packet is None:
                     unreadable += 1
                 else:
-                    items.append(Item(packet, len(self.queues)))
+                    items.append(Item(self.labelled(packet), len(self.queues)))
             if unreadable:
                 with self.lock:
                     self.figures.add("unreadable", unreadable)
@@ -105,6 +109,13 @@ class Sender:
                 for queue in self.queues:
                     queue.put(items)
         return taken
+
+    def labelled(self, packet: OutputPacket) -> OutputPacket:
+        """The packet with the labels of all processors; from here on nobody changes it."""
+        if self.writers.processors:
+            envelope = Envelope(packet.timestamp_ns, packet.protocol, packet.flow_id, packet.network)
+            self.writers.write(packet.labels, envelope)
+        return seal(packet)
 
     def waiting(self) -> bool:
         """Whether it left records in the rings because a queue is full."""
@@ -117,6 +128,12 @@ class Sender:
         """Sign of life."""
         self.figures.words[HEARTBEAT] = time.monotonic_ns()
         self.figures.words[CPU_TIME] = time.process_time_ns()
+        now = time.monotonic()
+        for queue in self.queues:
+            queue.watch(now)
+        self.figures.add_fact("plugin_errors", self.writers.errors)
+        self.figures.add_fact("labels_refused", self.writers.refused)
+        self.writers.errors = self.writers.refused = 0
 
     def finish(self) -> None:
         """Report what is left."""

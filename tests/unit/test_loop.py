@@ -188,7 +188,7 @@ def test_media_of_an_sdp(build: Build) -> None:
     }
     assert road.streams.read(record.stream_slot)["ssrc"] == 0x1234
     kinds = [kind for kind, _ in road.witnessed()]
-    assert kinds == [records.SIP, records.RTCP]
+    assert kinds == [records.SIP]
 
 
 def test_streams_of_one_flow_take_turns(build: Build) -> None:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine.errors import UsageError
-from engine.packet import FiveTuple, NetworkMeta, OutputPacket
+from engine.packet import DictPayload, FiveTuple, NetworkMeta, OutputPacket, seal
 from engine.plugin import Reporter
 from engine.reporters.console import ConsoleReporter
 from engine.reporters.figures import SenderFigures
 from engine.reporters.file import FileReporter
+from engine.reporters.lines import json_lines
 from engine.reporters.output import OutputMaker, rtcp_packets, sdp_media
 from engine.reporters.queue import Item, ReporterQueue
 from engine.shm import records, ring
@@ -280,8 +281,64 @@ def test_reporter_that_hangs_at_the_end() -> None:
     queue.put(items(30))
     queue.finish(time.monotonic() + 0.1)
     queue.join()
-    assert figures.as_dict()["report_timeout"] == 30
+    assert figures.as_dict()["report_timeout"] == figures.settled() == 50
     reporter.gate.set()
+    time.sleep(0.05)
+    assert figures.settled() == 50, "what comes back too late is not counted twice"
+
+
+def test_reporter_that_hangs_loses_what_it_has_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.reporters.queue.GRACE", 0.0)
+    figures, reporter = SenderFigures.create("t"), Fake()
+    problems: list[str] = []
+    queue = make_queue(reporter, figures, capacity=10, timeout=0.1)
+    queue.on_problem = problems.append
+    reporter.gate.clear()
+    queue.put(items(7))
+    time.sleep(0.05)
+    queue.watch(time.monotonic())
+    assert not figures.settled(), "not yet"
+    time.sleep(0.1)
+    queue.watch(time.monotonic())
+    queue.watch(time.monotonic())
+    assert figures.as_dict()["report_timeout"] == figures.settled() == 7
+    assert problems == ["hangs: no answer for 0.1 s"]
+    queue.put(items(25))
+    assert (figures.as_dict()["queue_full"], queue.room()) == (15, 10), "nobody waits for one that hangs"
+    reporter.gate.set()
+    finish(queue)
+    assert figures.as_dict()["reported"] == 10
+    assert figures.settled() == 32
+    assert problems[-1] == ""
+    assert reporter.got[7:] == list(range(15, 25))
+
+
+def test_reporters_get_packets_that_they_cannot_change() -> None:
+    """The last column of requirement 5.5.3; the others are in test_processors.py."""
+    sealed = seal(packet(3))
+    for field in ("timestamp_ns", "protocol", "flow_id", "network", "task", "labels", "payload", "raw_bytes"):
+        with pytest.raises(TypeError, match="read-only"):
+            setattr(sealed, field, None)
+        with pytest.raises(TypeError, match="read-only"):
+            delattr(sealed, field)
+    for change in (
+        lambda labels: labels.update(a="b"),
+        lambda labels: labels.pop("text"),
+        lambda labels: labels.setdefault("a", "b"),
+        lambda labels: labels.clear(),
+        lambda labels: labels.__setitem__("a", "b"),
+        lambda labels: labels.__delitem__("text"),
+    ):
+        with pytest.raises(TypeError, match="read-only"):
+            change(sealed.labels)
+    with pytest.raises(AttributeError):
+        sealed.flow_id.src_port = 1  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        sealed.network.src_port = 1  # type: ignore[misc]
+    payload = DictPayload("sip", {"method": "INVITE"})
+    payload.as_dict()["method"] = "BYE"
+    assert payload.as_dict() == {"method": "INVITE"}
+    assert json.loads(json_lines([sealed])[0])["labels"] == {"sip.call-id": "3", "text": ""}
 
 
 def test_packet_is_reported_when_one_of_two_took_it() -> None:

@@ -1,0 +1,88 @@
+"""How full a task's send buffer is, and the sampling that follows from it (requirement 5.4.4).
+
+The send buffer is what stands between the workers and the reporters: the send rings and, behind them, a queue
+for each reporter; the fullest of them tells. Above the high watermark the share of media conversations that is
+reported is halved at each look; below the low watermark all of them are reported again. The controller looks; the
+workers read what it decides in shared memory and ask nobody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.shm import counters as layout
+from engine.shm import ring
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from engine.config import BackPressure
+    from engine.reporters.figures import SenderFigures
+    from engine.shm.counters import Counters
+    from engine.shm.region import Region
+
+PERIOD = 0.1
+"""Seconds between two looks."""
+ALL = 1 << 32
+
+
+def ring_usage(region: Region) -> float:
+    """The share of a send ring that is unread, by records or octets, whichever is fuller."""
+    figures = ring.figures(region)
+    by_octets = figures["octets"] / figures["capacity"] if figures["capacity"] else 0.0
+    by_records = figures["unread"] / figures["limit"] if figures["limit"] else 0.0
+    return min(1.0, max(by_octets, by_records))
+
+
+def queue_usage(reporter: dict[str, int]) -> float:
+    """The share of a reporter's queue that is taken; `reporter` as of SenderFigures.reporter()."""
+    return min(1.0, reporter["queued"] / reporter["capacity"]) if reporter["capacity"] else 0.0
+
+
+class SendPressure:
+    """The send buffer of one task."""
+
+    def __init__(
+        self,
+        config: BackPressure,
+        workers: Sequence[Counters],
+        rings: Sequence[Region],
+        sender: SenderFigures | None,
+        reporters: int,
+    ) -> None:
+        """`reporters`: how many there are."""
+        self.config = config
+        self.workers = workers
+        self.rings = rings
+        self.sender = sender
+        self.reporters = reporters
+        self.rate = 1.0
+        """The share of media conversations that is reported now."""
+        self.changes = 0
+
+    def usage(self) -> float:
+        """How full the fullest part of the send buffer is: 0 to 1."""
+        parts = [ring_usage(region) for region in self.rings]
+        if self.sender is not None:
+            parts += [queue_usage(self.sender.reporter(number)) for number in range(self.reporters)]
+        return max(parts, default=0.0)
+
+    def step(self) -> bool:
+        """One look: adjust the rate, tell the workers; whether it has changed."""
+        usage, buffer = self.usage(), self.config.send_buffer
+        rate = self.rate
+        if usage > buffer.high_watermark:
+            rate = max(self.config.sampling.lowest_rate, rate / 2)
+        elif usage < buffer.low_watermark:
+            rate = 1.0
+        return self.set_rate(rate)
+
+    def set_rate(self, rate: float) -> bool:
+        """Tell the workers; whether that is something new."""
+        if rate == self.rate:
+            return False
+        self.rate = rate
+        self.changes += 1
+        for counters in self.workers:
+            counters.words[layout.LEFT_OUT_SHARE] = min(ALL - 1, round((1.0 - rate) * ALL))
+        return True
