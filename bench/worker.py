@@ -27,6 +27,8 @@ from engine.shm.flows import FlowTable
 from engine.shm.streams import StreamTable
 
 FLOWS = 1000
+STEPS = 20
+"""Packets of a flow in a walk."""
 SECONDS = 1_700_000_000
 BLOCK = 262_144
 RING = 32 << 20
@@ -79,7 +81,13 @@ class Ring:
         self.octets = bytearray(BLOCK * len(blocks))
         for position, block in enumerate(blocks):
             self._block(position, block)
-        self.nanoseconds = 0
+        self.places: list[int] = []
+        for position, block in enumerate(blocks):
+            place = BLOCK * position + 48
+            for frame in block:
+                self.places.append(place)
+                place += 96 + (len(frame) + 7 & ~7)
+        self.walks = 0
 
     def _block(self, position: int, frames: list[bytes]) -> None:
         base = position * BLOCK
@@ -103,11 +111,27 @@ class Ring:
             struct.pack_into("=I", self.octets, block * BLOCK + 8, 1)
 
 
+class RtpRing(Ring):
+    """Packets of speech that go on from one walk to the next: sequence numbers, timestamps and arrival."""
+
+    def ready(self) -> None:
+        """The next STEPS packets of each flow, each up to 0.4 ms later than 20 ms behind the one before it."""
+        super().ready()
+        for index, place in enumerate(self.places):
+            step, flow = index // FLOWS + STEPS * self.walks, index % FLOWS
+            nanoseconds = step * 20_000_000 + flow * 15_000 + (step + flow) * 7919 % 400 * 1000
+            struct.pack_into(
+                "=II", self.octets, place + 4, SECONDS + nanoseconds // 10**9, nanoseconds % 10**9
+            )
+            struct.pack_into("!HI", self.octets, place + 82 + 44, step & 0xFFFF, 160 * step & 0xFFFFFFFF)
+        self.walks += 1
+
+
 class Road:
     """A worker's pipeline with everything it needs, and the ring that it walks."""
 
     def __init__(self, frames: list[bytes], sending: bool, media: bool) -> None:
-        self.ring = Ring(frames)
+        self.ring = RtpRing(frames) if media else Ring(frames)
         self.counters = Counters.create("bench", 0)
         flows = FlowTable.create("bench", 0, 16384)
         streams = StreamTable.create("bench", 0, 16384)
@@ -148,7 +172,7 @@ class Road:
 
 
 def rtp_frames() -> list[bytes]:
-    """20 packets of each flow, all flows in turn."""
+    """STEPS packets of each flow, all flows in turn."""
     return [
         udp(
             0x0B000000 + flow,
@@ -157,7 +181,7 @@ def rtp_frames() -> list[bytes]:
             4000,
             struct.pack("!BBHII", 0x80, 8, step, 160 * step, 0x1000 + flow) + b"\x55" * 160,
         )
-        for step in range(20)
+        for step in range(STEPS)
         for flow in range(FLOWS)
     ]
 

@@ -12,6 +12,7 @@ cdef class RtpParser:
     cdef readonly unsigned int payload_type
     cdef readonly unsigned int marker
     cdef readonly Py_ssize_t octets
+    cdef readonly Py_ssize_t payload
     cdef readonly unsigned int packet_type
 
     cpdef attach(self, const unsigned char[::1] buf)

@@ -12,7 +12,7 @@ MOST_PACKETS = 64
 class RtpParser:
     """Looks at one payload at a time; the fields are of the last header (RTCP: `ssrc`, `packet_type`).
 
-    `octets` is the payload without header, CSRC list, extension and padding.
+    `octets` is the payload without header, CSRC list, extension and padding, `payload` where it begins.
     """
 
     def __init__(self) -> None:
@@ -20,6 +20,7 @@ class RtpParser:
         self.size = 0
         self.ssrc = self.timestamp = self.sequence = self.payload_type = self.marker = 0
         self.octets = 0
+        self.payload = 0
         self.packet_type = 0
 
     def attach(self, buf: memoryview | bytes) -> None:
@@ -65,6 +66,7 @@ class RtpParser:
                 return 3
             header = end - start
         self.octets = end - start - header
+        self.payload = start + header
         if first & 0x20 and not snapped:
             if self.octets == 0:
                 return 3

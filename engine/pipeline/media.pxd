@@ -4,6 +4,7 @@ from engine.decode.classifier cimport Decoder
 from engine.parsers.rtp cimport RtpParser
 from engine.parsers.sdp cimport SdpParser
 from engine.parsers.sip cimport SipParser
+from engine.pipeline.rtcp cimport RtcpPath
 from engine.shm.flows cimport FlowTable
 from engine.shm.streams cimport StreamTable
 
@@ -46,6 +47,8 @@ cdef Py_ssize_t FLOW_STREAM
 cdef Py_ssize_t FLOW_CALL
 cdef Py_ssize_t STREAM_CODEC
 cdef Py_ssize_t STREAM_CODEC_OF
+cdef Py_ssize_t STREAM_PORTS
+cdef unsigned long long EVENT_KIND
 
 @cython.final
 cdef class MediaPath:
@@ -53,6 +56,8 @@ cdef class MediaPath:
     cdef FlowTable flows
     cdef StreamTable streams
     cdef readonly RtpParser parser
+    cdef readonly RtcpPath rtcp
+    cdef const unsigned char[::1] buf
     cdef unsigned long long ttl
     cdef bint heuristic
     cdef unsigned long long[::1] candidates
@@ -64,8 +69,13 @@ cdef class MediaPath:
     cdef readonly unsigned long long found_by
 
     cpdef attach(self, const unsigned char[::1] buf)
-    @cython.locals(kind=int)
+    @cython.locals(kind=int, codec=cython.ulonglong)
     cdef int packet(self, Decoder decoder, Py_ssize_t slot, unsigned long long now) except -1
+    @cython.locals(at=Py_ssize_t, unit=Py_ssize_t)
+    cdef int telephone_event(self, unsigned long long clock, unsigned long long now) except -1
+    cdef int control(self, Decoder decoder, unsigned long long now) except -1
+    @cython.locals(place=Py_ssize_t)
+    cdef int another(self, Py_ssize_t stream, Py_ssize_t before, unsigned long long ports) except -1
     @cython.locals(
         ports=cython.ulonglong, word=Py_ssize_t, cached=cython.ulonglong, stream=Py_ssize_t, codec_of=cython.ulonglong,
         entry=Py_ssize_t)

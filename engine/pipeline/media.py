@@ -23,6 +23,7 @@ from engine.parsers.sdp_grammar import (
     STATIC_CODECS,
     name_words,
 )
+from engine.pipeline.rtcp import RtcpPath
 from engine.shm import flows as flow_layout
 from engine.shm import records
 from engine.shm import streams as stream_layout
@@ -71,6 +72,8 @@ FLOW_STREAM = flow_layout.PLACE_STREAM
 FLOW_CALL = flow_layout.PLACE_CALL
 STREAM_CODEC = stream_layout.PLACE_CODEC
 STREAM_CODEC_OF = stream_layout.PLACE_CODEC_OF
+STREAM_PORTS = stream_layout.PLACE_PORTS
+EVENT_KIND = stream_layout.EVENT_KIND
 
 
 def _static_clocks() -> memoryview:
@@ -104,6 +107,7 @@ class MediaPath:
         self.flows = flows
         self.streams = streams
         self.parser = RtpParser()
+        self.rtcp = RtcpPath(counters, flows, streams)
         self.ttl = ttl_ns
         self.heuristic = heuristic
         self.candidates = memoryview(array("Q", bytes(8 * SETS * WAYS * CANDIDATE)))
@@ -112,7 +116,9 @@ class MediaPath:
 
     def attach(self, buf: memoryview) -> None:
         """All following offsets are into `buf`."""
+        self.buf = buf
         self.parser.attach(buf)
+        self.rtcp.attach(buf)
 
     def packet(self, decoder: Decoder, slot: int, now: int) -> int:
         """A packet of the flow that FlowTable.find() just found: a result of RtpParser.classify()."""
@@ -139,8 +145,37 @@ class MediaPath:
             self.parser.payload_type,
             self.parser.marker,
             self.parser.octets,
+            decoder.tos >> 2,
         )
+        codec = self.streams.words[self.streams.place(self.stream) + STREAM_CODEC]
+        if (codec >> 8) & 0xFF == EVENT_KIND:
+            self.telephone_event(codec >> 32, now)
         return 1
+
+    def telephone_event(self, clock: int, now: int) -> int:
+        """The event of a packet (RFC 4733 section 2.3); other lengths are encrypted ones, or several events."""
+        at = self.parser.payload
+        if self.parser.octets != 4 or at + 4 > len(self.buf):
+            return 0
+        unit = self.streams.open_signals(self.stream)
+        if unit:
+            self.streams.signals.event(
+                unit,
+                now,
+                self.parser.timestamp,
+                clock,
+                self.buf[at],
+                self.buf[at + 1] >> 7,
+                (self.buf[at + 2] << 8) | self.buf[at + 3],
+            )
+            self.streams.unlock(self.stream)
+        return 0
+
+    def control(self, decoder: Decoder, now: int) -> int:
+        """RTCP of a known flow, for the figures of the streams that it speaks of."""
+        if decoder.flags & SNAPPED:
+            return 0
+        return self.rtcp.packet(decoder, self.flow, now)
 
     def stream_of(self, decoder: Decoder, slot: int, now: int) -> int:
         """The stream of the packet, labelled for its payload type; -1 where the table is full there."""
@@ -169,6 +204,8 @@ class MediaPath:
                 if stream < 0:
                     return -1
             self.flows.words[word] = stream + 1
+            if cached:
+                self.another(stream, cached - 1, ports)
         codec_of = (self.flow_generation << 32) | (self.flows.epoch >> 32)
         entry = self.streams.place(stream)
         if (
@@ -177,6 +214,13 @@ class MediaPath:
         ):
             self.relabel(slot, stream, self.parser.payload_type, codec_of)
         return stream
+
+    def another(self, stream: int, before: int, ports: int) -> int:
+        """The flow goes on with another SSRC than that of stream `before`, where that is still in the table."""
+        place = self.streams.place(before)
+        if before != stream and place and self.streams.words[place + STREAM_PORTS] & MASK32 == ports & MASK32:
+            self.streams.follows(stream, self.streams.words[place + STREAM_PORTS] >> 32)
+        return 0
 
     def relabel(self, slot: int, stream: int, payload_type: int, codec_of: int) -> int:
         """Tell the stream what the flow knows: Call-ID, and the codec of this payload type."""
@@ -277,6 +321,7 @@ class MediaPath:
         word = self.parser.timestamp
         word = (
             (word << 32)
+            | ((decoder.tos >> 2) << 24)
             | (self.parser.marker << 23)
             | (self.parser.payload_type << 16)
             | self.parser.sequence
@@ -350,6 +395,7 @@ class MediaPath:
                 (word >> 16) & 0x7F,
                 (word >> 23) & 1,
                 self.candidates[place + 5 + 3 * index],
+                (word >> 24) & 0x3F,
             )
         # The last one is counted by the caller, as every packet.
         self.counters[C_RTP_PACKETS] += count - 1

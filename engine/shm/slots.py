@@ -46,11 +46,11 @@ ENTRY_WORDS = 64
 
 
 def create_region(
-    kind: str, version: int, task: str, writer: int, slots: int, tags: int, width: int = ENTRY_WORDS
+    kind: str, version: int, task: str, writer: int, slots: int, tags: int, width: int = ENTRY_WORDS, more: int = 0
 ) -> Region:
     """A region for at least `slots` entries (a power of two) of `width` words, whose tags begin at word `tags`."""
     size = 1 << max(6, (slots - 1).bit_length())
-    region = Region.create(kind, version, 8 * (tags + (2 + width) * size), task, writer)
+    region = Region.create(kind, version, 8 * (tags + (2 + width + more) * size), task, writer)
     region.words[SLOTS] = size
     region.words[WIDTH] = width
     region.words[SEED0], region.words[SEED1] = array("Q", os.urandom(16))

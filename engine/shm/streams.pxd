@@ -1,6 +1,8 @@
 cimport cython
 
 from engine.shm cimport atomics
+from engine.shm.quality cimport Quality
+from engine.shm.signals cimport Signals
 from engine.shm.slots cimport SlotTable
 
 cdef Py_ssize_t TTL
@@ -46,7 +48,28 @@ cdef Py_ssize_t SEEN
 cdef Py_ssize_t FLOW
 cdef Py_ssize_t NAME
 cdef Py_ssize_t TYPE_CHANGES
+cdef Py_ssize_t LABEL
+cdef Py_ssize_t TICK
+cdef Py_ssize_t LEAST
+cdef Py_ssize_t LIMIT
+cdef Py_ssize_t SHIFT
 cdef Py_ssize_t CALL
+cdef double FAR
+cdef double LATE
+cdef double JUMP
+cdef unsigned long long PAUSE
+cdef unsigned long long SECOND
+cdef unsigned long long MILLISECOND
+cdef Py_ssize_t UNIT_WORDS
+cdef Py_ssize_t SOURCES
+cdef unsigned int VIDEO_CLOCK
+cdef Py_ssize_t USED
+cdef Py_ssize_t TOO_LATE
+cdef Py_ssize_t JUMPED
+cdef Py_ssize_t DSCP_NOW
+cdef Py_ssize_t SOURCE
+cdef Py_ssize_t CODEC_CHANGES
+cdef Py_ssize_t LATE_NOW
 cdef unsigned long long NORMAL
 cdef unsigned long long COMFORT_NOISE
 cdef unsigned long long EVENT
@@ -54,6 +77,10 @@ cdef unsigned int LARGEST_MISORDER
 
 cdef class StreamTable(SlotTable):
     cdef double[::1] reals
+    cdef readonly Py_ssize_t units
+    cdef readonly Py_ssize_t sources
+    cdef readonly Quality quality
+    cdef readonly Signals signals
     cdef readonly unsigned long long ttl
 
     @cython.locals(word=Py_ssize_t)
@@ -64,7 +91,7 @@ cdef class StreamTable(SlotTable):
     cpdef Py_ssize_t find(
         self, unsigned long long flow_tag, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
         unsigned long long dst1, unsigned long long ports, unsigned long long domain) except -2
-    @cython.locals(tag=cython.ulonglong, slot=Py_ssize_t)
+    @cython.locals(tag=cython.ulonglong, slot=Py_ssize_t, unit=Py_ssize_t, index=Py_ssize_t)
     cpdef Py_ssize_t add(
         self, unsigned long long flow_tag, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
         unsigned long long dst1, unsigned long long ports, unsigned long long domain, unsigned long long now) except -2
@@ -72,6 +99,15 @@ cdef class StreamTable(SlotTable):
     @cython.locals(latest=cython.ulonglong, ttl=cython.ulonglong)
     cdef bint expired(self, Py_ssize_t slot, unsigned long long now) except -1
     cdef int mend(self, Py_ssize_t slot) except -1
+    @cython.locals(tag=cython.ulonglong, index=Py_ssize_t, best=Py_ssize_t, _=Py_ssize_t, word=cython.ulonglong)
+    cdef int enter_source(self, Py_ssize_t slot, unsigned long long ssrc, unsigned long long domain) except -1
+    @cython.locals(
+        tag=cython.ulonglong, index=Py_ssize_t, _=Py_ssize_t, found=cython.ulonglong, slot=Py_ssize_t, word=Py_ssize_t,
+        place=Py_ssize_t)
+    cpdef Py_ssize_t find_source(
+        self, unsigned long long ssrc, unsigned long long domain, unsigned long long src0, unsigned long long src1,
+        unsigned long long dst0, unsigned long long dst1, unsigned long long[::1] words, Py_ssize_t call) except -2
+    cpdef Py_ssize_t unit(self, Py_ssize_t word) except -1
     @cython.locals(word=Py_ssize_t, index=Py_ssize_t)
     cpdef int label(
         self, Py_ssize_t slot, unsigned long long found_by, unsigned long long flow, unsigned long long codec_of,
@@ -80,13 +116,28 @@ cdef class StreamTable(SlotTable):
     @cython.locals(
         word=Py_ssize_t, codec=cython.ulonglong, clock=cython.uint, kind=cython.ulonglong, before=cython.ulonglong,
         in_order=cython.bint, elapsed=double, nominal=double, jitter=double, delta=double, count=double,
-        latest=cython.ulonglong)
+        latest=cython.ulonglong, timed=cython.bint, transit=double)
     cpdef int count(
         self, Py_ssize_t slot, unsigned long long now, unsigned int sequence, unsigned int timestamp,
-        unsigned int payload_type, unsigned int marker, unsigned long long octets) except -1
+        unsigned int payload_type, unsigned int marker, unsigned long long octets, unsigned long long dscp=*) except -1
+    @cython.locals(before=cython.ulonglong, codec=cython.ulonglong, known=cython.bint, unit=Py_ssize_t)
+    cdef int label_medium(
+        self, Py_ssize_t word, unsigned long long payload_type, unsigned long long name0, unsigned long long name1) except -1
+    @cython.locals(began=cython.ulonglong)
+    cdef int tick(self, Py_ssize_t word, unsigned long long now) except -1
+    @cython.locals(latest=cython.ulonglong, silent=cython.ulonglong, in_order=cython.bint, speech=cython.bint)
+    cdef int pause(
+        self, Py_ssize_t word, unsigned long long now, unsigned int sequence, unsigned long long before,
+        unsigned long long kind, bint marker) except -1
+    @cython.locals(limit=double, unit=Py_ssize_t)
+    cdef int unusual(self, Py_ssize_t word, double transit) except -1
+    @cython.locals(unit=Py_ssize_t)
+    cpdef int follows(self, Py_ssize_t slot, unsigned long long ssrc) except -1
+    @cython.locals(word=Py_ssize_t, rest=Py_ssize_t, index=Py_ssize_t)
+    cpdef Py_ssize_t open_signals(self, Py_ssize_t slot) except -1
     @cython.locals(cycles=cython.ulonglong, start=cython.uint)
     cdef int cycle(self, Py_ssize_t word, unsigned int sequence) except -1
-    @cython.locals(highest=cython.ulonglong, ahead=cython.uint, back=cython.uint)
+    @cython.locals(highest=cython.ulonglong, window=cython.ulonglong, ahead=cython.uint, back=cython.uint)
     cdef int order(self, Py_ssize_t word, unsigned int sequence) except -1
     @cython.locals(slot=Py_ssize_t)
     cpdef list slots_since(self, unsigned long long version)

@@ -26,8 +26,13 @@ Words behind those of engine.shm.slots (index of the 64-bit word):
     30 version at the newest packet      31 out of order      32 duplicates      33 sequence resets
     34 packets with marker << 32 | comfort noise     35 telephone events << 32 | timestamps before the first
     36 payload types seen, 2 words       38 flow generation << 32 | flow slot
-    39 codec name, 11 octets, 2 words    41 changes of the payload type
-    42 ... 47 free (clock skew, loss bursts, silence)    48 Call-ID, 127 octets, zero padded
+    39 codec name, 11 octets, 2 words    39 codec name, 11 octets, 2 words    41 changes of the payload type of the medium
+    42 DSCP | payload type of the medium + 1 << 8 | number of its codec in engine.shm.emodel << 16
+    43 end of this second, ns    44 its smallest transit    45 transit that is too late (double, ms)
+    46 shift of the sender's clock (double, ms)     48 Call-ID, 127 octets, zero padded
+
+Behind the entries, in the same order, a unit of engine.shm.quality for each and one of engine.shm.signals;
+behind these an index by SSRC, a word a slot: hash << 32 | slot + 1.
 """
 
 from __future__ import annotations
@@ -35,11 +40,13 @@ from __future__ import annotations
 from typing import Any
 
 from engine.shm import atomics
+from engine.shm.quality import JUMP_MS, LATE_MS, NO_TRANSIT, PAUSE_NS, UNIT, Quality
 from engine.shm.region import Region
 from engine.shm.rows import stream_row
+from engine.shm.signals import Signals
 from engine.shm.slots import SlotTable, create_region
 
-VERSION = 2
+VERSION = 3
 TTL, VERSION_WORD = 32, 33
 TAGS = 64
 TOP = 0x8000000000000000
@@ -56,10 +63,22 @@ DELTA, MAX_DELTA, MEAN_DELTA, CODEC, CODEC_OF, STAMP = 24, 25, 27, 28, 29, 30
 OUT_OF_ORDER, DUPLICATES, RESETS, MARKERS, EVENTS, SEEN, FLOW, NAME, TYPE_CHANGES = (
     31, 32, 33, 34, 35, 36, 38, 39, 41,
 )  # fmt: skip
+LABEL, TICK, LEAST, LIMIT, SHIFT = 42, 43, 44, 45, 46
 CALL = 48
+FAR, LATE, JUMP, PAUSE = NO_TRANSIT, LATE_MS, JUMP_MS, PAUSE_NS
+SECOND = 1_000_000_000
+MILLISECOND = 1_000_000
+UNIT_WORDS = UNIT
+SOURCES = 8
+"""How many places of the index by SSRC are looked at."""
+VIDEO_CLOCK = 90_000
+USED, TOO_LATE, JUMPED, DSCP_NOW, SOURCE, CODEC_CHANGES, LATE_NOW = 0, 9, 9, 15, 16, 17, 26
+"""Words of a unit of engine.shm.quality."""
 PLACE_CODEC, PLACE_CODEC_OF, PLACE_LATEST, PLACE_STOP, PLACE_FLOW = CODEC, CODEC_OF, LATEST, STOP_SEQUENCE, FLOW
+PLACE_PORTS = PORTS
 """The same, visible from Python where this module is compiled."""
 NORMAL, COMFORT_NOISE, EVENT = 0, 1, 2
+EVENT_KIND = EVENT
 """Kinds of payload types: a medium, comfort noise (RFC 3389), telephone events (RFC 4733)."""
 LARGEST_MISORDER = 3000
 """A sequence number further off than this begins a new sequence (RFC 3550 appendix A.1, MAX_DROPOUT)."""
@@ -72,15 +91,19 @@ class StreamTable(SlotTable):
         """Map the table; `writer` is the worker's index, below 65,535."""
         super().__init__(region, writer, TAGS)
         self.reals = region.memory.cast("d")
+        self.units = self.first + (self.slots << 6)
+        self.sources = self.units + 2 * UNIT * self.slots
+        self.quality = Quality(region.memory)
+        self.signals = Signals(region.memory)
         self.ttl = self.words[TTL]
 
     @classmethod
     def create(cls, task: str, writer: int, slots: int, ttl_ns: int = 0) -> StreamTable:
-        """A new table for at least `slots` streams (a power of two; 520 octets each, touched when used).
+        """A new table for at least `slots` streams (a power of two; 1.5 KiB each, touched when used).
 
         `ttl_ns` after its newest packet an entry may go; 0: never.
         """
-        region = create_region("streams", VERSION, task, writer, slots, TAGS)
+        region = create_region("streams", VERSION, task, writer, slots, TAGS, more=2 * UNIT + 1)
         region.words[TTL] = ttl_ns
         return cls(region, writer)
 
@@ -132,8 +155,12 @@ class StreamTable(SlotTable):
             return -1
         if self.fresh:
             self.words[self.place(slot) + LATEST] = now
+            unit = self.unit(self.place(slot))
+            for index in range(UNIT_WORDS):
+                self.words[unit + index] = 0
             self.unlock(slot)
             slot = self.publish(slot, tag)
+            self.enter_source(slot, ports >> 32, domain)
         self.look(self.place(slot))
         return slot
 
@@ -146,6 +173,67 @@ class StreamTable(SlotTable):
     def mend(self, slot: int) -> int:
         """A killed worker was counting a packet of this stream: it stays, a packet more or less."""
         return 0
+
+    def enter_source(self, slot: int, ssrc: int, domain: int) -> int:
+        """Let a stream be found by its SSRC; the newest ones win where many streams have one."""
+        tag = self.hash(ssrc, domain, 0, 0, 0, 0)
+        index = tag & self.mask
+        best = index
+        tag = (tag >> 32) << 32
+        for _ in range(SOURCES):
+            word = self.words[self.sources + index]
+            if word == 0 or not self.words[self.place((word & MASK32) - 1) + FACTS] & 0xFF:
+                best = index
+                break
+            index = (index + 1) & self.mask
+        self.words[self.sources + best] = tag | (slot + 1)
+        return 0
+
+    def find_source(
+        self,
+        ssrc: int,
+        domain: int,
+        src0: int,
+        src1: int,
+        dst0: int,
+        dst1: int,
+        words: memoryview,
+        call: int,
+    ) -> int:
+        """The stream with an SSRC between two addresses, or of the call in `words[call:call + 16]`; or -1."""
+        tag = self.hash(ssrc, domain, 0, 0, 0, 0)
+        index = tag & self.mask
+        for _ in range(SOURCES):
+            found = self.words[self.sources + index]
+            if found == 0:
+                return -1
+            slot = (found & MASK32) - 1
+            word = self.place(slot)
+            if (
+                found >> 32 == tag >> 32
+                and word
+                and self.words[word + FACTS] & 0xFF
+                and self.words[word + PORTS] >> 32 == ssrc
+                and self.words[word + DOMAIN] == domain
+            ):
+                if (
+                    self.words[word + KEY] == src0
+                    and self.words[word + KEY + 1] == src1
+                    and self.words[word + KEY + 2] == dst0
+                    and self.words[word + KEY + 3] == dst1
+                ):
+                    return slot
+                for place in range(16):
+                    if words[call + place] == 0 or words[call + place] != self.words[word + CALL + place]:
+                        break
+                    if words[call + place] >> 56 == 0:
+                        return slot
+            index = (index + 1) & self.mask
+        return -1
+
+    def unit(self, word: int) -> int:
+        """Word index of the unit of engine.shm.quality of the entry at `word`."""
+        return self.units + ((word - self.first) << 1)
 
     # ---- counting ----
 
@@ -178,18 +266,42 @@ class StreamTable(SlotTable):
                 self.words[word + CALL + index] = words[call + index]
         self.words[word + FLOW] = flow
         self.words[word + CODEC_OF] = codec_of
-        if self.words[word + PACKETS] and (self.words[word + CODEC] & 0xFF) != payload_type:
-            self.words[word + TYPE_CHANGES] += 1
         self.words[word + CODEC] = payload_type | (kind << 8) | (clock << 32)
         self.words[word + SEEN + (payload_type >> 6)] |= ONE << (payload_type & 63)
-        if kind == NORMAL and (name0 or not self.words[word + NAME]):
-            self.words[word + NAME] = name0
-            self.words[word + NAME + 1] = name1
+        if kind == NORMAL:
+            self.label_medium(word, payload_type, name0, name1)
         self.unlock(slot)
         return 0
 
+    def label_medium(self, word: int, payload_type: int, name0: int, name1: int) -> int:
+        """The payload type and the codec of the medium itself, which events and noise do not change."""
+        before = (self.words[word + LABEL] >> 8) & 0xFF
+        codec = (self.words[word + LABEL] >> 16) & 0xFF
+        known = self.words[word + NAME] != 0
+        if before and before != payload_type + 1:
+            self.words[word + TYPE_CHANGES] += 1
+        if name0 != self.words[word + NAME] or name1 != self.words[word + NAME + 1]:
+            if name0 or not known:
+                self.words[word + NAME] = name0
+                self.words[word + NAME + 1] = name1
+            codec = self.quality.model.codec(name0, name1)
+            unit = self.unit(word)
+            if known and name0 and self.words[word + PACKETS]:
+                self.words[unit + CODEC_CHANGES] += 1
+            self.words[unit + LATE_NOW] = (self.words[unit + LATE_NOW] & MASK32) | (codec << 32)
+        self.words[word + LABEL] = (self.words[word + LABEL] & 0xFF) | ((payload_type + 1) << 8) | (codec << 16)
+        return 0
+
     def count(
-        self, slot: int, now: int, sequence: int, timestamp: int, payload_type: int, marker: int, octets: int
+        self,
+        slot: int,
+        now: int,
+        sequence: int,
+        timestamp: int,
+        payload_type: int,
+        marker: int,
+        octets: int,
+        dscp: int = 0,
     ) -> int:
         """One packet of a stream that is labelled for its payload type; 1 where it could not be counted."""
         if not self.lock(slot):
@@ -220,9 +332,24 @@ class StreamTable(SlotTable):
             self.words[word + WINDOW] = 1
             self.words[word + FIRST_TIMESTAMP] = timestamp
             self.words[word + PACKETS] = 1
+            self.words[word + LABEL] = (self.words[word + LABEL] & ~0xFF & MASK64) | dscp
+            self.words[word + TICK] = now + SECOND
+            timed = clock >= 1000 and kind == NORMAL
+            self.reals[word + LEAST] = 0.0 if timed else FAR
+            self.reals[word + LIMIT] = LATE if timed else FAR
+            self.quality.begin(
+                self.unit(word), now, 0x10000 | sequence, dscp, (self.words[word + LABEL] >> 16) & 0xFF
+            )
             self.unlock(slot)
             return 0
+        if now >= self.words[word + TICK]:
+            self.tick(word, now)
+        if dscp != self.words[word + LABEL] & 0xFF:
+            self.words[word + LABEL] = (self.words[word + LABEL] & ~0xFF & MASK64) | dscp
+            self.words[self.unit(word) + DSCP_NOW] += HIGH
         before = (self.words[word + STOP_SEQUENCE] >> 32) & 0xFF
+        if now > self.words[word + LATEST] + PAUSE or before == COMFORT_NOISE or (marker and kind == NORMAL):
+            self.pause(word, now, sequence, before, kind, marker and clock != VIDEO_CLOCK)
         timestamp = (timestamp - self.words[word + FIRST_TIMESTAMP]) & MASK32
         in_order = timestamp < HALF
         if in_order:
@@ -241,6 +368,10 @@ class StreamTable(SlotTable):
                 jitter = (15.0 * self.reals[word + JITTER] + jitter) / 16.0
                 self.reals[word + JITTER] = jitter
                 self.reals[word + NOMINAL] = nominal
+                if kind == NORMAL and now >= self.words[word + FIRST]:
+                    transit = (now - self.words[word + FIRST]) * 0.000001 - nominal + self.reals[word + SHIFT]
+                    if transit < self.reals[word + LEAST] or transit > self.reals[word + LIMIT]:
+                        self.unusual(word, transit)
             self.words[word + IN_ORDER_TIME] = now
             if not marker and kind != COMFORT_NOISE and before != COMFORT_NOISE:  # noqa: PLR1714 -- compiled
                 delta = self.reals[word + DELTA]
@@ -282,14 +413,22 @@ class StreamTable(SlotTable):
     def order(self, word: int, sequence: int) -> int:
         """Tell late packets from duplicates by the 64 sequence numbers up to the highest one."""
         highest = self.words[word + HIGHEST]
+        window = self.words[word + WINDOW]
         ahead = (sequence - highest) & 0xFFFF
+        if ahead == 1:
+            self.words[word + HIGHEST] = highest + 1
+            self.words[word + WINDOW] = ((window << 1) & MASK64) | 1
+            if not window >> 63:
+                self.quality.lose(self.unit(word), highest - 63, 1)
+            return 0
         back = 0x10000 - ahead
         if ahead == 0:
             self.words[word + DUPLICATES] += 1
         elif ahead < LARGEST_MISORDER:
+            self.quality.leave(self.unit(word), highest, window, ahead)
             self.words[word + HIGHEST] = highest + ahead
             if ahead < 64:
-                self.words[word + WINDOW] = ((self.words[word + WINDOW] << ahead) & MASK64) | 1
+                self.words[word + WINDOW] = ((window << ahead) & MASK64) | 1
             else:
                 self.words[word + WINDOW] = 1
         elif back < 64 and (self.words[word + WINDOW] >> back) & 1:
@@ -300,9 +439,79 @@ class StreamTable(SlotTable):
                 self.words[word + WINDOW] |= ONE << back
         else:
             self.words[word + RESETS] += 1
+            self.quality.restart(self.unit(word), highest, window, ahead)
             self.words[word + HIGHEST] = highest + ahead
             self.words[word + WINDOW] = 1
         return 0
+
+    def tick(self, word: int, now: int) -> int:
+        """A second of a stream is over."""
+        began = self.words[word + TICK] - SECOND - self.words[word + FIRST]
+        self.quality.tick(
+            self.unit(word),
+            now,
+            (now - self.words[word + FIRST]) // MILLISECOND,
+            self.words[word + HIGHEST],
+            began // MILLISECOND,
+            self.reals[word + LEAST],
+        )
+        self.words[word + TICK] = now + SECOND
+        if self.reals[word + LEAST] < FAR:
+            self.reals[word + LIMIT] = self.reals[word + LEAST] + LATE
+        self.reals[word + LEAST] = FAR
+        return 0
+
+    def pause(self, word: int, now: int, sequence: int, before: int, kind: int, marker: int) -> int:
+        """A packet behind silence, or the first one of a talk spurt."""
+        latest = self.words[word + LATEST]
+        silent = now - latest if now > latest else 0
+        in_order = (sequence - self.words[word + STOP_SEQUENCE]) & 0xFFFF == 1
+        speech = kind == NORMAL and (
+            before == COMFORT_NOISE or marker != 0 or (silent > PAUSE and in_order)  # noqa: PLR1714 -- compiled
+        )
+        self.quality.pause(self.unit(word), silent, latest, before == COMFORT_NOISE, in_order, speech)
+        return 0
+
+    def unusual(self, word: int, transit: float) -> int:
+        """A packet faster than all others of its second, or one that is late, or a new start of the clock."""
+        limit = self.reals[word + LIMIT]
+        unit = self.unit(word)
+        if limit < FAR and (transit > limit + JUMP or transit < limit - LATE - JUMP):
+            self.reals[word + SHIFT] += limit - LATE - transit
+            self.words[unit + JUMPED] += HIGH
+            return 0
+        if transit > limit:
+            self.words[unit + TOO_LATE] += 1
+            self.words[unit + LATE_NOW] += 1
+        if transit < self.reals[word + LEAST]:
+            self.reals[word + LEAST] = transit
+            if transit + LATE < limit:
+                self.reals[word + LIMIT] = transit + LATE
+        return 0
+
+    def follows(self, slot: int, ssrc: int) -> int:
+        """The flow of this stream had packets of another SSRC just now."""
+        if self.lock(slot):
+            unit = self.unit(self.place(slot))
+            self.words[unit + SOURCE] = (((self.words[unit + SOURCE] & MASK32) + 1) & MASK32) | (ssrc << 32)
+            self.unlock(slot)
+        return 0
+
+    def open_signals(self, slot: int) -> int:
+        """Lock a stream to write into its unit of engine.shm.signals, whose word this is; 0: not possible."""
+        if not self.lock(slot):
+            return 0
+        word = self.place(slot)
+        if not self.words[word + FACTS] & 0xFF:
+            self.unlock(slot)
+            return 0
+        self.words[word + STAMP] = atomics.peek(self.words, VERSION_WORD)
+        rest = self.unit(word) + (self.slots << 7)
+        if not self.words[self.unit(word) + USED]:
+            self.words[self.unit(word) + USED] = 1
+            for index in range(UNIT_WORDS):
+                self.words[rest + index] = 0
+        return rest
 
     # ---- cold readers ----
 
