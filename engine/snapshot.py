@@ -40,6 +40,23 @@ class CaptureFigures(TypedDict):
     """up, down, gone or file."""
 
 
+class RingFacts(TypedDict):
+    """The rings of a live task as the kernel granted them, and how packets are spread over them."""
+
+    ring_mb: float
+    """Of one worker."""
+    block_kb: int
+    blocks: int
+    retire_ms: int
+    snaplen: int
+    promiscuous: bool
+    fanout_mode: str
+    fanout_group: int | None
+    """None: a single ring outside of any group."""
+    cpus: list[int]
+    """The CPU of each worker; empty where they are not bound."""
+
+
 class WorkerFigures(TypedDict):
     """One worker."""
 
@@ -48,6 +65,8 @@ class WorkerFigures(TypedDict):
     state: str
     restarts: int
     heartbeat_age_s: float | None
+    cpu: int | None
+    """The CPU that it is bound to."""
     cpu_s: float
     counters: dict[str, int]
     send_ring: dict[str, int] | None
@@ -77,6 +96,27 @@ class Books(TypedDict):
     difference: int
 
 
+class SendBufferFigures(TypedDict):
+    """What stands between workers and reporters (requirement 5.4)."""
+
+    usage: float
+    """How full the fullest of the send rings and reporters' queues is: 0 to 1."""
+    high_watermark: float
+    low_watermark: float
+    sampling: bool
+    """Whether the node asks for sampling."""
+    sample_rate: float
+    """The share of media conversations that is reported now; 1 without sampling."""
+
+
+class RuleFigures(TypedDict):
+    """A rule of the processors."""
+
+    rule: str
+    packets: int
+    """That it decided, to drop or to pass."""
+
+
 class LoadProgress(TypedDict):
     """How far a capture file is read."""
 
@@ -103,8 +143,16 @@ class TaskSection(TypedDict):
     workers: list[WorkerFigures]
     reporters: list[dict[str, Any]]
     books: Books
+    send_buffer: SendBufferFigures | None
+    """None where nothing is reported."""
+    rules: list[RuleFigures]
+    """Of all filters in their order, then of other processors that drop."""
     progress: LoadProgress | None
     newest_packet_ns: int | None
+    ring: RingFacts | None
+    lost_before: dict[str, int | None]
+    """Lost before any ring since the task began, beside the books: rx_dropped, rx_missed and rx_fifo of the
+    interface, softnet of the whole host; None where unknown."""
 
 
 class SipSection(TypedDict):

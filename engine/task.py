@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.books import make_books, ring_drops, ring_page
 from engine.errors import OtusError
 from engine.log import log
+from engine.pressure import SendPressure
 from engine.reporters.figures import HEARTBEAT as SENDER_HEARTBEAT
 from engine.reporters.figures import SenderFigures
 from engine.shm import counters as layout
@@ -22,12 +23,12 @@ from engine.shm.streams import StreamTable
 from engine.supervisor import Child, Supervisor
 from engine.task_checks import check_capture, effective_workers
 from engine.task_config import calls_config, file_filter, media_ttl_ns, sender_config, worker_config
+from engine.task_rings import TaskRings
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from engine.capture.af_packet import RingSocket
-    from engine.config import NodeConfig, TaskConfig
+    from engine.config import Filter, NodeConfig, TaskConfig
     from engine.shm.region import Region
     from engine.snapshot import Books, CaptureFigures, LoadProgress, TaskSection, WorkerFigures
 
@@ -45,8 +46,10 @@ SENDER_SETTLE = 1.0
 CALLS_STOP = 0.3
 FILE_DRAIN = 30.0
 SECTION_TIMEOUT = 0.4
-DROP_ALL = [(0x06, 0, 0, 0)]
-"""BPF_RET 0: nothing enters the ring any more."""
+LOOK = 0.5
+"""Seconds between two looks at the rings."""
+RECHECK = 1.0
+"""Seconds that a worker may take to say that it holds packets against a new filter."""
 FINAL = ("stopped", "failed", "finished")
 
 
@@ -73,17 +76,15 @@ class Task:
         self.calls_section: dict[str, Any] = {}
         self.file_fd: int | None = None
         self._supervisor = supervisor
-        self._program: Any = None
-        self._rings: list[RingSocket] = []
-        self._generations: list[int] = []
-        self._links: list[str] = []
-        self._ring_totals: list[dict[str, int]] = []
+        self._rings = TaskRings(config.capture, config.id)
+        self._filter_lock = asyncio.Lock()
         self._counters: list[Counters] = []
         self._evidence: list[Region] = []
         self._send: list[Region] = []
         self._flows: FlowTable | None = None
         self._streams: StreamTable | None = None
         self._figures: SenderFigures | None = None
+        self._pressure: SendPressure | None = None
         self._workers: list[Child] = []
         self._sender: Child | None = None
         self._problems: list[str] = []
@@ -100,10 +101,10 @@ class Task:
         """Validate, build and run; OtusError, with nothing left behind, if it does not come to run."""
         try:
             workers = effective_workers(self.config, self.node)
-            self._program = await asyncio.to_thread(self._validate)
+            program = await asyncio.to_thread(self._validate)
             self._build_memory(workers)
             if self.config.capture.driver == "af_packet_v3":
-                await asyncio.to_thread(self._open_rings, workers, self._program)
+                await asyncio.to_thread(self._rings.open, workers, program)
             await self._start_children(workers)
         except BaseException as error:
             self.state = "failed"
@@ -113,6 +114,8 @@ class Task:
             await self.release()
             raise
         self.state = "running"
+        if self._rings and self._pressure is not None:
+            self._later(self._pressure.watch(lambda: self.state == "running"))
         self._measure = asyncio.create_task(self._measure_rings())
         log.info("task", "running", task=self.id, workers=workers)
 
@@ -138,14 +141,10 @@ class Task:
             size = max(1 << 20, capacity * MEAN_RECORD)
             self._send = [ring.create(self.id, number, size, capacity) for number in range(workers)]
             self._figures = SenderFigures.create(self.id)
-
-    def _open_rings(self, workers: int, program: Any) -> None:
-        from engine.capture import af_packet
-
-        self._rings = af_packet.open_rings(self.config.capture.model_dump(), workers, program)
-        self._generations = [socket.generation for socket in self._rings]
-        self._links = ["up"] * len(self._rings)
-        self._ring_totals = [{"packets": 0, "drops": 0, "freezes": 0} for _ in self._rings]
+        pressure, reporters = self.node.backpressure, len(self.config.all_reporters())
+        self._pressure = SendPressure(
+            self.id, pressure, self._counters, self._send, self._figures, reporters
+        )
 
     async def _start_children(self, workers: int) -> None:
         self._calls_beat = os.memfd_create("otus-calls", os.MFD_CLOEXEC)
@@ -196,21 +195,8 @@ class Task:
         }
         descriptors = [int(fd) for key, fd in shared.items() if key != "index" and fd is not None]
         if self._rings:
-            socket = self._rings[number]
-            new = socket.generation != self._generations[number]
-            self._generations[number] = socket.generation
-            blocks = self.node.backpressure.pipeline_channel.capacity
-            source: dict[str, Any] = {
-                "kind": "ring",
-                "fd": socket.fileno(),
-                "block_size": socket.block_size,
-                "block_count": socket.block_count,
-                "max_waiting": min(blocks, socket.block_count),
-                "retire_ms": self.config.capture.config.retire_ms,
-                "new": new,
-                "program": self._program,
-            }
-            descriptors.append(socket.fileno())
+            source = self._rings.source(number, self.node.backpressure.pipeline_channel.capacity)
+            descriptors.append(source["fd"])
         else:
             rules = file_filter(self.config)
             source = {"kind": "file", "path": self.config.capture.file, "fd": self.file_fd, "filter": rules}
@@ -239,6 +225,8 @@ class Task:
     # ---- run ----
 
     def _from_worker(self, message: dict[str, Any]) -> None:
+        if "rules" in message and self._pressure is not None:
+            self._pressure.rules = message["rules"]
         progress = message.get("progress")
         if progress is not None:
             self._progress = {
@@ -319,22 +307,48 @@ class Task:
         """Read the sockets' statistics (nobody else may: reading clears them) and mend the interfaces."""
         while self.state == "running" and self._rings:
             try:
-                await self._look_at_rings()
+                for number in self._rings.look():
+                    await self._workers[number].stop(WORKER_STOP)
+                    self._workers[number].start()
             except OSError as error:
                 log.error("capture", f"statistics: {error}", task=self.id)
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(LOOK)
 
-    async def _look_at_rings(self) -> None:
-        for number, socket in enumerate(self._rings):
-            self._ring_totals[number] = socket.statistics()
-            link = socket.check()
-            if link != self._links[number]:
-                log.warning("capture", f"{socket.interface} is {link}", task=self.id)
-                self._links[number] = link
-            if socket.generation != self._generations[number]:
-                worker = self._workers[number]
-                await worker.stop(WORKER_STOP)
-                worker.start()
+    async def change_filter(self, wanted: Filter) -> None:
+        """Capture by another filter from now on, on the same rings; OtusError, and the old one stays.
+
+        Workers hold every packet against the new filter before the sockets have it, and go on so for the
+        blocks that were opened earlier: when this returns, no packet is used any more that the new filter
+        leaves out. What it leaves out of the rings is `filtered` in the books.
+        """
+        if not self._rings or self.state != "running":
+            raise OtusError(
+                f"task {self.id} is {self.state}: its filter cannot be changed"
+                if self._rings or self.config.capture.driver != "pcap"
+                else f"task {self.id} reads a file: its filter cannot be changed",
+                "the filter of a live task that runs can be",
+            )
+        async with self._filter_lock:
+            config = self.config.model_copy(update={"filter": wanted})
+            text, program = await asyncio.to_thread(check_capture, config, None)
+            before = self._rings.announce(program)
+            try:
+                # A worker that gives no answer is on its way down: its successor starts with the new filter.
+                await self._tell_workers("filter", {"program": program})
+                self._rings.attach(program)
+            except (OSError, OtusError) as error:
+                self._rings.announce(before)
+                self._rings.attach(before)
+                await self._tell_workers("filter", {"program": before})
+                raise error if isinstance(error, OtusError) else OtusError(str(error)) from error
+            finally:
+                await self._tell_workers("filter_attached", {})
+            self.config, self.filter_text = config, text
+            log.info("task", "new filter", task=self.id, filter=text)
+
+    async def _tell_workers(self, method: str, params: dict[str, Any]) -> None:
+        requests = (worker.request(method, params, RECHECK) for worker in self._workers)
+        await asyncio.gather(*requests, return_exceptions=True)
 
     # ---- clean up ----
 
@@ -351,9 +365,7 @@ class Task:
             self._measure.cancel()
             await asyncio.gather(self._measure, return_exceptions=True)
             self._measure = None
-        for socket in self._rings:
-            with contextlib.suppress(OSError, OtusError):
-                socket.set_filter(list(DROP_ALL))
+        self._rings.shut()
         await asyncio.gather(*(worker.stop(WORKER_STOP) for worker in self._workers))
         for counters in self._counters:
             if counters.get("received"):
@@ -368,10 +380,7 @@ class Task:
             self._supervisor.remove(child)
 
     def _close_capture(self) -> None:
-        for number, socket in enumerate(self._rings):
-            with contextlib.suppress(OSError):
-                self._ring_totals[number] = socket.statistics()
-            socket.close()
+        self._rings.close()
         self._ended = True
         if self.file_fd is not None:
             os.close(self.file_fd)
@@ -393,13 +402,13 @@ class Task:
         if self._calls_beat >= 0:
             os.close(self._calls_beat)
             self._calls_beat = -1
-        self._rings = []
 
     # ---- figures ----
 
     def books(self) -> Books:
         """The ledger now."""
-        drops = ring_drops(self._ring_totals, self._counters, self._ended) if self._ring_totals else None
+        totals = self._rings.totals
+        drops = ring_drops(totals, self._counters, self._ended) if totals else None
         kinds = [reporter.type for reporter in self.config.all_reporters()]
         return make_books(self._counters, self._send, self._figures, drops, self._ended, kinds)
 
@@ -416,7 +425,7 @@ class Task:
             "stopped": self.stopped_ns,
             "error": self.error,
             "file": capture.file or None,
-            "link": max((link for link in self._links if link != "up" and not self._ended), default=None),
+            "link": self._rings.link(),
             "calls_restarts": self.calls_restarts,
             "lost_calls": self.lost_calls,
             "calls_restarted": self.calls_restarted_ns,
@@ -438,29 +447,22 @@ class Task:
             "workers": [self._worker_figures(number) for number in range(len(self._workers))],
             "reporters": self._reporter_figures(),
             "books": self.books(),
+            "send_buffer": self._pressure.section() if self._pressure else None,
+            "rules": self._pressure.rule_figures() if self._pressure else [],
             "progress": self._progress,
             "newest_packet_ns": newest or None,
+            "ring": self._rings.facts(),
+            "lost_before": self._rings.lost_before(),
         }
 
     def _capture_figures(self) -> list[CaptureFigures]:
-        if not self._ring_totals:
+        if not self._rings.totals:
             name = self.config.capture.file
             empty = dict.fromkeys(
                 ("ring_packets", "ring_drops", "ring_freezes", "blocks_waiting", "blocks_total")
             )
             return [{"interface": name, "link": "file", **empty}]  # type: ignore[typeddict-item]
-        return [
-            {
-                "interface": self.config.capture.interface,
-                "ring_packets": totals["packets"],
-                "ring_drops": totals["drops"],
-                "ring_freezes": totals["freezes"],
-                "blocks_waiting": None if self._ended else self._rings[number].blocks_waiting(),
-                "blocks_total": None if self._ended else self._rings[number].block_count,
-                "link": self._links[number],
-            }
-            for number, totals in enumerate(self._ring_totals)
-        ]
+        return self._rings.figures()
 
     def _worker_figures(self, number: int) -> WorkerFigures:
         worker, counters = self._workers[number], self._counters[number]
@@ -473,6 +475,7 @@ class Task:
             "state": worker.state,
             "restarts": worker.restarts,
             "heartbeat_age_s": max(0.0, (time.monotonic_ns() - beat) / 1e9) if beat and worker.pid else None,
+            "cpu": int(words[layout.CPU]) - 1 if words[layout.CPU] else None,
             "cpu_s": int(words[layout.CPU_TIME]) / 1e9,
             "counters": counters.as_dict(),
             "send_ring": ring.figures(self._send[number]) if self._send else None,

@@ -49,6 +49,11 @@ class Fanout:
         self._device = 0
         self._id: int | None = None
 
+    @property
+    def number(self) -> int | None:
+        """The group's number, once it is made."""
+        return self._id
+
     def join(self, ring: socket.socket, device: int, interface: str) -> None:
         """Add a bound socket; the first one makes the group, also anew for another device."""
         if self._device != device:
@@ -255,6 +260,11 @@ class RingSocket:
         step = self.block_size >> 2
         return sum(self._status[block * step + 2] & TP_STATUS_USER for block in range(self.block_count))
 
+    @property
+    def fanout_group(self) -> int | None:
+        """Number of the fanout group that the kernel knows; None outside of any."""
+        return self._fanout.number
+
     def set_filter(self, program: Program) -> None:
         """Replace the filter of the running capture; what is in the ring already stays there."""
         self._program = program
@@ -356,6 +366,12 @@ def attach(ring: socket.socket, program: Program) -> None:
                 "networks instead of many hosts; sysctl net.core.optmem_max bounds the memory of a filter",
             ) from error
         raise
+
+
+def attach_to_spare(program: Program) -> None:
+    """OtusError if the kernel would not take this filter; no running socket is touched."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as spare:
+        attach(spare, cbpf.only_interfaces(cbpf.once_on_loopback(program), [1]))
 
 
 def bind(ring: socket.socket, index: int, protocol: int) -> None:

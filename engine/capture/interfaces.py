@@ -17,6 +17,15 @@ ANY = "any"
 SIOCGIFFLAGS = 0x8913
 IFF_UP, IFF_RUNNING = 0x1, 0x40
 _IFREQ = struct.Struct("16sh22x")
+NIC_DROPS = {"rx_dropped": 6, "rx_missed": 15, "rx_fifo": 14}
+"""What an interface loses -> its place in struct rtnl_link_stats64 (linux/if_link.h)."""
+RTM_NEWLINK, RTM_GETLINK = 16, 18
+NLM_REQUEST, NLM_DUMP = 0x1, 0x300
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+IFLA_IFNAME, IFLA_STATS64 = 3, 23
+_NLMSG = struct.Struct("=IHHII")
+_IFINFO = struct.Struct("=BxHiII")
+_ATTRIBUTE = struct.Struct("=HH")
 
 
 def names() -> list[str]:
@@ -64,51 +73,69 @@ def link_state(name: str) -> str:
     return "up" if flags & IFF_UP and flags & IFF_RUNNING else "down"
 
 
-def host_drops(interface: str) -> dict[str, int]:
+def host_drops(interface: str) -> dict[str, int | None]:
     """Packets lost before any capture socket, since boot: `rx_dropped`, `rx_missed`, `rx_fifo`, `softnet`.
 
-    The first three are sums over the named interfaces (`any`: all); `softnet` is the whole host's
-    backlog (/proc/net/softnet_stat, second column). A driver may count one loss in two of them.
+    The first three are sums over the named interfaces (`any`: all), as the kernel says by netlink in this
+    namespace; `softnet` is the whole host's backlog (/proc/net/softnet_stat, second column). None where
+    unknown. A driver may count one loss in two of them.
     """
-    wanted = split(interface) or names()
-    drops = {"rx_dropped": 0, "rx_missed": 0, "rx_fifo": 0, "softnet": 0}
-    totals = _receive_totals()
-    for name in wanted:
-        dropped, fifo = totals.get(name, (0, 0))
-        # /proc/net/dev adds rx_missed_errors to its drop column (net/core/net-procfs.c).
-        missed = _missed(name)
-        drops["rx_dropped"] += max(0, dropped - missed)
-        drops["rx_missed"] += missed
-        drops["rx_fifo"] += fifo
+    wanted = split(interface)
+    drops: dict[str, int | None] = {**dict.fromkeys(NIC_DROPS), "softnet": softnet_drops()}
     try:
-        rows = Path("/proc/net/softnet_stat").read_text(encoding="ascii").splitlines()
-        drops["softnet"] = sum(int(row.split()[1], 16) for row in rows)
-    except (OSError, IndexError, ValueError):
-        pass
+        found = link_drops(index_of(wanted[0]) if len(wanted) == 1 else 0)
+    except OSError:
+        return drops
+    rows = [figures for name, figures in found.items() if not wanted or name in wanted]
+    if rows:
+        drops.update({name: sum(row[name] for row in rows) for name in NIC_DROPS})
     return drops
 
 
-def _receive_totals() -> dict[str, tuple[int, int]]:
-    """Interface -> (drop, fifo) of /proc/net/dev, which is always of this process's namespace."""
-    totals: dict[str, tuple[int, int]] = {}
+def softnet_drops() -> int | None:
+    """Packets that no CPU's backlog had room for; None where the kernel does not say."""
     try:
-        text = Path("/proc/net/dev").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return totals
-    for row in text.splitlines()[2:]:
-        name, _, figures = row.partition(":")
-        columns = figures.split()
-        if len(columns) >= 5:
-            totals[name.strip()] = (int(columns[3]), int(columns[4]))
-    return totals
+        rows = Path("/proc/net/softnet_stat").read_text(encoding="ascii").splitlines()
+        return sum(int(row.split()[1], 16) for row in rows)
+    except (OSError, IndexError, ValueError):
+        return None
 
 
-def _missed(name: str) -> int:
-    """rx_missed_errors from sysfs, if sysfs shows this process's namespace."""
-    folder = Path("/sys/class/net") / name
-    try:
-        if int((folder / "ifindex").read_text()) != index_of(name):
-            return 0
-        return int((folder / "statistics/rx_missed_errors").read_text())
-    except (OSError, ValueError):
-        return 0
+def link_drops(index: int = 0) -> dict[str, dict[str, int]]:
+    """Interface -> NIC_DROPS of one interface or of all (0), by RTM_GETLINK (linux/if_link.h)."""
+    flags = NLM_REQUEST if index else NLM_REQUEST | NLM_DUMP
+    header = _NLMSG.pack(_NLMSG.size + _IFINFO.size, RTM_GETLINK, flags, 1, 0)
+    request = header + _IFINFO.pack(0, 0, index, 0, 0)
+    found: dict[str, dict[str, int]] = {}
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as link:
+        link.settimeout(1.0)
+        link.send(request)
+        while True:
+            octets = link.recv(1 << 18)
+            place = 0
+            while place + _NLMSG.size <= len(octets):
+                length, kind = _NLMSG.unpack_from(octets, place)[:2]
+                if kind in (NLMSG_ERROR, NLMSG_DONE) or length < _NLMSG.size:
+                    return found
+                if kind == RTM_NEWLINK:
+                    found.update(_link_figures(octets[place + _NLMSG.size + _IFINFO.size : place + length]))
+                place += length + 3 & ~3
+            if index:
+                return found
+
+
+def _link_figures(attributes: bytes) -> dict[str, dict[str, int]]:
+    """The name and the figures in the attributes of one link; nothing where either is missing."""
+    name, figures, place = "", {}, 0
+    while place + 4 <= len(attributes):
+        length, kind = _ATTRIBUTE.unpack_from(attributes, place)
+        value = attributes[place + 4 : place + length]
+        if length < 4:
+            break
+        if kind == IFLA_IFNAME:
+            name = value.rstrip(b"\0").decode("utf-8", "replace")
+        elif kind == IFLA_STATS64:
+            words = struct.unpack_from(f"={len(value) // 8}Q", value)
+            figures = {key: words[at] for key, at in NIC_DROPS.items() if at < len(words)}
+        place += length + 3 & ~3
+    return {name: figures} if name and len(figures) == len(NIC_DROPS) else {}

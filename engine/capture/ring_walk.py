@@ -70,21 +70,31 @@ class RingPoll:
     What an error meant (link down, device gone) is seen by the supervisor: `RingSocket.check()`.
     """
 
-    def __init__(self, fd: int) -> None:
-        """`fd` stays with its owner; this keeps a duplicate until close()."""
+    def __init__(self, fd: int, other: int = -1) -> None:
+        """`fd` stays with its owner; this keeps a duplicate until close(). `other`: wakes wait(), too."""
         self.socket = socket.fromfd(fd, socket.AF_PACKET, socket.SOCK_RAW)
         self.errors = 0
+        self.called = False
+        """Set by wait() when `other` was ready."""
+        self._other = other
         self._poll = select.poll()
         self._poll.register(self.socket, select.POLLIN)
+        if other >= 0:
+            self._poll.register(other, select.POLLIN)
 
     def wait(self, timeout_ms: int) -> bool:
         """True when a block may be ready; False after `timeout_ms` or when only an error was pending."""
-        for _, events in self._poll.poll(timeout_ms):
+        ready = False
+        self.called = False
+        for descriptor, events in self._poll.poll(timeout_ms):
+            if descriptor == self._other:
+                self.called = True
+                continue
             if events & select.POLLERR:
                 self.errors += 1
                 self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            return bool(events & select.POLLIN)
-        return False
+            ready = bool(events & select.POLLIN)
+        return ready
 
     def close(self) -> None:
         """Close the duplicate."""

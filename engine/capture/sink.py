@@ -36,7 +36,7 @@ class PacketSink:
         raise NotImplementedError
 
     def moment(self, now: int, shift: int) -> int:
-        """Live only, before each block: `now` on the task's clock, the wall clock being `shift` ns ahead of it.
+        """Live only, before each block: `now` on the task's clock; the wall clock is `shift` ns ahead of it.
 
         The clock starts with the wall clock and does not follow its steps; timestamps do.
         """

@@ -13,7 +13,7 @@ Started as `python -m engine.pipeline.worker FD`. Configuration (first line on t
      "vxlan_ports": [UDP ports],
      "reassembly": {... of Reassembly}, "options": {... of the Pipeline}}
 
-It tells {"state": "running"}, of a file also {"progress": {...}} and, before it leaves at its end,
+It tells {"rules": [names]}, whose counters are in its counters, {"state": "running"}, of a file also {"progress": {...}} and, before it leaves at its end,
 {"state": "finished"}. One with a ring obeys the requests `filter` {"program"}: hold every packet against this
 filter, and `filter_attached` {}: the socket has it now (engine.task.Task.change_filter()).
 """
@@ -143,6 +143,7 @@ class Worker:
         """Tell the supervisor that the start is over."""
         self.words[layout.HEARTBEAT] = time.monotonic_ns()
         self.words[layout.STATE] = RUNNING
+        self.channel.send({"rules": self.chain.reasons})
         self.channel.send({"state": "running", "generation": self.evidence.generation})
 
     def last_reports(self) -> None:
