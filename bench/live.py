@@ -63,7 +63,12 @@ def run(seconds: float, workers: int, parts: bool) -> bool:
         note = f"stretch {STRETCH}, {took:.1f} s, ring lost {lost}, memory {memory >> 20} MiB, {lab.load()}"
         scale = packets / 403_500
         return lab.verdict(
-            f"live: {packets} packets of the mix over veth", total, MUST * scale, "CPU-s", least=False, note=note
+            f"live: {packets} packets of the mix over veth",
+            total,
+            MUST * scale,
+            "CPU-s",
+            least=False,
+            note=note,
         )
 
 

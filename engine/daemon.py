@@ -20,6 +20,7 @@ import signal
 import socket
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import engine
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from engine.snapshot import EngineSection, Snapshot
+    from engine.telemetry.endpoint import MetricsEndpoint
 
 LIVE_TASK = "live"
 FILE_TASK = "file"
@@ -189,6 +191,16 @@ class Controller:
         """Stop, flush, clean up."""
         return await self.stop_task(task_id)
 
+    async def rpc_set_filter(self, _: Connection, task_id: str, filter: Any = "") -> dict[str, Any]:
+        """Another capture filter on the running rings."""
+        task = self._find(task_id)
+        values = task.config.model_dump(mode="json", exclude_defaults=True)
+        values["filter"] = {"bpf": filter.strip()} if isinstance(filter, str) else filter
+        wanted = config_file.task_from_values(values, self.node, "filter").filter
+        async with self._lock:
+            await task.change_filter(wanted)
+        return {"task_id": task.id, "filter": task.filter_text}
+
     async def rpc_list_tasks(self, _: Connection) -> dict[str, Any]:
         """Active and finished tasks, newest first."""
         return {"tasks": self._tasks()}
@@ -312,6 +324,7 @@ _METHODS = (
     "stats",
     "create_task",
     "stop_task",
+    "set_filter",
     "list_tasks",
     "task_status",
     "subscribe",
@@ -411,6 +424,20 @@ def check(arguments: list[str]) -> None:
         check_capture(config, options.file_fd)
 
 
+async def start_metrics(controller: Controller) -> MetricsEndpoint | None:
+    """The Prometheus endpoint of a daemon, where the node file does not switch it off."""
+    if not controller.node.metrics.enabled:
+        return None
+    from engine.telemetry import collector
+    from engine.telemetry.endpoint import MetricsEndpoint
+
+    endpoint = MetricsEndpoint(
+        controller.node.metrics.listen, partial(controller.snapshot, SECTIONS), (collector.collect,)
+    )
+    await endpoint.start()
+    return endpoint
+
+
 async def run(options: argparse.Namespace) -> None:
     """The whole life of an engine."""
     node = load_node(options)
@@ -422,7 +449,7 @@ async def run(options: argparse.Namespace) -> None:
         loop.add_signal_handler(number, controller.stopping.set)
     loop.add_signal_handler(signal.SIGHUP, lambda: log.info("daemon", "SIGHUP changes nothing"))
     path = options.socket or node.control.socket or own_socket_path()
-    listener = None
+    listener = metrics = None
     guard = contextlib.ExitStack()
     try:
         if options.private is None:
@@ -436,6 +463,7 @@ async def run(options: argparse.Namespace) -> None:
                 file_fd = os.dup(0)
             await controller.create_first(config, file_fd)
         if listener is not None:
+            metrics = await start_metrics(controller)
             await controller.server.serve(listener)
         else:
             controller.server.on_empty = controller.stopping.set
@@ -445,6 +473,8 @@ async def run(options: argparse.Namespace) -> None:
         await controller.stopping.wait()
         log.info("daemon", "stopping")
     finally:
+        if metrics is not None:
+            await metrics.close()
         await controller.close()
         guard.close()
 

@@ -168,6 +168,16 @@ def calls_loss(sip: SipSection | None) -> str:
     return f"{calls} in {sip['restarts']} restarts of the calls process, last at {when}"
 
 
+def lost_before(task: TaskSection) -> dict[str, int | None]:
+    """What a live task's interface (`nic`) and the host's backlog (`softnet`) lost before any ring."""
+    found = task.get("lost_before") or {}
+    if task["driver"] == "pcap" or not found:
+        return {}
+    nic = [found.get(name) for name in ("rx_dropped", "rx_missed", "rx_fifo")]
+    known = [number for number in nic if number is not None]
+    return {"nic": sum(known) if known else None, "softnet": found.get("softnet")}
+
+
 @dataclass(frozen=True, slots=True)
 class Ledger:
     """The books of the shown task (or of all running ones), for the books line."""
@@ -177,6 +187,8 @@ class Ledger:
     left_out: int | None = None
     even: bool | None = None
     difference: int = 0
+    before: dict[str, int | None] = field(default_factory=dict)
+    """Lost before any ring, beside the books: `nic`, `softnet`; nothing of files."""
 
 
 class Model:
@@ -256,4 +268,5 @@ class Model:
             left_out=sum(sum(t["books"]["dropped"].get("left_out", {}).values()) for t in tasks),
             even=all(t["books"]["even"] for t in tasks),
             difference=sum(t["books"]["difference"] for t in tasks),
+            before=lost_before(tasks[0]),
         )

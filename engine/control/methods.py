@@ -71,6 +71,15 @@ METHODS = {
         "{task_id, state, already, books}",
         "Stop, flush and clean up. already: it had ended before.",
     ),
+    "set_filter": Method(
+        True,
+        "{task_id, filter?: str | {...}}",
+        "{task_id, filter}",
+        "Another capture filter for the live task that runs, on the same rings: an expression in tcpdump's "
+        "syntax (empty: everything) or the keys of a task file's `filter`. When it is answered, no packet is "
+        "used any more that the new filter leaves out; of those that the rings held, these are `filtered` in "
+        "the books. A filter that cannot be is refused, and the old one stays.",
+    ),
     "list_tasks": Method(False, "{}", "{tasks: [TASK]}", "Active and finished tasks, newest first."),
     "task_status": Method(
         False,

@@ -13,7 +13,8 @@ Started as `python -m engine.pipeline.worker FD`. Configuration (first line on t
      "vxlan_ports": [UDP ports],
      "reassembly": {... of Reassembly}, "options": {... of the Pipeline}}
 
-It tells {"rules": [names]}, whose counters are in its counters, {"state": "running"}, of a file also {"progress": {...}} and, before it leaves at its end,
+It tells {"rules": [names]}, what the rules in its counters are, {"state": "running"}, of a file also
+{"progress": {...}} and, before it leaves at its end,
 {"state": "finished"}. One with a ring obeys the requests `filter` {"program"}: hold every packet against this
 filter, and `filter_attached` {}: the socket has it now (engine.task.Task.change_filter()).
 """
@@ -212,7 +213,6 @@ class RingWorker(Worker):
             while time.monotonic() < deadline and (walk.run(BLOCKS) or poll.wait(quiet_ms)):
                 self.beat()
         self.last_reports()
-
 
     def _bind(self, cpu: int | None) -> None:
         """Run on one CPU only, if the kernel lets us (it may have been taken away meanwhile)."""

@@ -103,6 +103,32 @@ def partly_lines(books: dict[str, Any]) -> list[tuple[str, str]]:
     return [("lost by one", f"{WARNING} {found} (reported: at least one other reporter took them)")]
 
 
+def ring_lines(task: dict[str, Any]) -> list[tuple[str, str]]:
+    """The rings of a live task as the kernel granted them, and how packets are spread over them."""
+    ring = task.get("ring")
+    if not ring:
+        return []
+    size = f"{ring['ring_mb']:g} MiB each: {ring['blocks']} blocks of {ring['block_kb']} KiB"
+    group = f"group {ring['fanout_group']}" if ring["fanout_group"] is not None else "a single ring, no group"
+    cpus = ", ".join(map(str, ring["cpus"]))
+    return [
+        ("ring", f"{size}, {ring['retire_ms']} ms at most; {number(ring['snaplen'])} octets of a packet"),
+        ("fanout", f"{ring['fanout_mode']}, {group}{'; CPU ' if cpus else ''}{cpus}"),
+    ]
+
+
+def lost_before_lines(task: dict[str, Any]) -> list[tuple[str, str]]:
+    """What was lost before any ring, which is not in the books."""
+    lost = task.get("lost_before")
+    if not lost or task.get("ring") is None:
+        return []
+    nic = [(name.replace("rx_", ""), lost[name]) for name in ("rx_dropped", "rx_missed", "rx_fifo")]
+    words = ", ".join(f"{number(count)} {name}" for name, count in nic)
+    sign = f"{WARNING} " if any(lost.values()) else ""
+    host = f"backlog of the host {number(lost['softnet'])}"
+    return [("before", f"{sign}interface {words}; {host} (not in the books)")]
+
+
 def trouble_lines(task: dict[str, Any]) -> list[tuple[str, str]]:
     """What a person must know of a task that runs: its interface is away, calls were lost."""
     lines = []

@@ -13,6 +13,7 @@ from otus_tui.cli.common import (
     duration,
     facts,
     json_option,
+    lost_before_lines,
     lost_calls,
     number,
     octets,
@@ -41,7 +42,7 @@ def command(as_json: bool, path: str | None) -> None:
     ]
     for task in snapshot["tasks"]:
         lines.append(("task", f"{task['task_id']}: {task['state']}"))
-        lines += books_lines(task["books"])
+        lines += books_lines(task["books"]) + lost_before_lines(task)
         if task["error"]:
             lines.append(("error", clean(task["error"])))
         lines += [(name, text) for name, text in trouble_lines(task) if name == "link"]
@@ -78,6 +79,7 @@ def _workers(task: dict[str, Any]) -> None:
             worker["index"],
             worker["pid"],
             worker["state"],
+            number(worker["cpu"]),
             worker["restarts"],
             number(worker["counters"]["received"]),
             number(worker["counters"]["sip_messages"]),
@@ -86,8 +88,8 @@ def _workers(task: dict[str, Any]) -> None:
         )
         for worker in task["workers"]
     ]
-    header = ("worker", "pid", "state", "restarts", "packets", "SIP", "RTP", "CPU s")
-    table(rows, header, right=(0, 1, 3, 4, 5, 6, 7))
+    header = ("worker", "pid", "state", "CPU", "restarts", "packets", "SIP", "RTP", "CPU s")
+    table(rows, header, right=(0, 1, 3, 4, 5, 6, 7, 8))
 
 
 def _reporters(task: dict[str, Any]) -> None:

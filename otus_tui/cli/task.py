@@ -14,7 +14,9 @@ from otus_tui.cli.common import (
     clock,
     facts,
     json_option,
+    lost_before_lines,
     print_json,
+    ring_lines,
     socket_option,
     table,
     trouble_lines,
@@ -71,6 +73,27 @@ def stop(task_id: str, as_json: bool, path: str | None) -> None:
         facts(books_lines(answer["books"]))
 
 
+@command.command("filter", epilog='Example: otus-tui task filter --id live --filter "udp port 5060"')
+@click.option("--id", "task_id", required=True, metavar="ID", help="The task's id.")
+@click.option(
+    "--filter", "-f", "expression", required=True, metavar="FILTER", help="tcpdump's syntax; '' is all."
+)
+@json_option
+@socket_option
+def filter_(task_id: str, expression: str, as_json: bool, path: str | None) -> None:
+    """Give a running live task another capture filter.
+
+    The rings stay: calls, streams and books go on, and nothing is missed that both filters let in. A filter
+    that cannot be is refused, and the old one stays.
+    """
+    with ControlClient(path) as client:
+        answer = client.call("set_filter", task_id=task_id, filter=expression)
+    if as_json:
+        print_json(answer)
+    else:
+        click.echo(f"task {answer['task_id']} captures {clean(answer['filter'] or 'everything')}")
+
+
 @command.command("list", epilog="Example: otus-tui task list --json | jq -r '.tasks[].task_id'")
 @json_option
 @socket_option
@@ -113,6 +136,7 @@ def status(task_id: str, as_json: bool, path: str | None) -> None:
         ("task", f"{task['task_id']}: {task['state']}"),
         ("source", f"{task['driver']}, {clean(task['file'] or task['interface'])}"),
         ("filter", clean(task.get("filter"))),
+        *ring_lines(task),
         ("workers", str(task["workers"] if isinstance(task["workers"], int) else len(task["workers"]))),
         ("started", clock(task["started"])),
     ]
@@ -121,4 +145,4 @@ def status(task_id: str, as_json: bool, path: str | None) -> None:
     if task["error"]:
         lines.append(("error", clean(task["error"])))
     lines += trouble_lines(task)
-    facts(lines + books_lines(task["books"]))
+    facts(lines + books_lines(task["books"]) + lost_before_lines(task))

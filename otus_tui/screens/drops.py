@@ -77,6 +77,9 @@ def task_lines(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
     lines += [[("", "")], *layer_lines(task["books"], width, glyphs)]
     if task["capture"]:
         lines += [[("", "")], *ring_lines(task["capture"], width, glyphs)]
+        lines += setup_lines(task)
+    if task["driver"] != "pcap":
+        lines += [[("", "")], *before_lines(task.get("lost_before") or {}, width, glyphs)]
     if task["reporters"]:
         lines += [[("", "")], *reporter_lines(task["reporters"], width, glyphs)]
     if task["workers"]:
@@ -220,6 +223,42 @@ def ring_lines(capture: list[CaptureFigures], width: int, glyphs: Glyphs) -> lis
     return lines
 
 
+def setup_lines(task: TaskSection) -> list[Line]:
+    """The rings as they were granted, and how packets are spread over them."""
+    ring = task.get("ring")
+    if not ring:
+        return []
+    group = f"group {ring['fanout_group']}" if ring["fanout_group"] is not None else "no group"
+    size = f"{ring['ring_mb']:g} MiB a worker, {ring['blocks']} blocks of {ring['block_kb']} KiB"
+    words = f" {size}, {ring['retire_ms']} ms, {fmt.count(ring['snaplen'])} octets of a packet"
+    return [[(words, "dim")], [(f" fanout {ring['fanout_mode']}, {group}", "dim")]]
+
+
+BEFORE_WORDS = {
+    "rx_dropped": "interface: no room in the host, or nobody wanted it",
+    "rx_missed": "interface: its own memory was full",
+    "rx_fifo": "interface: its queue overran",
+    "softnet": "backlog of a CPU was full (of the whole host)",
+}
+
+
+def before_lines(lost: dict[str, int | None], width: int, glyphs: Glyphs) -> list[Line]:
+    """What was lost before any ring: beside the books, because no socket knows whether it was its own."""
+    lines: list[Line] = [rule("lost before the rings (not in the books)", width, glyphs)]
+    for name, words in BEFORE_WORDS.items():
+        number = lost.get(name)
+        role = "warning" if number else "dim"
+        sign = glyphs.warning if number else " "
+        lines.append(
+            [
+                (f"{sign}{fmt.fit(name.replace('_', ' '), 10)}", role),
+                (f"{fmt.count(number):>14}", role),
+                (f"   {shortened(words, width - 28)}", "dim"),
+            ]
+        )
+    return lines
+
+
 def worker_lines(workers: list[WorkerFigures], width: int, glyphs: Glyphs) -> list[Line]:
     """A column per worker, a line per counter that any of them has moved."""
     lines: list[Line] = [rule("workers", width, glyphs)]
@@ -239,6 +278,7 @@ def worker_lines(workers: list[WorkerFigures], width: int, glyphs: Glyphs) -> li
         ["" if s in ("running", "ready", "finished", "stopped") else "warning" for s in states],
     )
     add("pid", [str(w["pid"] or fmt.UNKNOWN) for w in workers])
+    add("bound to CPU", [fmt.count(w.get("cpu")) for w in workers])
     add(
         "restarts",
         [f"{w['restarts']:,}" for w in workers],

@@ -95,48 +95,51 @@ def _ask(app: OtusApp, key: str, text: str | None = None, note: str = "") -> Non
 
     def done(answer: str | None) -> None:
         if answer is not None and answer.strip() != before:
-            app.run_worker(_check(app, key, answer.strip()), group="settings", exit_on_error=False)
+            change = _check(app, answer.strip()) if key == "interface" else _filter(app, answer.strip())
+            app.run_worker(change, group="settings", exit_on_error=False)
 
     lines = [fmt.clean(line, app.glyphs.ascii_only) for line in note.splitlines()]
     app.push_screen(AskText(title, before if text is None else text, "\n".join(lines)), done)
 
 
-async def _check(app: OtusApp, key: str, text: str) -> None:
-    """What is wrong with it is said before anything is stopped."""
+async def _filter(app: OtusApp, text: str) -> None:
+    """Another filter on the running rings; one that cannot be is asked for again, and the old one stays."""
+    try:
+        await app.ask("set_filter", task_id=LIVE, filter=text)
+        app.notify(f"capturing with filter {fmt.clean(text, app.glyphs.ascii_only) or 'none'}")
+    except ClientError as error:
+        _ask(app, "filter", text, f"{error.message}\n{error.hint}")
+
+
+async def _check(app: OtusApp, text: str) -> None:
+    """What is wrong with an interface is said before anything is stopped."""
     from engine.daemon import check
 
-    words = f"--interface={text}" if key == "interface" else f"--filter={text}"
     try:
-        await asyncio.to_thread(check, [words] if key == "interface" else ["--interface=any", words])
+        await asyncio.to_thread(check, [f"--interface={text}"])
     except OtusError as error:
-        _ask(app, key, text, f"{error.message}\n{error.hint}")
+        _ask(app, "interface", text, f"{error.message}\n{error.hint}")
         return
-    shown = fmt.clean(text, app.glyphs.ascii_only)
-    title = f"Capture from {shown}?" if key == "interface" else f"Capture with the filter {shown or 'none'}?"
     app.push_screen(
         Choose(
-            title,
+            f"Capture from {fmt.clean(text, app.glyphs.ascii_only)}?",
             [("yes", "Stop the task live and start it anew"), ("", "Keep it as it is")],
             note="What was seen so far is forgotten.",
         ),
-        lambda answer: _start_anew(app, key, text) if answer else None,
+        lambda answer: _start_anew(app, text) if answer else None,
     )
 
 
-def _start_anew(app: OtusApp, key: str, text: str) -> None:
-    app.run_worker(anew(app, key, text), group="settings", exit_on_error=False)
+def _start_anew(app: OtusApp, text: str) -> None:
+    app.run_worker(anew(app, text), group="settings", exit_on_error=False)
 
 
-async def anew(app: OtusApp, key: str, text: str) -> None:
-    """The live task with another interface or filter; if that cannot be, as it was before."""
+async def anew(app: OtusApp, interface: str) -> None:
+    """The live task on another interface; if that cannot be, as it was before."""
     try:
         found = await app.ask("task_status", task_id=LIVE)
         before: dict[str, Any] = found["config"]
-        wanted = {**before}
-        if key == "interface":
-            wanted["capture"] = {**before["capture"], "interface": text}
-        else:
-            wanted["filter"] = {"bpf": text}
+        wanted = {**before, "capture": {**before["capture"], "interface": interface}}
         if found["state"] in GOING_ON:
             await app.ask("stop_task", task_id=LIVE)
     except ClientError as error:
@@ -144,7 +147,7 @@ async def anew(app: OtusApp, key: str, text: str) -> None:
         return
     try:
         await app.ask("create_task", config=wanted)
-        app.notify(f"capturing with {key} {text or 'none'}")
+        app.notify(f"capturing with interface {interface}")
     except ClientError as error:
         _tell(app, error)
         if await app.tell("create_task", config=before) is not None:

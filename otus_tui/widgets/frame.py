@@ -242,8 +242,9 @@ def _flow(model: Model) -> list[tuple[str, str]]:
 def _lost(model: Model, glyphs: Glyphs, gap: str = "  ") -> list[Span]:
     spans: list[Span] = []
     ledger = model.ledger()
-    for layer in LAYERS:
-        lost = ledger.lost[layer]
+    # What was lost before any ring is seldom, and told where it happened.
+    before = {layer: lost for layer, lost in ledger.before.items() if lost}
+    for layer, lost in {**before, **{layer: ledger.lost[layer] for layer in LAYERS}}.items():
         text = f"{layer} {fmt.short(lost)}"
         if spans:
             spans.append((gap, ""))
@@ -295,7 +296,8 @@ def _books_tiny(model: Model, glyphs: Glyphs) -> Line:
     unit = "" if model.file else "/s"
     word, figure = _flow(model)[0]
     line: Line = [(f" {word} ", "dim"), (figure + unit, ""), ("  lost ", "dim")]
-    losses = {layer: number for layer, number in model.ledger().lost.items() if number}
+    ledger = model.ledger()
+    losses = {layer: number for layer, number in {**ledger.before, **ledger.lost}.items() if number}
     for layer, number in losses.items():
         line.append((f"{glyphs.warning} {layer} {fmt.short(number)} ", "warning"))
     if not losses:

@@ -8,7 +8,9 @@ import json
 from base64 import b64encode
 from typing import Any
 
+from engine.capture import filters
 from engine.control.methods import ERROR_INVALID, ERROR_REFUSED, MAX_LINE, PROTOCOL
+from engine.errors import UsageError
 
 NOW_NS = 1_763_800_867_000_000_000
 """A frozen clock: 2025-11-22 08:41:07 UTC."""
@@ -157,6 +159,7 @@ def task(**changes: Any) -> dict[str, Any]:
         "cpu_s": 12.5,
         "counters": {"received": 1_240_000, "handled": 1_240_000, "malformed": 0},
         "send_ring": {"used": 0, "lost": 0},
+        "cpu": 0,
         "evidence_ring": {"used": 10, "lost": 0},
         "latency_buckets": [],
     }
@@ -179,12 +182,17 @@ def task(**changes: Any) -> dict[str, Any]:
         "stopped_ns": None,
         "error": "",
         "capture": [capture],
-        "workers": [worker, {**worker, "index": 1, "pid": 4712}],
+        "workers": [worker, {**worker, "index": 1, "pid": 4712, "cpu": 1}],
         "reporters": [{"name": "file", "reported": 0, "queue": 0}],
         "books": books,
         "progress": None,
         "newest_packet_ns": NOW_NS,
-    }
+        "ring": {
+            "ring_mb": 16.0, "block_kb": 256, "blocks": 64, "retire_ms": 8, "snaplen": 262144,
+            "promiscuous": True, "fanout_mode": "hash", "fanout_group": 4711, "cpus": [0, 1],
+        },
+        "lost_before": {"rx_dropped": 0, "rx_missed": 0, "rx_fifo": None, "softnet": 0},
+    }  # fmt: skip
     return {**row, **changes}
 
 
@@ -365,6 +373,14 @@ class ScriptedEngine:
                 config = params["config"]
                 self.tasks = [task(interface=config["capture"]["interface"], filter=config["filter"]["bpf"])]
                 return {"task_id": config["id"], "state": "running"}
+            case "set_filter":
+                try:
+                    if params["filter"]:
+                        filters.check_expression(params["filter"])
+                except UsageError as error:
+                    raise RpcError(ERROR_INVALID, error.message, error.hint) from error
+                self.tasks[0]["filter"] = params["filter"]
+                return {"task_id": params["task_id"], "filter": params["filter"]}
             case "stop_task":
                 books = self.tasks[0]["books"]
                 return {"task_id": params["task_id"], "state": "stopped", "already": False, "books": books}

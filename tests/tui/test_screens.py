@@ -9,6 +9,7 @@ import pytest
 from textual.app import App
 from textual.widgets import Input, OptionList
 
+from otus_tui import format as fmt
 from otus_tui.screens.flow import FlowScreen
 from otus_tui.screens.message import CompareScreen, MessageScreen, RawCallScreen, StreamScreen
 from otus_tui.screens.settings import anew
@@ -71,6 +72,30 @@ async def test_drops_show_beside_the_traffic_with_a_sign(start: Start) -> None:
         await desk.press("5")
         assert "12,345" in desk.text
         assert "the books are off by -3 packets" in desk.text
+
+
+async def test_what_interface_and_host_lost_is_told_apart(start: Start) -> None:
+    def prepare(engine: ScriptedEngine) -> None:
+        before = {"rx_dropped": 40, "rx_missed": 2, "rx_fifo": None, "softnet": 7}
+        engine.tasks = [task(lost_before=before)]
+
+    async with start(size=LARGE, prepare=prepare, screen="drops") as desk:
+        await desk.tick()
+        assert "▲ nic 42  ▲ softnet 7  ring 0  worker 0  buffer 0  report 0" in desk.lines[-2]
+        assert "lost before the rings (not in the books)" in desk.text
+        assert any("rx dropped" in line and " 40 " in line for line in desk.lines)
+        fifo = next(line for line in desk.lines if "rx fifo" in line)
+        assert fmt.UNKNOWN in fifo
+        assert "fanout hash, group 4711" in desk.text
+        bound = next(line for line in desk.lines if "bound to CPU" in line)
+        assert bound.split()[-2:] == ["0", "1"]
+
+
+async def test_nothing_lost_before_the_rings_takes_no_room_in_the_line(start: Start) -> None:
+    async with start(size=LARGE) as desk:
+        await desk.tick()
+        assert "nic" not in desk.lines[-2]
+        assert "ring 0  worker 0  buffer 0  report 0" in desk.lines[-2]
 
 
 async def test_unknown_is_a_dot_and_never_zero(start: Start) -> None:
@@ -361,7 +386,7 @@ async def pick_option(desk: Any, value: str) -> None:
     await desk.press("enter")
 
 
-async def test_the_filter_of_the_live_task_is_changed_after_a_question(start: Start) -> None:
+async def test_the_filter_of_the_live_task_is_changed_while_it_runs(start: Start) -> None:
     async with start(size=(120, 30)) as desk:
         await desk.tick()
         await pick(desk, "filter")
@@ -371,31 +396,39 @@ async def test_the_filter_of_the_live_task_is_changed_after_a_question(start: St
         *_, expression = (line for line in desk.lines if "udp and prot 5" in line)
         caret = next(line for line in desk.lines if line.strip() == "^")
         assert caret.index("^") == expression.index("prot")
-        assert not desk.engine.asked_of("stop_task")
+        assert desk.engine.tasks[0]["filter"] == ""
         await desk.type("udp port 5060")
         await desk.press("enter")
-        assert "Capture with the filter udp port 5060?" in desk.text
+        assert desk.engine.asked_of("set_filter")[-1] == {"task_id": "live", "filter": "udp port 5060"}
         assert not desk.engine.asked_of("stop_task")
-        await desk.press("enter")
-        assert desk.engine.asked_of("stop_task") == [{"task_id": "live"}]
-        made = desk.engine.asked_of("create_task")[-1]["config"]
-        assert made["filter"] == {"bpf": "udp port 5060"}
-        assert made["capture"] == {"interface": "eth0", "config": {"ring_mb": 64}}
+        await desk.tick()
+        await desk.press("f8")
+        assert "Filter: udp port 5060" in desk.text
+        await desk.press("escape")
+
+
+async def test_another_interface_takes_a_question_and_another_start(start: Start) -> None:
+    async with start(size=(120, 30)) as desk:
         await desk.tick()
         await pick(desk, "interface")
         await desk.type("otus9")
         await desk.press("enter")
         assert "no interface 'otus9' on this host" in desk.text
         await desk.type("lo")
-        await desk.press("enter", "enter")
-        assert desk.engine.asked_of("create_task")[-1]["config"]["capture"]["interface"] == "lo"
+        await desk.press("enter")
+        assert "Capture from lo?" in desk.text
+        assert not desk.engine.asked_of("stop_task")
+        await desk.press("enter")
+        assert desk.engine.asked_of("stop_task") == [{"task_id": "live"}]
+        made = desk.engine.asked_of("create_task")[-1]["config"]
+        assert made["capture"] == {"interface": "lo", "config": {"ring_mb": 64}}
 
 
 async def test_a_task_that_does_not_start_gives_place_to_the_one_before(start: Start) -> None:
     async with start(size=(120, 30), notifications=True) as desk:
         await desk.tick()
         desk.engine.refuse_once["create_task"] = (-32000, "no room for it", "less of it")
-        await anew(desk.app, "interface", "lo")
+        await anew(desk.app, "lo")
         await desk.settle()
         made = [params["config"]["capture"]["interface"] for params in desk.engine.asked_of("create_task")]
         assert made == ["lo", "eth0"]
