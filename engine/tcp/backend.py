@@ -117,6 +117,8 @@ class Connection:
     bytes_received: int | None = None
     retransmits: int | None = None
     """Segments, since the connection began."""
+    tlp: int | None = None
+    """Tail loss probes, those with new data too, since the observer began."""
     rto_us: int | None = None
     send_window: int | None = None
     receive_window: int | None = None

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* The one program that runs for each received segment of an established connection. */
+#pragma once
+
+enum { WINDOW_OFFSET = 14 }; /* in the TCP header, RFC 9293 section 3.1 */
+
+/* Rare: the peer's window closes or opens with this segment. */
+static __noinline void peer_window(struct sock *sk, __u64 cookie, bool closes)
+{
+	struct cause cause = { .trigger = ZERO_WINDOW, .class = 0, .cookie = cookie };
+	struct socket_state *state = state_for(sk);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (closes) {
+		count(ZERO_WINDOW_RECEIVED, 1);
+		if (state)
+			state->zero_received_ns = now;
+		if (config.zero_window)
+			emit(sk, &cause);
+	} else if (state && state->zero_received_ns) {
+		count(ZERO_WINDOW_RECEIVED_NS, now - state->zero_received_ns);
+		state->zero_received_ns = 0;
+	}
+}
+
+/* Our own window, as it was told to the peer last; seen when a segment comes and when the sockets are sampled. */
+static __noinline void own_window(const struct sock *sk, __u64 cookie, bool closed)
+{
+	struct cause cause = { .trigger = ZERO_WINDOW, .class = 1, .cookie = cookie };
+	struct socket_state *state = closed ? state_for(sk) : state_of(sk);
+	__u64 now;
+
+	if (!state || closed == (state->zero_sent_ns != 0))
+		return;
+	now = bpf_ktime_get_ns();
+	if (closed) {
+		state->zero_sent_ns = now;
+		__sync_fetch_and_add(&runtime.zero_windows_sent, 1);
+		count(ZERO_WINDOW_SENT, 1);
+		if (config.zero_window)
+			emit(sk, &cause);
+	} else {
+		count(ZERO_WINDOW_SENT_NS, now - state->zero_sent_ns);
+		state->zero_sent_ns = 0;
+		__sync_fetch_and_add(&runtime.zero_windows_sent, -1);
+	}
+}
+
+/* A probe with new data is no retransmit: only tlp_high_seq tells of it, once for each of its values. */
+static __noinline void tail_probe(struct sock *sk, __u32 high_seq)
+{
+	struct socket_state *state = state_for(sk);
+
+	if (!state || state->tlp_high_seq == high_seq)
+		return;
+	state->tlp_high_seq = high_seq;
+	state->tlp += 1;
+	count(TLP_NEW_DATA, 1);
+}
+
+static __noinline void cwnd_halved(struct sock *sk, __u64 cookie, __u32 cwnd, __u32 prior)
+{
+	struct cause cause = { .trigger = CWND_DROP, .cookie = cookie, .value = cwnd };
+	struct socket_state *state = state_for(sk);
+	__u64 now;
+
+	if (!state)
+		return;
+	now = bpf_ktime_get_ns();
+	if (!state->cwnd_ns || now - state->cwnd_ns > config.cwnd_halved_ns) {
+		state->cwnd_ns = now;
+		state->cwnd_largest = prior;
+	}
+	/* 0 when it was told: once for each N seconds */
+	if (cwnd * 2 <= state->cwnd_largest) {
+		cause.threshold = state->cwnd_largest / 2;
+		state->cwnd_largest = 0;
+		emit(sk, &cause);
+	}
+}
+
+static __noinline void rtt_trigger(struct sock *sk, __u32 trigger, __u64 value, __u64 threshold)
+{
+	struct cause cause = { .trigger = trigger, .value = value, .threshold = threshold };
+
+	cause.cookie = cookie_of(sk);
+	emit(sk, &cause);
+}
+
+/* By flow, so that what is seen of a connection is whole. */
+static __always_inline bool sampled_out(const struct sock *sk)
+{
+	__u64 flow = (__u64)sk->__sk_common.skc_daddr << 32 | sk->__sk_common.skc_dport << 16 | sk->__sk_common.skc_num;
+
+	return flow * 0x9e3779b97f4a7c15ULL >> 32 & ((1ULL << (runtime.sample_shift & 31)) - 1);
+}
+
+SEC("tp_btf/tcp_probe")
+int segment(__u64 *arguments)
+{
+	struct sock *sk = (void *)arguments[0];
+	const struct sk_buff *skb = (void *)arguments[1];
+	const struct tcp_sock *tp;
+	__u64 threshold;
+	__u32 srtt, high_seq;
+	__u16 window = 1;
+
+	if (!watched(sk))
+		return 0;
+	if (runtime.sample_shift && sampled_out(sk))
+		return 0;
+	tp = bpf_skc_to_tcp_sock(sk);
+	if (!tp)
+		return 0;
+
+	srtt = tp->srtt_us >> 3;
+	if (srtt) {
+		observe(RTT_US, srtt);
+		observe(RTTVAR_US, tp->mdev_us >> 2);
+	}
+	bpf_probe_read_kernel(&window, sizeof(window), skb->data + WINDOW_OFFSET);
+	if (!window != !tp->snd_wnd)
+		peer_window(sk, cookie_of(sk), !window);
+	if (!tp->rcv_wnd || runtime.zero_windows_sent)
+		own_window(sk, cookie_of(sk), !tp->rcv_wnd);
+	high_seq = tp->tlp_high_seq;
+	if (high_seq && !(bpf_core_field_exists(tp->tlp_retrans) && BPF_CORE_READ_BITFIELD(tp, tlp_retrans)))
+		tail_probe(sk, high_seq);
+
+	if (config.rtt_above_us && srtt > config.rtt_above_us)
+		rtt_trigger(sk, RTT_ABOVE, srtt, config.rtt_above_us);
+	if (config.rtt_p99 && runtime.rtt_p99_us && srtt > runtime.rtt_p99_us)
+		rtt_trigger(sk, RTT_P99, srtt, runtime.rtt_p99_us);
+	if (config.rtt_jump_percent && srtt && bpf_core_field_exists(tp->rack.rtt_us)) {
+		threshold = (__u64)srtt * config.rtt_jump_percent / 100;
+		if (tp->rack.rtt_us > threshold)
+			rtt_trigger(sk, RTT_JUMP, tp->rack.rtt_us, threshold);
+	}
+	if (config.cwnd_halved_ns &&
+	    BPF_CORE_READ_BITFIELD(tp, inet_conn.icsk_ca_state) >= TCP_CA_CWR)
+		cwnd_halved(sk, cookie_of(sk), tp->snd_cwnd, tp->prior_cwnd);
+	return 0;
+}

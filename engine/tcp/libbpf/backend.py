@@ -1,0 +1,475 @@
+"""The backend of kernels with BTF: counts and histograms in the kernel, sockets by its iterator.
+
+See engine.tcp.backend.Backend for what each method promises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from engine.errors import NotPermittedError, OtusError
+from engine.tcp import owners
+from engine.tcp.backend import (
+    HISTOGRAMS,
+    STATES,
+    Closed,
+    Connection,
+    Cost,
+    Event,
+    Histogram,
+    Listener,
+    Namespace,
+    Plan,
+    Program,
+    Reading,
+)
+from engine.tcp.libbpf import layout, loader, maps, programs, settings
+from engine.tcp.libbpf.btf import Btf
+from engine.tcp.libbpf.reasons import Reasons
+from engine.tcp.libbpf.records import Records
+from engine.tcp.libbpf.symbols import Symbols
+from engine.tcp.namespaces import call_inside, own
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from engine.tcp.backend import Filters, Limits, Sizes, Triggers
+
+_READ_OCTETS = 1 << 18
+_KEY = struct.pack("=I", 0)
+_CLOSE, _RESET = STATES.index("CLOSE"), STATES.index("RESET")
+_NONE = Reasons({}, {})
+
+
+class LibbpfBackend:
+    """One run of the programs."""
+
+    name = "libbpf"
+
+    def __init__(self, filters: Filters, triggers: Triggers, limits: Limits, sizes: Sizes) -> None:
+        settings.check(filters, limits, sizes)
+        self.filters, self.triggers, self.limits, self.sizes = filters, triggers, limits, sizes
+        self.off: dict[str, str] = {}
+        self.log: list[str] = []
+        """The verifier's words about programs that it refused."""
+        self._config = settings.config(filters, triggers, limits, sizes)
+        self._choice = programs.Choice([], {}, {})
+        self._object: loader.BpfObject | None = None
+        self._records = Records(_NONE, lambda _: "")
+        self._reasons = _NONE
+        self._symbols = Symbols()
+        self._namespaces: tuple[Namespace, ...] = tuple(filters.namespaces)
+        self._events: list[Event] = []
+        self._closed: list[Closed] = []
+        self._rings: dict[str, loader.Ring] = {}
+        self._statistics: loader.Statistics | None = None
+        self._costs: list[Cost] = []
+        self._listeners: list[Listener] | None = None
+        self._drops: dict[tuple[int, str, int], int] = {}
+        self._listening: set[tuple[int, int]] = set()
+        self._surplus = self._found_events = 0
+        self._second = self._in_second = 0
+        self._evicted = 0
+        self._plain: dict[tuple[int, int], int] = {}
+        self._last: Reading | None = None
+        self._lock = threading.Lock()
+
+    def plan(self) -> Plan:
+        """What start() would load; from BTF where that can be read, else as a kernel that has everything."""
+        with contextlib.suppress(OtusError):
+            self._choose_for_kernel()
+        on = {program.name for program in self._choice.on}
+        known = bool(on or self._choice.why)
+        rows = [
+            Program(
+                one.name, one.section, one.metrics, not known or one.name in on, self._choice.why.get(one.name, "")
+            )
+            for one in programs.PROGRAMS
+        ]
+        sizes = maps.planned(self.filters, self.limits, self.sizes)
+        return Plan(rows, [maps.footprint(*one) for one in sizes], settings.source(self._config))
+
+    def start(self) -> None:
+        """Load and attach."""
+        content = loader.octets()
+        kernel = self._choose_for_kernel()
+        try:
+            names, refused = self._load(content, kernel)
+        finally:
+            kernel.close()
+        opened = self._object
+        assert opened is not None
+        try:
+            self._attach(opened, names, refused)
+            self._open_maps(opened)
+            self._listeners = None
+        except BaseException:
+            self.stop()
+            raise
+
+    def read(self) -> Reading:
+        """The counters and histograms of now."""
+        if self._object is None:
+            return self._last or Reading(time.monotonic_ns())
+        with self._lock:
+            return self._read()
+
+    def connections(self) -> list[Connection]:
+        """One sample of every socket; listening ones are kept for listeners()."""
+        if self._object is None or "throughput" in self.off:
+            return []
+        found: list[Connection] = []
+        listeners: list[Listener] = []
+        for record in self._iterate():
+            one = self._records.socket(record)
+            if isinstance(one, Listener):
+                listeners.append(one)
+            else:
+                found.append(one)
+        self._listening = {(one.netns, one.port) for one in listeners}
+        for connection in found:
+            self._complete(connection)
+        self._note_drops(listeners)
+        self._listeners = listeners
+        return found
+
+    def listeners(self) -> list[Listener]:
+        """The listening sockets of the last sample; of one that is taken now, if there was none."""
+        if self._listeners is None:
+            self.connections()
+        return list(self._listeners or ())
+
+    def closed(self) -> list[Closed]:
+        """Connections that ended since the last call."""
+        self._consume("closed")
+        given, self._closed = self._closed, []
+        return given
+
+    def events(self) -> list[Event]:
+        """Detail events since the last call."""
+        self._consume("events")
+        given, self._events = self._events, []
+        for event in given:
+            self._complete(event.connection)
+        given.sort(key=lambda event: event.time_ns)
+        return given
+
+    def event_fd(self) -> int:
+        """Readable when the kernel has sent an event."""
+        return self._rings["events"].fileno() if "events" in self._rings else -1
+
+    def set_rtt_p99(self, value_us: int) -> None:
+        """For the trigger rtt_p99."""
+        if runtime := self._runtime():
+            runtime.rtt_p99_us = value_us
+
+    def set_namespaces(self, namespaces: Sequence[Namespace]) -> None:
+        """Which the iterator visits; the programs see all, or the one of Filters.netns."""
+        self._namespaces = tuple(namespaces)
+
+    def set_sampling(self, one_of: int) -> None:
+        """The program of each segment looks at one of so many flows."""
+        if runtime := self._runtime():
+            runtime.sample_shift = max(0, one_of - 1).bit_length()
+
+    def count_costs(self) -> None:
+        """BPF_ENABLE_STATS until stop()."""
+        if self._statistics is None:
+            self._statistics = loader.Statistics()
+
+    def costs(self) -> list[Cost]:
+        """Of each program."""
+        if self._object is not None and self._statistics is not None:
+            self._costs = [Cost(name, runs, ns) for name, (runs, ns, _) in self._object.costs().items()]
+        return list(self._costs)
+
+    def stop(self) -> None:
+        """Detach, take what is left, unload."""
+        opened = self._object
+        if opened is None:
+            return
+        self.costs()
+        opened.detach()
+        if "events" in self._rings:
+            self._consume("events")
+            self._consume("closed")
+            self._last = self.read()
+        self._object = None
+        for ring in self._rings.values():
+            ring.close()
+        self._rings.clear()
+        opened.close()
+        if self._statistics is not None:
+            self._statistics.close()
+            self._statistics = None
+
+    # ---- loading
+
+    def _choose_for_kernel(self) -> Btf:
+        kernel = Btf.of_kernel()
+        self._choice = programs.choose(kernel, pids=bool(self.filters.pids))
+        self._reasons = Reasons(kernel.enum("skb_drop_reason"), kernel.enum("sk_rst_reason"))
+        cookie = kernel.has_function("bpf_get_socket_ptr_cookie")
+        settings.of_kernel(self._config, self._reasons, socket_cookie=cookie)
+        return kernel
+
+    def _load(self, content: bytes, kernel: Btf) -> tuple[list[str], dict[str, str]]:
+        def choose(refused: Mapping[str, str]) -> list[str]:
+            self._choice = programs.choose(kernel, pids=bool(self.filters.pids), refused=refused)
+            return [program.name for program in self._choice.on]
+
+        self._object, names, refused, self.log = loader.load(content, self._prepare, choose)
+        return names, refused
+
+    def _prepare(self, opened: loader.BpfObject) -> None:
+        for name, kind, _, value, entries in maps.planned(self.filters, self.limits, self.sizes):
+            if name == "histograms":
+                opened.set_value_octets(name, value)
+            elif kind != 2:
+                opened.set_entries(name, entries)
+        opened.fill(".rodata.config", bytes(self._config))
+        filters = self.filters
+        opened.fill(".rodata.local_ports", settings.ports(filters.local_ports))
+        opened.fill(".rodata.remote_ports", settings.ports(filters.remote_ports))
+        opened.fill(".rodata.local_nets", settings.networks(filters.local_networks))
+        opened.fill(".rodata.remote_nets", settings.networks(filters.remote_networks))
+
+    def _attach(self, opened: loader.BpfObject, names: Sequence[str], refused: Mapping[str, str]) -> None:
+        self._watch_pids(opened)
+        failed = dict(refused)
+        for name in names:
+            if why := opened.attach(name):
+                failed[name] = f"{name} {why}"
+        if all(name in failed for name in names):
+            raise OtusError("no program can be attached", "; ".join(failed.values()))
+        for program in programs.PROGRAMS:
+            if program.name in failed and program.name in names:
+                for metric in program.metrics:
+                    self._choice.off.setdefault(metric, failed[program.name])
+                self._choice.why[program.name] = failed[program.name]
+                self._choice.on.remove(program)
+        self.off = dict(self._choice.off)
+        if self.filters.pids and "process.io" not in self.off and not self._is_on("io_send"):
+            self.off["process.io"] = "sock_send_length (Linux 6.3)"
+
+    def _is_on(self, name: str) -> bool:
+        return any(program.name == name for program in self._choice.on)
+
+    def _open_maps(self, opened: loader.BpfObject) -> None:
+        self._records = Records(self._reasons, self._symbols.name)
+        self._totals = maps.PerCpu(opened.descriptor("totals"), 8 * layout.TOTALS_WORDS)
+        self._histograms = maps.Histograms(opened.descriptor("histograms"), self.sizes.sub_bits)
+        self._drop_counts = maps.PerCpu(opened.descriptor("drops"), 8)
+        self._rings["events"] = loader.Ring(opened.descriptor("events"), self._take_event)
+        self._rings["closed"] = loader.Ring(opened.descriptor("closed"), self._take_closed)
+
+    def _watch_pids(self, opened: loader.BpfObject) -> None:
+        if not self.filters.pids:
+            return
+        pids, inodes = opened.descriptor("watched_pids"), opened.descriptor("watched_inodes")
+        for pid in self.filters.pids:
+            maps.update(pids, struct.pack("=I", pid), b"\1")
+        for inode in owners.inodes_of(self.filters.pids):
+            maps.update(inodes, struct.pack("=Q", inode), struct.pack("=I", 1))
+
+    def _runtime(self) -> layout.Runtime | None:
+        if self._object is None:
+            return None
+        return layout.Runtime.from_address(self._object.memory(".data.runtime")[0])
+
+    # ---- reading
+
+    def _read(self) -> Reading:
+        words = iter(self._totals.total(_KEY))
+        parts = {name: [next(words) for _ in range(count)] for name, count in layout.TOTALS}
+        counters = dict(zip(layout.COUNTERS, parts["counters"], strict=True))
+        reading = Reading(time.monotonic_ns())
+        for number, name in enumerate(HISTOGRAMS):
+            reading.histograms[name] = self._histograms.read(number)
+        for number, state in enumerate(STATES):
+            one = self._histograms.read(len(HISTOGRAMS) + number)
+            if state and any(one.buckets):
+                reading.dwell[state] = one
+        counters["rtt_samples"] = sum(reading.histograms["rtt_us"].buckets)
+        self._read_states(reading, parts)
+        reading.resets = {
+            self._reasons.reset(number): count for number, count in enumerate(parts["reset_reasons"]) if count
+        }
+        reading.suppressed = dict(zip(layout.SUPPRESSED, parts["suppressed"], strict=True))
+        self._read_drops(reading, counters)
+        self._read_events(reading, counters)
+        counters["sockets_evicted"] = self._count_evicted(
+            counters.pop("sockets_inserted"), counters.pop("sockets_deleted")
+        )
+        reading.counters = counters
+        self._leave_out(reading)
+        return reading
+
+    def _read_states(self, reading: Reading, parts: Mapping[str, list[int]]) -> None:
+        transitions = parts["transitions"]
+        for old in range(layout.STATES):
+            for new in range(layout.STATES):
+                if count := transitions[old * layout.STATES + new]:
+                    if new == _CLOSE:
+                        count = self._book_reset(reading, old, count, parts["resets_after"][old])
+                    if count:
+                        reading.transitions[STATES[old], STATES[new]] = count
+
+    def _book_reset(self, reading: Reading, old: int, closed: int, resets: int) -> int:
+        """Some transitions to CLOSE were resets, a few of which are known only after them."""
+        resets = min(resets, closed)
+        if resets:
+            reading.transitions[STATES[old], STATES[_RESET]] = resets
+        key = (old, _CLOSE)
+        self._plain[key] = max(self._plain.get(key, 0), closed - resets)
+        return self._plain[key]
+
+    def _read_drops(self, reading: Reading, counters: dict[str, int]) -> None:
+        unlisted = counters.pop("drops_unlisted")
+        for key in maps.keys(self._drop_counts.descriptor, layout.DROP_KEY.size):
+            location, reason, _ = layout.DROP_KEY.unpack(key)
+            packets = self._drop_counts.total(key)[0]
+            name = self._reasons.drop(reason)
+            if location == 0:
+                reading.benign[name] = reading.benign.get(name, 0) + packets
+            else:
+                place = (name, self._symbols.name(location))
+                reading.drops[place] = reading.drops.get(place, 0) + packets
+        if unlisted:
+            reading.drops["OTHER", "?"] = unlisted
+
+    def _read_events(self, reading: Reading, counters: dict[str, int]) -> None:
+        """Events that two CPUs let pass for one token, and those that a look has found, are booked here."""
+        counters["events_emitted"] += self._found_events - self._surplus
+        reading.suppressed["rate"] += self._surplus
+
+    def _count_evicted(self, inserted: int, deleted: int) -> int:
+        """Sockets that the map gave up for others: inserted, not deleted, not there."""
+        there = inserted - deleted
+        entries = self.sizes.sockets
+        if there > entries // 2 and self._object is not None:
+            held = maps.occupancy(
+                self._object.descriptor("sockets"), 8, layout.SOCKET_STATE_OCTETS, entries + entries // 4 + 64
+            )
+            self._evicted = max(self._evicted, there - (entries if held is None else held))
+        return self._evicted
+
+    def _leave_out(self, reading: Reading) -> None:
+        """What is off is absent, not zero."""
+        off = self.off
+        absent = {
+            "rtt": ("rtt_us", "rtt_samples"), "rttvar": ("rttvar_us",), "tlp_new_data": ("tlp_new_data",),
+            "zero_window_received": ("zero_window_received", "zero_window_received_ns"),
+            "zero_window_sent": ("zero_window_sent", "zero_window_sent_ns"),
+            "handshake_client": ("handshake_client_us", "handshake_client_failed"),
+            "handshake_server": ("handshake_server_us", "handshake_server_unsampled"),
+            "retransmits.per_connection": ("retransmits_per_connection", "tlp_per_connection"),
+            "retransmits.synack": ("retransmit_synack_events", "retransmit_synack_segments"),
+            "resets.sent": ("resets_sent",), "resets.received": ("resets_received",),
+            "drops": ("drops", "drops_benign"), "cwnd": ("cwnd",), "ssthresh": ("ssthresh",),
+            "pacing": ("pacing_bps",), "send_queue": ("send_queue_bytes",),
+            "unsent_queue": ("unsent_queue_bytes",), "receive_queue": ("receive_queue_bytes",),
+        }  # fmt: skip
+        for metric, names in absent.items():
+            if metric in off:
+                for name in names:
+                    reading.counters.pop(name, None)
+                    reading.histograms.pop(name, None)
+        if "retransmits" in off:
+            for name in [name for name in reading.counters if name.startswith("retransmit_")]:
+                del reading.counters[name]
+
+    # ---- sockets
+
+    def _iterate(self) -> Iterator[bytes]:
+        opened = self._object
+        assert opened is not None
+        size = layout.CONNECTION.size
+        for namespace in self._namespaces or (own(),):
+            try:
+                descriptor = call_inside(namespace, lambda: opened.iterate("sample"))
+            except OtusError as error:
+                # One of several that went away, or may not be entered, is no failure of the others.
+                if len(self._namespaces) <= 1:
+                    raise
+                if isinstance(error, NotPermittedError):
+                    self.off.setdefault("throughput.namespaces", error.message)
+                continue
+            rest = b""
+            try:
+                while chunk := _read(descriptor):
+                    rest += chunk
+                    whole = len(rest) - len(rest) % size
+                    for at in range(0, whole, size):
+                        yield rest[at : at + size]
+                    rest = rest[whole:]
+            finally:
+                os.close(descriptor)
+
+    def _complete(self, connection: Connection) -> None:
+        """A socket older than the observer: who listens on its port is its server."""
+        if connection.role == "unknown" and connection.state not in ("", "LISTEN", "CLOSE"):
+            key = (connection.netns, connection.local_port)
+            connection.role = "server" if key in self._listening else "unknown"
+
+    def _note_drops(self, listeners: Sequence[Listener]) -> None:
+        """SYNs that are turned away raise no tracepoint: an event for each listening socket that dropped more."""
+        found: dict[tuple[int, str, int], int] = {}
+        for one in listeners:
+            key = (one.netns, one.local, one.port)
+            found[key] = found.get(key, 0) + (one.drops or 0)
+        wanted = self.triggers.backlog_overflow
+        for one in listeners:
+            key = (one.netns, one.local, one.port)
+            more = found[key] - self._drops.get(key, found[key])
+            if more <= 0 or not wanted:
+                continue
+            place = Connection(0, "LISTEN", one.local, one.port, "::" if ":" in one.local else "0.0.0.0", 0)
+            place.netns, place.inode, place.pid, place.comm = one.netns, one.inode, one.pid, one.comm
+            place.pid_source, place.role = one.pid_source, "server"
+            place.receive_queue, place.send_queue = one.backlog, one.limit
+            self._found_events += 1
+            self._events.append(Event(time.monotonic_ns(), "backlog_overflow", more, one.limit, place))
+            self._drops[key] = found[key]
+        self._drops = found
+
+    # ---- rings
+
+    def _consume(self, name: str) -> None:
+        if name in self._rings:
+            with self._lock:
+                self._rings[name].consume()
+
+    def _take_event(self, record: bytes) -> None:
+        event = self._records.event(record)
+        # The kernel's bucket may give one token to two CPUs; here it is held to the letter.
+        second = event.time_ns // 1_000_000_000
+        if second != self._second:
+            self._second, self._in_second = second, 0
+        self._in_second += 1
+        if self._in_second > self.limits.per_second:
+            self._surplus += 1
+            return
+        self._events.append(event)
+
+    def _take_closed(self, record: bytes) -> None:
+        cookie, acked, received, retransmits = layout.CLOSED.unpack(record)
+        self._closed.append(Closed(cookie, acked, received, retransmits))
+
+
+def _read(descriptor: int) -> bytes:
+    """The next records of an iterator; empty at its end."""
+    while True:
+        try:
+            return os.read(descriptor, _READ_OCTETS)
+        except OSError as error:
+            # The kernel has looked at many sockets that no filter let pass: it wants to be asked again.
+            if error.errno != errno.EAGAIN:
+                raise OtusError(f"the socket iterator: {os.strerror(error.errno or 0)}") from error

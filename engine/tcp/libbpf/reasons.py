@@ -1,0 +1,75 @@
+"""Why packets were dropped and connections reset, in the kernel's words; and which drops are normal life."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from engine.tcp.libbpf.layout import REASON_UNKNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BENIGN = {
+    "CONSUMED": "not dropped: the packet has done its work",
+    "NOT_SPECIFIED": "the kernel gives no reason; mostly queues that are emptied when a socket is closed",
+    "QUEUE_PURGE": "a queue that was emptied with its device or socket",
+    "TCP_OLD_DATA": "data that was there already: the peer sent it twice, or probes a closed window",
+    "TCP_OLD_SEQUENCE": "before the window: keepalives and probes of a closed window look so",
+    "TCP_OLD_ACK": "an acknowledgement that a later one overtook",
+    "TCP_OFOMERGE": "out of order data that was there already",
+    "TCP_RESET": "the reset itself, which ended its connection (see resets)",
+    "TCP_CLOSE": "for a socket that is closed",
+}
+"""Reason -> why it is no loss; by name, because the numbers change from kernel to kernel."""
+
+_DROP_PREFIXES = ("SKB_DROP_REASON_", "SKB_")
+_RESET_PREFIX = "SK_RST_REASON_"
+_SUBSYSTEM = 16
+
+
+class Reasons:
+    """Numbers of this kernel -> names."""
+
+    def __init__(self, drops: Mapping[int, str], resets: Mapping[int, str]) -> None:
+        """From enum skb_drop_reason and enum sk_rst_reason; empty where the kernel has none."""
+        self._drops = {number: _strip(name) for number, name in drops.items()}
+        self._resets = {number: name.removeprefix(_RESET_PREFIX) for number, name in resets.items()}
+
+    def drop(self, number: int) -> str:
+        """The name of a drop reason; its number where the kernel's types do not name it."""
+        if number == REASON_UNKNOWN:
+            return "UNKNOWN"
+        if number in self._drops:
+            return self._drops[number]
+        if number >> _SUBSYSTEM:
+            return f"SUBSYSTEM_{number >> _SUBSYSTEM}_{number & 0xFFFF}"
+        return f"REASON_{number}"
+
+    def reset(self, number: int) -> str:
+        """The name of a reset reason."""
+        return self._resets.get(number, f"REASON_{number}")
+
+    def benign(self) -> tuple[int, int, int, int]:
+        """A bit for each number below 256 that is no loss."""
+        words = [0, 0, 0, 0]
+        for number, name in self._drops.items():
+            if name in BENIGN and 0 <= number < 256:
+                words[number >> 6] |= 1 << (number & 63)
+        return words[0], words[1], words[2], words[3]
+
+    def is_benign(self, number: int) -> bool:
+        """Whether a drop is normal life."""
+        return number == 0 or self._drops.get(number) in BENIGN
+
+    @property
+    def listen_overflow(self) -> int:
+        """The number of TCP_LISTEN_OVERFLOW, 0 where there is none."""
+        found = (number for number, name in self._drops.items() if name == "TCP_LISTEN_OVERFLOW")
+        return next(found, 0)
+
+
+def _strip(name: str) -> str:
+    for prefix in _DROP_PREFIXES:
+        if name.startswith(prefix):
+            return name.removeprefix(prefix)
+    return name
