@@ -347,7 +347,7 @@ class FilterRule(Model):
     """Exact, a prefix with a trailing `*`, or `/a regular expression/` whose time is bounded."""
     action: Literal["drop", "pass"] = "drop"
     name: str = Field("", max_length=64)
-    """Of the rule's counter; without one, the rule as it reads."""
+    """Of the rule's counter; without one, its number, action and label."""
 
     @field_validator("values")
     @classmethod

@@ -1,25 +1,28 @@
 """How full a task's send buffer is, and the sampling that follows from it (requirement 5.4.4).
 
 The send buffer is what stands between the workers and the reporters: the send rings and, behind them, a queue
-for each reporter; the fullest of them tells. Above the high watermark the share of media conversations that is
-reported is halved at each look; below the low watermark all of them are reported again. The controller looks; the
-workers read what it decides in shared memory and ask nobody.
+for each reporter; the fullest of them tells. Above the high watermark the share of media conversations that
+is reported is halved at each look; below the low watermark all of them are reported again. The controller
+looks; the workers read what it decides in shared memory and ask nobody.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
+from engine.log import log
 from engine.shm import counters as layout
 from engine.shm import ring
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from engine.config import BackPressure
     from engine.reporters.figures import SenderFigures
     from engine.shm.counters import Counters
     from engine.shm.region import Region
+    from engine.snapshot import RuleFigures, SendBufferFigures
 
 PERIOD = 0.1
 """Seconds between two looks."""
@@ -44,6 +47,7 @@ class SendPressure:
 
     def __init__(
         self,
+        task: str,
         config: BackPressure,
         workers: Sequence[Counters],
         rings: Sequence[Region],
@@ -51,6 +55,7 @@ class SendPressure:
         reporters: int,
     ) -> None:
         """`reporters`: how many there are."""
+        self.task = task
         self.config = config
         self.workers = workers
         self.rings = rings
@@ -58,7 +63,8 @@ class SendPressure:
         self.reporters = reporters
         self.rate = 1.0
         """The share of media conversations that is reported now."""
-        self.changes = 0
+        self.rules: list[str] = []
+        """What the processors' counters of the workers stand for (engine.processors.chain)."""
 
     def usage(self) -> float:
         """How full the fullest part of the send buffer is: 0 to 1."""
@@ -82,7 +88,43 @@ class SendPressure:
         if rate == self.rate:
             return False
         self.rate = rate
-        self.changes += 1
         for counters in self.workers:
             counters.words[layout.LEFT_OUT_SHARE] = min(ALL - 1, round((1.0 - rate) * ALL))
         return True
+
+    async def watch(self, running: Callable[[], bool]) -> None:
+        """Look until the task does not run any more, where sampling is asked for."""
+        if not self.config.sampling.enabled or not self.rings:
+            return
+        while running():
+            before = self.rate
+            if self.step():
+                share = f"media of {self.rate:.0%} of all conversations is reported"
+                if self.rate < before:
+                    log.warning(
+                        "sampling", f"the send buffer is {self.usage():.0%} full: {share}", task=self.task
+                    )
+                else:
+                    log.info("sampling", share, task=self.task)
+            await asyncio.sleep(PERIOD)
+
+    def section(self) -> SendBufferFigures | None:
+        """Its part of the snapshot; None where nothing is reported."""
+        if not self.rings:
+            return None
+        return {
+            "usage": self.usage(),
+            "high_watermark": self.config.send_buffer.high_watermark,
+            "low_watermark": self.config.send_buffer.low_watermark,
+            "sampling": self.config.sampling.enabled,
+            "sample_rate": self.rate,
+        }
+
+    def rule_figures(self) -> list[RuleFigures]:
+        """What each rule of the processors decided, over all workers."""
+        count = min(len(self.rules), layout.RULES)
+        columns = zip(*(counters.rules(count) for counters in self.workers), strict=True)
+        return [
+            {"rule": rule, "packets": sum(column)}
+            for rule, column in zip(self.rules[:count], columns, strict=False)
+        ]

@@ -145,6 +145,8 @@ class TaskSection(TypedDict):
     books: Books
     send_buffer: SendBufferFigures | None
     """None where nothing is reported."""
+    plugins: list[dict[str, str]]
+    """{type, name} of each that the task runs."""
     rules: list[RuleFigures]
     """Of all filters in their order, then of other processors that drop."""
     progress: LoadProgress | None

@@ -22,7 +22,14 @@ from engine.shm.flows import FlowTable
 from engine.shm.streams import StreamTable
 from engine.supervisor import Child, Supervisor
 from engine.task_checks import check_capture, effective_workers
-from engine.task_config import calls_config, file_filter, media_ttl_ns, sender_config, worker_config
+from engine.task_config import (
+    calls_config,
+    file_filter,
+    media_ttl_ns,
+    plugins_of,
+    sender_config,
+    worker_config,
+)
 from engine.task_rings import TaskRings
 
 if TYPE_CHECKING:
@@ -448,6 +455,7 @@ class Task:
             "reporters": self._reporter_figures(),
             "books": self.books(),
             "send_buffer": self._pressure.section() if self._pressure else None,
+            "plugins": plugins_of(self.config),
             "rules": self._pressure.rule_figures() if self._pressure else [],
             "progress": self._progress,
             "newest_packet_ns": newest or None,

@@ -38,6 +38,15 @@ def _processors(config: TaskConfig) -> list[dict[str, Any]]:
     ]
 
 
+def plugins_of(config: TaskConfig) -> list[dict[str, str]]:
+    """Every plugin that a task runs, once: {type, name}."""
+    found = [("capture", config.capture.driver)]
+    found += [("parser", ref.plugin) for ref in config.parsers if ref.enabled]
+    found += [("processor", ref.plugin) for ref in config.processors if ref.enabled]
+    found += [("reporter", ref.type) for ref in config.all_reporters()]
+    return [{"type": kind, "name": name} for kind, name in dict.fromkeys(found)]
+
+
 def node_labels(node: NodeConfig) -> dict[str, str]:
     """What a label processor without labels of its own writes (requirement 5.5.5)."""
     name = node.node.id or node.node.hostname or os.uname().nodename

@@ -18,10 +18,10 @@ class Rule:
     __slots__ = ("drop", "exact", "label", "name", "patterns", "prefixes")
 
     def __init__(self, label: str, values: list[str], action: str, name: str = "") -> None:
-        """`name` for counters and metrics; without one the rule as it reads."""
+        """`name` is that of its counter."""
         self.label = label
         self.drop = action == "drop"
-        self.name = name or f"{action} {label} {', '.join(values)}"[:100]
+        self.name = name
         self.exact = set()
         self.prefixes: tuple[str, ...] = ()
         self.patterns: list[re.Pattern[str]] = []
@@ -49,10 +49,12 @@ class FilterProcessor(Processor):
 
     def init(self, config: Mapping[str, Any]) -> None:
         """Take `rules: [{label, values, action, name}]`."""
-        self.rules = [
-            Rule(rule["label"], list(rule["values"]), rule.get("action", "drop"), rule.get("name") or "")
-            for rule in config.get("rules", ())
-        ]
+        self.rules = []
+        for number, rule in enumerate(config.get("rules", ()), 1):
+            action = rule.get("action", "drop")
+            # Without its values: they may be addresses, and counters are shown to everybody.
+            name = rule.get("name") or f"{number}: {action} {rule['label']}"
+            self.rules.append(Rule(rule["label"], list(rule["values"]), action, name))
         self.reads = tuple(dict.fromkeys(rule.label for rule in self.rules))
         self.decided = -1
         """The rule that decided the last process(); -1 none."""
