@@ -100,6 +100,8 @@ cdef class Quality:
     cpdef double skew(self, Py_ssize_t unit) except? -99.0
     @cython.locals(impairment=double)
     cdef double score(self, unsigned long long first, unsigned long long second, double delay_ms) except? -99.0
+    @cython.locals(word=Py_ssize_t)
+    cpdef double interval_score(self, Py_ssize_t unit, Py_ssize_t index, double delay_ms) except? -99.0
     @cython.locals(
         kept=Py_ssize_t, total=double, packets=double, newest=double, least=double, index=Py_ssize_t,
         first=cython.ulonglong, expected=double, score=double)

@@ -344,6 +344,11 @@ class Quality:
             return -1.0
         return self.model.mos(self.model.rating(impairment, delay_ms))
 
+    def interval_score(self, unit: int, index: int, delay_ms: float) -> float:
+        """MOS of one of the intervals that are kept."""
+        word = unit + SPAN + 2 * index
+        return self.score(self.words[word], self.words[word + 1], delay_ms)
+
     def scores(self, unit: int, delay_ms: float) -> tuple[float, float, float]:
         """MOS: mean by packets, of the newest interval, of the worst; below 0 where unknown."""
         kept = self.words[unit + KEPT] & 0xFF

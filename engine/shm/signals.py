@@ -44,6 +44,7 @@ TO_RECEIVER, TO_SENDER, REFERENCE, REFERENCE_AT, BYE, APP, METRICS, METRICS_AT, 
     81, 84, 87, 88, 89, 90, 91, 92, 93, 97,
 )  # fmt: skip
 CNAME_OCTETS = 63
+EVENTS_STORED = EVENTS_KEPT
 FAR_TRIP, NEAR_TRIP = TO_RECEIVER, TO_SENDER
 """The same, visible from Python where this module is compiled."""
 

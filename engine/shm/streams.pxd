@@ -62,6 +62,7 @@ cdef unsigned long long SECOND
 cdef unsigned long long MILLISECOND
 cdef Py_ssize_t UNIT_WORDS
 cdef Py_ssize_t SOURCES
+cdef Py_ssize_t TRIES
 cdef unsigned int VIDEO_CLOCK
 cdef Py_ssize_t USED
 cdef Py_ssize_t TOO_LATE
@@ -81,6 +82,8 @@ cdef class StreamTable(SlotTable):
     cdef readonly Py_ssize_t sources
     cdef readonly Quality quality
     cdef readonly Signals signals
+    cdef readonly object scratch
+    cdef readonly Quality view
     cdef readonly unsigned long long ttl
 
     @cython.locals(word=Py_ssize_t)
@@ -139,5 +142,7 @@ cdef class StreamTable(SlotTable):
     cdef int cycle(self, Py_ssize_t word, unsigned int sequence) except -1
     @cython.locals(highest=cython.ulonglong, window=cython.ulonglong, ahead=cython.uint, back=cython.uint)
     cdef int order(self, Py_ssize_t word, unsigned int sequence) except -1
+    @cython.locals(word=Py_ssize_t, unit=Py_ssize_t, rest=Py_ssize_t, size=Py_ssize_t, _=Py_ssize_t, state=cython.ulonglong)
+    cpdef bytes copy_whole(self, Py_ssize_t slot)
     @cython.locals(slot=Py_ssize_t)
     cpdef list slots_since(self, unsigned long long version)

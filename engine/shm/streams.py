@@ -42,9 +42,9 @@ from typing import Any
 from engine.shm import atomics
 from engine.shm.quality import JUMP_MS, LATE_MS, NO_TRANSIT, PAUSE_NS, UNIT, Quality
 from engine.shm.region import Region
-from engine.shm.rows import stream_row
 from engine.shm.signals import Signals
 from engine.shm.slots import SlotTable, create_region
+from engine.shm.stream_figures import figures
 
 VERSION = 3
 TTL, VERSION_WORD = 32, 33
@@ -69,6 +69,7 @@ FAR, LATE, JUMP, PAUSE = NO_TRANSIT, LATE_MS, JUMP_MS, PAUSE_NS
 SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
 UNIT_WORDS = UNIT
+TRIES = 1000
 SOURCES = 8
 """How many places of the index by SSRC are looked at."""
 VIDEO_CLOCK = 90_000
@@ -95,6 +96,8 @@ class StreamTable(SlotTable):
         self.sources = self.units + 2 * UNIT * self.slots
         self.quality = Quality(region.memory)
         self.signals = Signals(region.memory)
+        self.scratch = memoryview(bytearray(512 + 16 * UNIT))
+        self.view = Quality(self.scratch)
         self.ttl = self.words[TTL]
 
     @classmethod
@@ -532,16 +535,40 @@ class StreamTable(SlotTable):
         # A worker may have taken its stamp just before this look and write its figures just behind it.
         return version, self.slots_since(max(0, since - 1))
 
-    def read(self, slot: int) -> dict[str, Any] | None:
+    def read(self, slot: int, detail: bool = False) -> dict[str, Any] | None:
         """The figures of one stream (engine.control.methods.STREAM_ROW and more); None where there is none.
 
-        Unknown is None. `id` is unique while the table lives; `ssrc` is a number.
+        Unknown is None. `id` is unique while the table lives; `ssrc` is a number. Lists come with `detail`.
         """
-        octets = self.copy(slot)
+        octets = self.copy_whole(slot)
         if octets is None or not int.from_bytes(octets[64:72], "little"):
             return None
-        return stream_row(slot, octets)
+        return figures(slot, octets, self.view, self.scratch, detail)
 
-    def rows(self) -> list[dict[str, Any]]:
+    def copy_whole(self, slot: int) -> bytes | None:
+        """A consistent entry, and its units in `scratch` behind the entry's place; None as copy() says."""
+        if not 0 <= slot < self.slots:
+            return None
+        word = self.place(slot)
+        if not word:
+            return None
+        unit = 8 * self.unit(word)
+        rest = unit + (self.slots << 10)
+        size = 8 * UNIT_WORDS
+        memory = self.region.memory
+        for _ in range(TRIES):
+            state = atomics.load(self.words, word)
+            if state & 0xFFFF:
+                continue
+            octets = bytes(memory[8 * word : 8 * word + 512])
+            self.scratch[512 : 512 + size] = memory[unit : unit + size]
+            if memory[unit]:
+                self.scratch[512 + size : 512 + 2 * size] = memory[rest : rest + size]
+            atomics.fence()
+            if atomics.load(self.words, word) == state:
+                return octets if octets[8] else None
+        return None
+
+    def rows(self, detail: bool = False) -> list[dict[str, Any]]:
         """All streams, in no order."""
-        return [row for slot in self.taken() if (row := self.read(slot)) is not None]
+        return [row for slot in self.taken() if (row := self.read(slot, detail)) is not None]
