@@ -30,6 +30,7 @@ from engine.task_config import (
     sender_config,
     worker_config,
 )
+from engine.task_figures import reporter_figures, worker_figures
 from engine.task_rings import TaskRings
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from engine.config import Filter, NodeConfig, TaskConfig
     from engine.shm.region import Region
-    from engine.snapshot import Books, CaptureFigures, LoadProgress, TaskSection, WorkerFigures
+    from engine.snapshot import Books, CaptureFigures, LoadProgress, TaskSection
 
 EVIDENCE_OCTETS = {"af_packet_v3": 8 << 20, "pcap": 32 << 20}
 """Of one worker; touched as it is used."""
@@ -149,9 +150,7 @@ class Task:
             self._send = [ring.create(self.id, number, size, capacity) for number in range(workers)]
             self._figures = SenderFigures.create(self.id)
         pressure, reporters = self.node.backpressure, len(self.config.all_reporters())
-        self._pressure = SendPressure(
-            self.id, pressure, self._counters, self._send, self._figures, reporters
-        )
+        self._pressure = SendPressure(self.id, pressure, self._counters, self._send, self._figures, reporters)
 
     async def _start_children(self, workers: int) -> None:
         self._calls_beat = os.memfd_create("otus-calls", os.MFD_CLOEXEC)
@@ -451,8 +450,17 @@ class Task:
             "stopped_ns": self.stopped_ns,
             "error": self.error,
             "capture": self._capture_figures(),
-            "workers": [self._worker_figures(number) for number in range(len(self._workers))],
-            "reporters": self._reporter_figures(),
+            "workers": [
+                worker_figures(
+                    number,
+                    worker,
+                    self._counters[number],
+                    self._send[number] if self._send else None,
+                    self._evidence[number],
+                )
+                for number, worker in enumerate(self._workers)
+            ],
+            "reporters": reporter_figures(self.config, self._figures, self._sender, self._problems),
             "books": self.books(),
             "send_buffer": self._pressure.section() if self._pressure else None,
             "plugins": plugins_of(self.config),
@@ -471,38 +479,3 @@ class Task:
             )
             return [{"interface": name, "link": "file", **empty}]  # type: ignore[typeddict-item]
         return self._rings.figures()
-
-    def _worker_figures(self, number: int) -> WorkerFigures:
-        worker, counters = self._workers[number], self._counters[number]
-        words = counters.words
-        beat = int(words[layout.HEARTBEAT])
-        first = layout.FIRST_LATENCY
-        return {
-            "index": number,
-            "pid": worker.pid,
-            "state": worker.state,
-            "restarts": worker.restarts,
-            "heartbeat_age_s": max(0.0, (time.monotonic_ns() - beat) / 1e9) if beat and worker.pid else None,
-            "cpu": int(words[layout.CPU]) - 1 if words[layout.CPU] else None,
-            "cpu_s": int(words[layout.CPU_TIME]) / 1e9,
-            "counters": counters.as_dict(),
-            "send_ring": ring.figures(self._send[number]) if self._send else None,
-            "evidence_ring": ring.figures(self._evidence[number]),
-            "latency_buckets": list(words[first : first + layout.LATENCY_BUCKETS]),
-        }
-
-    def _reporter_figures(self) -> list[dict[str, Any]]:
-        if self._figures is None or self._sender is None:
-            return []
-        return [
-            {
-                "type": reporter.type,
-                "target": reporter.config.get("path"),
-                **self._figures.reporter(number),
-                "problem": self._problems[number] if number < len(self._problems) else "",
-                "sender_pid": self._sender.pid,
-                "sender_state": self._sender.state,
-                "restarts": self._sender.restarts,
-            }
-            for number, reporter in enumerate(self.config.all_reporters())
-        ]
