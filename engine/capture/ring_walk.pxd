@@ -7,9 +7,12 @@ from engine.shm cimport atomics
 cdef Py_ssize_t BLOCK_HEADER
 cdef Py_ssize_t PACKET_HEADER
 cdef unsigned int STATUS_USER
+cdef unsigned int CSUM_NOT_READY
 cdef unsigned int VLAN_VALID
 cdef unsigned int VLAN_TPID_VALID
+cdef unsigned int GSO_TCP
 cdef unsigned int TPID_8021Q
+cdef unsigned int LARGEST_FRAME
 cdef unsigned long long NANOSECONDS
 cdef unsigned int MASK16
 cdef unsigned int HARDWARE_ETHERNET
@@ -29,6 +32,8 @@ cdef Py_ssize_t RECHECKED_WORD
 cdef long long STEP
 cdef unsigned long long ALWAYS
 cdef Py_ssize_t BLOCKS_WORD
+cdef Py_ssize_t NOT_READY_WORD
+cdef Py_ssize_t GRO_WORD
 cdef Py_ssize_t LATENCY_WORD
 cdef Py_ssize_t LATENCIES
 

@@ -77,6 +77,7 @@ FACTS = (
     "blocks",
     "snapped",
     "gro",
+    "checksum_not_ready",
     "vlan_tagged",
     "ipv4",
     "ipv6",

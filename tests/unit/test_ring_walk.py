@@ -147,6 +147,21 @@ def test_what_the_sink_is_told(build: Build, words: Counters) -> None:
     assert reader.packets[4][4] == ETHERNET
 
 
+def test_status_bits_of_merged_packets_and_checksums(build: Build, words: Counters) -> None:
+    """TP_STATUS_CSUMNOTREADY and _GSO_TCP are counted, _LOSING and _CSUM_VALID tell nothing of the packet."""
+    ring = KernelRing()
+    ring.fill(b"c" * 60, status=0x08)
+    ring.fill(b"g" * 60, status=0x108, wire=3000)
+    ring.fill(b"h" * 60, status=0x100, wire=60_000)
+    ring.fill(b"l" * 60, status=0x84)
+    reader = Reader(build, ring, words)
+    assert reader.walk.run(9) == 4
+    assert words.get("checksum_not_ready") == 2
+    # The one of 60,000 octets is counted by its length, where it is decoded.
+    assert words.get("gro") == 1
+    assert len(reader.packets) == 4
+
+
 def test_link_headers_of_tunnels_are_left_out(build: Build, words: Counters) -> None:
     ring = KernelRing()
     ring.fill(b"t" * 60, hardware=65534, protocol=0x86DD)
