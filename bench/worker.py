@@ -27,7 +27,7 @@ from engine.shm.flows import FlowTable
 from engine.shm.streams import StreamTable
 
 FLOWS = 1000
-STEPS = 20
+STEPS = 60
 """Packets of a flow in a walk."""
 SECONDS = 1_700_000_000
 BLOCK = 262_144
