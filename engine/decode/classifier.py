@@ -151,7 +151,7 @@ class Decoder(Tunnels):
         self.repeated = True
         if start >= end:
             return self.too_short(C_MALFORMED_LINK)
-        state = self.state() if self.active else None
+        state = self.state() if self.active else ()
         self.by_version(start)
         verdict = self.by_type(start, end)
         if verdict == V_TUNNEL:
