@@ -178,6 +178,8 @@ def worker_metrics(families: Families, task: TaskSection) -> None:
         families.counter("otus_packets_parsed", "Packets by parser.", packets, task=name, parser=parser)
     for reason in ("plugin_errors", "labels_refused"):
         count = sum(worker["counters"].get(reason, 0) for worker in task["workers"])
+        # Those of the sender's processors stand beside each of its reporters.
+        count += max((one.get(reason, 0) for one in task["reporters"]), default=0)
         families.counter(
             f"otus_{reason}",
             "Exceptions of plugins." if reason == "plugin_errors" else "Labels of plugins with a bad key.",
