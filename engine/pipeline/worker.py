@@ -21,6 +21,7 @@ filter, and `filter_attached` {}: the socket has it now (engine.task.Task.change
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -35,6 +36,7 @@ from engine.errors import OtusError
 from engine.log import log
 from engine.pipeline.loop import Pipeline
 from engine.pipeline.plugins import load_parsers
+from engine.privileges import drop_capabilities
 from engine.processors.chain import Chain, build_chain
 from engine.shm import counters as layout
 from engine.shm import ring
@@ -191,6 +193,8 @@ class RingWorker(Worker):
             walk.recheck(source["program"])
             walk.kernel_filters()
         poll = ring_walk.RingPoll(source["fd"], self.channel.fileno())
+        with contextlib.suppress(OSError):  # a sandbox may forbid even this
+            drop_capabilities()
         self.running()
         looked = 0.0
         while self.beat():
