@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TextIO
 
+from engine.calls.dialog_json import DialogJson
 from engine.calls.store import Calls
 from engine.calls.witness import Witness
 from engine.capture.pcap_file import PcapFile
@@ -68,6 +69,20 @@ class Analysis:
 
     def document(self) -> dict[str, Any]:
         """The report's JSON document; unknown is None, times are RFC 3339 UTC."""
+        return self._document(self.calls.dialogs_report)
+
+    def json(self) -> bytes:
+        """The document as text, with an indent of two columns; its dialogs are composed without objects."""
+        import orjson
+
+        document = self._document(lambda: orjson.Fragment(self._dialogs()))
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+    def _dialogs(self) -> bytes:
+        self.calls.refresh(exact=True)
+        return DialogJson(self.calls.table, self.calls.rows).dialogs()
+
+    def _document(self, dialogs: Callable[[], Any]) -> dict[str, Any]:
         counters = self.counters.as_dict()
         section = self.calls.section()["sip"]
         return {
@@ -80,7 +95,7 @@ class Analysis:
                 "retransmissions": section["retransmissions"],
                 "malformed": counters["sip_malformed"],
                 "malformed_messages": self.calls.defects_report(),
-                "dialogs": self.calls.dialogs_report(),
+                "dialogs": dialogs(),
             },
             "rtp": {"streams": self.streams_report()},
             "books": {

@@ -6,6 +6,7 @@ inline, so their place is a header.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,3 +30,28 @@ def clear(slots: array[int]) -> int:
     for index in range(len(slots)):
         slots[index] = -1
     return 0
+
+
+def copy(
+    target: bytearray | memoryview, place: int, buf: bytes | bytearray | memoryview, begin: int, stop: int
+) -> int:
+    """Copy [begin, stop) of `buf` to `place`; the place behind it."""
+    if begin >= stop:
+        return place
+    target[place : place + stop - begin] = buf[begin:stop]
+    return place + stop - begin
+
+
+def put(target: bytearray | memoryview, place: int, text: bytes) -> int:
+    """Write `text` at `place`; the place behind it."""
+    target[place : place + len(text)] = text
+    return place + len(text)
+
+
+_UNSAFE = re.compile(rb"[^ !#-\[\]-\x7f]")
+
+
+def plain(buf: bytes | bytearray | memoryview, begin: int, stop: int) -> int:
+    """The first octet of [begin, stop) that does not stand for itself in JSON or is no ASCII; else stop."""
+    found = _UNSAFE.search(buf, begin, stop)
+    return max(begin, stop) if found is None else found.start()
