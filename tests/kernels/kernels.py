@@ -1,7 +1,7 @@
 """Debian's kernels for a test: fetched as packages, unpacked, booted by virtme-ng without KVM.
 
-Nothing is installed into the system: package lists, packages and virtme-ng stand in a folder of their own. The
-guest's root is that of this host (9p), so the checkout and its .venv are there.
+Nothing is installed into the system: package lists, packages and virtme-ng stand in a folder of their own.
+The guest's root is that of this host (9p), so the checkout and its .venv are there.
 """
 
 from __future__ import annotations
