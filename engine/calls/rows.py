@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.calls.filter import Column
 from engine.calls.states import CLASSES, STATES, Dialog
-from engine.control.methods import CALL_ROW, STREAM_ROW
+from engine.control.methods import CALL_ROW, STREAM_FAR, STREAM_ROW, STREAM_SENDER, STREAM_XR
 from engine.packet import PROTOCOL_NAMES, address_text
 
 if TYPE_CHECKING:
@@ -33,8 +33,10 @@ CALL_ALIASES = {
 }  # fmt: skip
 STREAM_ALIASES = {
     "callid": "call_id", "delta": "max_delta_ms", "duration": "duration_s", "dur": "duration_s",
-    "jitter": "mean_jitter_ms", "loss": "lost_pct",
+    "jitter": "mean_jitter_ms", "loss": "lost_pct", "far.loss": "far.lost_pct", "far.jitter": "far.jitter_ms",
+    "rtt": "far.rtt_ms", "dtmf": "digits",
 }  # fmt: skip
+STREAM_ENDS = {"far": STREAM_FAR, "sender": STREAM_SENDER, "xr": STREAM_XR}
 """Other names of columns, sngrep's among them; for filters only."""
 
 
@@ -43,9 +45,10 @@ class Media(NamedTuple):
 
     streams: int
     lost_pct: float | None
+    mos: float | None
 
 
-NO_MEDIA = Media(0, None)
+NO_MEDIA = Media(0, None, None)
 
 
 def endpoint(address: bytes, port: int) -> str:
@@ -228,17 +231,13 @@ class CallRows:
         return self.media_of(d).lost_pct
 
     def mos(self, d: Dialog) -> float | None:
-        """Of its worst stream; not estimated yet."""
-        return None
+        """Of its worst stream, as far as that is known."""
+        return self.media_of(d).mos
 
 
 def stream_columns() -> dict[str, Column]:
     """Columns of the streams store over the rows that the stream table gives."""
-    numbers = {
-        "sport", "dport", "ssrc", "packets", "bytes", "expected", "lost", "lost_pct", "out_of_order",
-        "duplicates", "max_delta_ms", "mean_jitter_ms", "max_jitter_ms", "jitter_ms", "start_ns",
-        "last_ns", "duration_s",
-    }  # fmt: skip
+    texts = {"id", "call_id", "src", "dst", "codec", "payload_types", "found_by", "active", "digits"}
 
     def getter(name: str) -> Callable[[dict[str, Any]], Any]:
         if name == "payload_types":
@@ -247,8 +246,24 @@ def stream_columns() -> dict[str, Column]:
             return lambda row: "yes" if row["active"] else "no"
         return lambda row: row.get(name)
 
-    columns = {name: Column("number" if name in numbers else "text", getter(name)) for name in STREAM_ROW}
+    columns = {
+        name: Column("text" if name in texts else "number", getter(name))
+        for name in STREAM_ROW
+        if name not in STREAM_ENDS
+    }
+    for end, names in STREAM_ENDS.items():
+        for name in names:
+            kind = "text" if name in ("cname", "app", "concealment", "buffer_adaptive") else "number"
+            columns[f"{end}.{name}"] = Column(kind, _of_end(end, name))
     return {**columns, **{alias: columns[name] for alias, name in STREAM_ALIASES.items()}}
+
+
+def _of_end(end: str, name: str) -> Callable[[dict[str, Any]], Any]:
+    def get(row: dict[str, Any]) -> Any:
+        found = row.get(end)
+        return found.get(name) if found else None
+
+    return get
 
 
 def stream_search(row: dict[str, Any]) -> str:

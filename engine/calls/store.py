@@ -17,7 +17,7 @@ from engine.calls.query import MOST_ROWS, PATIENCE, Guard, Windows, parse_query
 from engine.calls.rows import CallRows, endpoint, stream_columns, stream_search
 from engine.calls.states import CLASSES, STATES, Dialog
 from engine.calls.streams import StreamStore
-from engine.control.methods import STREAM_ROW
+from engine.control.methods import STREAM_DETAIL, STREAM_ROW
 from engine.errors import OtusError, UsageError
 from engine.packet import format_timestamp
 from engine.shm.records import packet_header
@@ -45,6 +45,8 @@ PARAMETERS = {
 LOST = 42
 """Word of a ring: records lost before they were read."""
 SWEEP_S = 1.0
+MOST_IN_FULL = 64
+"""Streams of one call that are answered with their lists."""
 _CALL = CLASSES.index("call")
 
 
@@ -159,13 +161,17 @@ class Calls:
         )
         if "ids" in params:
             start, rows = 0, _named(params["ids"], self.streams.ordered(now), lambda row: row["id"])
+        full = "ids" in params
         return {
             "total": found.total,
             "matched": len(found.rows),
             "offset": start,
             "version": version,
-            "rows": [_stream_row(row) for row in rows],
+            "rows": [self._full_row(row) if full else _stream_row(row) for row in rows],
         }
+
+    def _full_row(self, row: dict[str, Any]) -> dict[str, Any]:
+        return _stream_row(self.streams.in_full(row), STREAM_ROW + STREAM_DETAIL)
 
     def dialog(self, params: dict[str, Any]) -> Dialog:
         """The call that `id` names."""
@@ -190,7 +196,10 @@ class Calls:
             "hosts": hosts,
             "messages": messages,
             "more": start + len(messages) < dialog.kept,
-            "streams": [_stream_row(row) for row in self.streams.of_call(dialog.call_id, now)],
+            "streams": [
+                self._full_row(row) if number < MOST_IN_FULL else _stream_row(row)
+                for number, row in enumerate(self.streams.of_call(dialog.call_id, now, dialog.end_ns))
+            ],
             "media": media,
         }
 
@@ -292,8 +301,17 @@ class Calls:
         }
 
 
-def _stream_row(row: dict[str, Any]) -> dict[str, Any]:
-    return {name: row.get(name) for name in STREAM_ROW}
+def _stream_row(row: dict[str, Any], names: tuple[str, ...] = STREAM_ROW) -> dict[str, Any]:
+    return {name: _short(row.get(name)) for name in names}
+
+
+def _short(value: Any) -> Any:
+    """Six decimals, so that a line takes more rows."""
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {name: _short(one) for name, one in value.items()}
+    return value
 
 
 def _rounded(value: float | None) -> float | None:

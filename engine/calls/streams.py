@@ -56,7 +56,7 @@ class StreamStore:
     def _take(self, row: dict[str, Any]) -> None:
         name = row["id"]
         before = self.rows.get(name)
-        if before is not None and before["packets"] == row["packets"] and before["call_id"] == row["call_id"]:
+        if before is not None and all(before[key] == row[key] for key in ("packets", "rtcp", "call_id")):
             return
         if self._hidden.get(name) == row["packets"]:
             return
@@ -108,8 +108,10 @@ class StreamStore:
         for call_id in self._stale:
             names = self._calls.get(call_id)
             if names:
-                losses = [loss for name in names if (loss := self.rows[name]["lost_pct"]) is not None]
-                self._media[call_id] = Media(len(names), max(losses) if losses else None)
+                rows = [self.rows[name] for name in names]
+                losses = [loss for row in rows if (loss := row["lost_pct"]) is not None]
+                scores = [score for row in rows if (score := row["mos"]) is not None]
+                self._media[call_id] = Media(len(names), max(losses, default=None), min(scores, default=None))
             else:
                 self._media.pop(call_id, None)
         self._stale.clear()
@@ -128,16 +130,24 @@ class StreamStore:
         """All streams, in the order of their first packets; `active` is set."""
         rows = sorted(self.rows.values(), key=lambda row: (row["start_ns"], row["id"]))
         for row in rows:
-            row["active"] = now - row["last_ns"] <= ACTIVE_NS
+            _at(row, now)
         return rows
 
-    def of_call(self, call_id: bytes, now: int) -> list[dict[str, Any]]:
-        """The streams of a call, in the order of their first packets."""
+    def of_call(self, call_id: bytes, now: int, end: int = 0) -> list[dict[str, Any]]:
+        """The streams of a call that was over at `end` (0: goes on), in the order of their first packets."""
         names = self._calls.get(media_key(call_id), ())
         rows = sorted((self.rows[name] for name in names), key=lambda row: (row["start_ns"], row["id"]))
         for row in rows:
-            row["active"] = now - row["last_ns"] <= ACTIVE_NS
+            _at(row, now, end)
         return rows
+
+    def in_full(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with its lists (engine.control.methods.STREAM_DETAIL), as long as the table has the stream."""
+        slot = int(row["id"].partition(".")[0])
+        full = None if self.table is None else self.table.read(slot, True)
+        if full is None or full["id"] != row["id"]:
+            return row
+        return {**full, "active": row["active"], "silent_for_s": row.get("silent_for_s")}
 
     def section(self, now: int) -> dict[str, Any]:
         """The `media` section of a Snapshot."""
@@ -149,3 +159,9 @@ class StreamStore:
             "one_way": None,
             "version": self.version,
         }
+
+
+def _at(row: dict[str, Any], now: int, end: int = 0) -> None:
+    """What of a row depends on the time, which ended for it at `end`."""
+    row["active"] = now - row["last_ns"] <= ACTIVE_NS
+    row["silent_for_s"] = max(0, (end or now) - row["last_ns"]) / 1e9

@@ -103,7 +103,8 @@ METHODS = {
         "{total, matched, offset, version, rows: [ROW]}",
         "A window of a store: 100 rows or count, at most 1000, fewer where the line would be too long. With "
         "anchor it begins `offset` rows from that row (which may be negative). With ids the rows are those, "
-        "in that order, matching or not, whatever count says; those that are gone are left out.",
+        "in that order, matching or not, whatever count says; those that are gone are left out; those of streams "
+        "have the keys of STREAM_DETAIL, too.",
     ),
     "call": Method(
         False,
@@ -195,8 +196,70 @@ STREAM_ROW = (
     "duration_s",
     "found_by",
     "active",
+    "silent_for_s",  # since its newest packet: until now, or until its call was over
+    "mos",  # E-model, mean of its intervals; unknown codecs have none
+    "mos_now",
+    "mos_min",
+    "delay_ms",  # one way, of RTCP from both ends
+    "late",
+    "burst_count",
+    "burst_lost",
+    "burst_density_pct",
+    "burst_ms",
+    "gap_lost",
+    "gap_density_pct",
+    "gap_ms",
+    "longest_loss",
+    "mean_delta_ms",
+    "skew_ppm",
+    "clock_jumps",
+    "pauses",
+    "paused_s",
+    "longest_pause_s",
+    "longest_pause_ns",
+    "silence_s",
+    "talk_spurts",
+    "comfort_noise",
+    "markers",
+    "resets",
+    "type_changes",
+    "codec_changes",
+    "ssrc_changes",
+    "previous_ssrc",
+    "dscp",
+    "dscp_first",
+    "dscp_changes",
+    "dtmf_count",
+    "digits",
+    "rtcp",
+    "far",
+    "sender",
+    "xr",
 )
-"""Keys of a row of the streams store; unknown is null."""
+"""Keys of a row of the streams store (docs/fields.md); unknown is null. far: what the receiver of the stream
+reported by RTCP, STREAM_FAR; sender: what its sender did, STREAM_SENDER; xr: the receiver's VoIP metrics. None of
+these is a figure of this engine. In a filter their keys have a dot: far.lost_pct > 1."""
+
+STREAM_DETAIL = ("dtmf", "loss_runs", "intervals")
+"""More keys of the streams of one call, and of `query` with ids: telephone events, runs of 1 to 9 and more
+losses, intervals with their MOS; null where the stream has left the table."""
+
+_TRIPS = ("rtt_ms", "rtt_min_ms", "rtt_mean_ms", "rtt_max_ms")
+STREAM_FAR = (
+    "reports", "ssrc", "last_ns", "lost", "lost_pct", "max_lost_pct", "highest_sequence", "jitter_ms",
+    "max_jitter_ms", *_TRIPS,
+)  # fmt: skip
+"""Report blocks; lost_pct of the newest interval, round trips from here to the receiver and back."""
+STREAM_SENDER = (
+    "reports", "receiver_reports", "packets", "bytes", "last_ns", "cname", "bye_ns", "apps", "app", *_TRIPS,
+)  # fmt: skip
+"""Sender reports and what came with them; round trips from here to the sender and back."""
+STREAM_XR = (
+    "reports", "last_ns", "lost_pct", "discarded_pct", "burst_density_pct", "gap_density_pct", "burst_ms", "gap_ms",
+    "rtt_ms", "end_delay_ms", "signal_dbm", "noise_dbm", "echo_db", "gmin", "r", "external_r", "mos_lq", "mos_cq",
+    "buffer_ms", "buffer_max_ms", "buffer_limit_ms", "buffer_adaptive", "concealment",
+)  # fmt: skip
+"""RFC 3611 section 4.7."""
 
 MESSAGE_ROW = (
     "index",

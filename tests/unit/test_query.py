@@ -269,14 +269,19 @@ class Streams:
     def changed(self, since: int) -> tuple[int, list[int]]:
         return since + 1, [*range(len(self.slots))]
 
-    def read(self, slot: int) -> dict[str, Any] | None:
-        return dict(self.slots[slot])
+    def read(self, slot: int, detail: bool = False) -> dict[str, Any] | None:
+        if slot >= len(self.slots):
+            return None
+        return {**self.slots[slot], **({"dtmf": [], "intervals": []} if detail else {})}
 
-    def put(self, name: str, call_id: str, packets: int, lost_pct: float | None, at: float = 0) -> None:
+    def put(
+        self, name: str, call_id: str, packets: int, lost_pct: float | None, at: float = 0, **more: Any
+    ) -> None:
         last = START + round(at * SECOND)
         row = dict.fromkeys(("src", "dst"), "10.0.0.1") | dict.fromkeys(("sport", "dport", "ssrc", "lost"), 1)
         row |= {"id": name, "call_id": call_id, "packets": packets, "lost_pct": lost_pct, "start_ns": START}
         row |= {"last_ns": last, "codec": "PCMA", "found_by": "sdp", "payload_types": [8], "active": None}
+        row |= {"mos": None, "rtcp": 0, "far": None, **more}
         self.slots = [old for old in self.slots if old["id"] != name] + [row]
 
 
@@ -433,6 +438,45 @@ def test_streams_belong_to_their_calls() -> None:
     assert [s["active"] for s in answer["rows"]] == [True, True, False]
     section = calls.section()["media"]
     assert (section["streams"], section["active"], section["packets"]) == (3, 2, 30)
+
+
+def test_unknown_quality_matches_no_threshold() -> None:
+    streams = Streams()
+    calls = filled(3, streams)
+    streams.put("0.1", "c0@test", 10, 0.5, mos=3.1)
+    streams.put("1.1", "c0@test", 10, 0.5, mos=None)
+    streams.put("2.1", "c1@test", 10, 0.5, mos=None, far={"lost_pct": 2.0, "jitter_ms": None})
+    streams.put("3.1", "c2@test", 10, 0.5, mos=4.4, rtcp=3)
+    calls.refresh(exact=True)
+
+    def found(text: str, store: str = "streams") -> list[Any]:
+        rows = calls.answer("query", {"store": store, "filter": text})["rows"]
+        return [row["id" if store == "streams" else "number"] for row in rows]
+
+    assert [row["mos"] for row in calls.answer("query", {})["rows"]] == [3.1, None, 4.4]
+    assert found("mos < 3.6", "calls") == [1]
+    assert found("mos >= 0 or mos < 5", "calls") == [1, 3]
+    assert found("mos < 3.6") == ["0.1"]
+    assert found("mos > 0") == ["0.1", "3.1"]
+    assert found("far.lost_pct > 1 and far.loss < 3") == ["2.1"]
+    assert found("far.jitter_ms >= 0") == found("far.rtt_min_ms < 9999") == []
+    with pytest.raises(FilterError, match="no column 'far.los'"):
+        found("far.los > 1")
+
+
+def test_the_streams_of_a_call_come_in_full() -> None:
+    streams = Streams()
+    calls = filled(1, streams)
+    streams.put("0.1", "c0@test", 10, 0.5, at=2)
+    calls.refresh(exact=True)
+    row = calls.answer("query", {})["rows"][0]
+    (stream,) = calls.answer("call", {"id": row["id"]})["streams"]
+    assert (stream["dtmf"], stream["intervals"], stream["loss_runs"]) == ([], [], None)
+    assert stream["silent_for_s"] == 0
+    (stream,) = calls.answer("query", {"store": "streams"})["rows"]
+    assert "dtmf" not in stream
+    (stream,) = calls.answer("query", {"store": "streams", "ids": ["0.1"]})["rows"]
+    assert stream["dtmf"] == []
 
 
 def test_streams_are_bounded_and_cleared() -> None:
