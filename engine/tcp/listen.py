@@ -63,6 +63,9 @@ class ListenDrops:
         if now is not None and before is not None:
             overflows = _delta(now, before, "TcpExtListenOverflows")
             all_drops = _delta(now, before, "TcpExtListenDrops")
+            if all_drops is not None and all_drops < sum(deltas.values()):
+                # Drops fell between the look at the sockets and that at the counters.
+                overflows = all_drops = None
         for key in droppers:
             syn, accept = split(deltas[key], overflows, all_drops, alone=len(droppers) == 1)
             total, syns, accepts = self.since_start[key]

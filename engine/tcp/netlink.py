@@ -155,7 +155,7 @@ class NetlinkBackend:
         return Plan(asked, [], "")
 
     def start(self) -> None:
-        """Open the sockets and take a first look, from which everything counts."""
+        """Open the sockets; totals of connections count from the first call of connections()."""
         self.set_namespaces(self.filters.namespaces or (own(),))
         if not self._places:
             raise OtusError("no network namespace could be entered")
@@ -174,7 +174,6 @@ class NetlinkBackend:
                     if len(wanted) == 1:
                         raise
                     continue
-                self._look(self._places[inode], [])
 
     def read(self) -> Reading:
         """The counters of now."""

@@ -132,8 +132,8 @@ class Observer:
         self._open_kernels(options.filters.namespaces)
         self.begun = time.monotonic()
         self.governor.begin(self.backend)
-        self.look()
         self.windows = Windows(self.read(), time.time_ns())
+        self.look()
         self._reported = self.windows.newest
         self._next_look = self.begun + self.look_period
         self._next_report = self.begun + options.interval
@@ -172,9 +172,9 @@ class Observer:
     def look(self) -> None:
         """Ask for connections and listening sockets."""
         backend = self.backend
-        # Listeners first: they tell servers from clients.
-        self.listeners = backend.listeners()
+        # In this order: a backend may find both in one walk.
         self.rows = backend.connections()
+        self.listeners = backend.listeners()
         self._roles()
         self.throughput.look(self.rows, backend.closed(), time.monotonic_ns())
         for namespace in self.options.filters.namespaces:

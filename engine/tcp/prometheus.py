@@ -69,7 +69,7 @@ _LABELLED = (
     ("events.suppressed", "events_suppressed", "Detail events that a limit kept back.", "stage"),
     (
         "kernel",
-        "kernel_counter",
+        "kernel_events",
         "The kernel's own counter of the namespaces watched, whatever the filters.",
         "name",
     ),

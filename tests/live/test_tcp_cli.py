@@ -1,0 +1,490 @@
+"""`otus-tui tcp` in namespaces of its own, against `ss -ti`, `nstat` and iperf3, with every backend that runs
+here."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine.tcp.backend import Namespace
+from engine.tcp.namespaces import call_inside
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+HERE = "10.79.0.1"
+THERE = "10.79.0.2"
+BACKENDS = ["netlink", "libbpf"]
+
+
+def ip(*words: str) -> str:
+    return subprocess.run(["ip", *words], check=True, capture_output=True, text=True).stdout
+
+
+class Hosts:
+    """Two namespaces and the wire between them; the observer runs in the first."""
+
+    def __init__(self) -> None:
+        self.kept: list[socket.socket] = []
+        self.processes: list[subprocess.Popen[str]] = []
+        mark = uuid.uuid4().hex[:6]
+        self.a, self.b = f"otus-ta{mark}", f"otus-tb{mark}"
+        for name in (self.a, self.b):
+            ip("netns", "add", name)
+        ip("link", "add", "wire", "netns", self.a, "type", "veth", "peer", "name", "wire", "netns", self.b)
+        for name, address, six in ((self.a, HERE, "fd79::1"), (self.b, THERE, "fd79::2")):
+            ip("-n", name, "addr", "add", f"{address}/24", "dev", "wire")
+            ip("-n", name, "-6", "addr", "add", f"{six}/64", "dev", "wire", "nodad")
+            ip("-n", name, "link", "set", "lo", "up")
+            ip("-n", name, "link", "set", "wire", "up")
+
+    def inside(self, name: str, function: Any) -> Any:
+        path = f"/run/netns/{name}"
+        return call_inside(Namespace(os.stat(path).st_ino, path), function)
+
+    def inode(self, name: str) -> int:
+        return os.stat(f"/run/netns/{name}").st_ino
+
+    def run(self, name: str, *words: str) -> str:
+        command = ["ip", "netns", "exec", name, *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def nstat(self, name: str) -> dict[str, int]:
+        found: dict[str, int] = json.loads(self.run(name, "nstat", "-asz", "-j"))["kernel"]
+        return found
+
+    def listen(self, name: str, address: str, port: int, backlog: int = 16) -> socket.socket:
+        def make() -> socket.socket:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            server = socket.socket(family, socket.SOCK_STREAM)
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.bind((address, port))
+            server.listen(backlog)
+            return server
+
+        made: socket.socket = self.inside(name, make)
+        self.kept.append(made)
+        return made
+
+    def accept(self, server: socket.socket) -> socket.socket:
+        peer, _ = server.accept()
+        self.kept.append(peer)
+        return peer
+
+    def connect(self, name: str, address: str, port: int) -> socket.socket:
+        made: socket.socket = self.inside(name, lambda: socket.create_connection((address, port), 5))
+        self.kept.append(made)
+        return made
+
+    def close(self) -> None:
+        for one in self.kept:
+            one.close()
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.communicate()
+        for name in (self.a, self.b):
+            with contextlib.suppress(subprocess.CalledProcessError):
+                ip("netns", "del", name)
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    made = Hosts()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    if name == "libbpf" and not (ROOT / "engine/data/bpf/tcp_observer.bpf.o").exists():
+        pytest.skip("the eBPF object is not built")
+    return name
+
+
+def start(hosts: Hosts, *words: str, where: str = "") -> subprocess.Popen[str]:
+    command = ["ip", "netns", "exec", where or hosts.a, sys.executable, "-m", "otus_tui", "tcp", *words]
+    return popen(hosts, command)
+
+
+def popen(hosts: Hosts, command: list[str]) -> subprocess.Popen[str]:
+    made = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    hosts.processes.append(made)
+    return made
+
+
+def finish(process: subprocess.Popen[str], code: int = 0) -> list[dict[str, Any]]:
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def observing(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for the first window: from then on everything counts."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.communicate()
+    first: dict[str, Any] = json.loads(line)
+    return first
+
+
+def final_of(process: subprocess.Popen[str]) -> dict[str, Any]:
+    process.send_signal(signal.SIGINT)
+    last = finish(process, 130)[-1]
+    assert last["final"] is True
+    return last
+
+
+def test_throughput_is_what_iperf3_says(hosts: Hosts, backend: str) -> None:
+    server = subprocess.Popen(
+        ["ip", "netns", "exec", hosts.b, "iperf3", "-s", "-1"], stdout=subprocess.DEVNULL
+    )
+    time.sleep(0.4)
+    process = start(hosts, "--backend", backend, "--format", "jsonl", "--interval", "0.5")
+    observing(process)
+    words = ("iperf3", "-c", THERE, "-t", "3", "-b", "40M", "-P", "2", "-J")
+    told = json.loads(hosts.run(hosts.a, *words))["end"]["sum_received"]
+    server.wait(10)
+    time.sleep(0.3)
+    last = final_of(process)
+    sent = last["throughput_bps"]["send_total"] * last["window_s"] / 8
+    assert sent == pytest.approx(told["bytes"], rel=0.02)
+    assert last["sampling"]["send_bytes"] == pytest.approx(told["bytes"], rel=0.02)
+    assert last["throughput_bps"]["send"]["p50"] == pytest.approx(40e6, rel=0.3)
+
+
+def test_rtt_is_what_ss_says(hosts: Hosts, backend: str) -> None:
+    server = hosts.listen(hosts.b, THERE, 7000)
+    client = hosts.connect(hosts.a, THERE, 7000)
+    peer = hosts.accept(server)
+    words = ("--backend", backend, "--format", "jsonl", "--rport", "7000", "--interval", "0.3")
+    process = start(hosts, *words)
+    observing(process)
+    for _ in range(200):
+        client.sendall(b"q" * 100)
+        peer.sendall(peer.recv(100))
+        client.recv(100)
+        time.sleep(0.002)
+    shown = hosts.run(hosts.a, "ss", "-tinHO", "dport", "=", ":7000")
+    rtt = float(shown.split(" rtt:")[1].split("/")[0]) * 1000
+    time.sleep(0.7)
+    last = final_of(process)
+    # The smoothed RTT moves while there is traffic: what ss saw at the end lies in what was counted.
+    bounds = [bound for bound, _ in last["rtt_us"]["buckets"]]
+    assert min(bounds) * 0.85 <= rtt <= last["rtt_us"]["max"] * 1.1
+    assert last["rtt_us"]["count"] >= 1
+
+
+def test_rtt_of_one_connection_within_a_tenth(hosts: Hosts) -> None:
+    """Over a connection that rests, inet_diag says what ss says."""
+    server = hosts.listen(hosts.b, THERE, 7000)
+    client = hosts.connect(hosts.a, THERE, 7000)
+    peer = hosts.accept(server)
+    for _ in range(50):
+        client.sendall(b"q")
+        peer.recv(1)
+    time.sleep(0.1)
+    shown = hosts.run(hosts.a, "ss", "-tinHO", "dport", "=", ":7000")
+    rtt, variation = (float(part) * 1000 for part in shown.split(" rtt:")[1].split()[0].split("/"))
+    words = ("--backend", "netlink", "--format", "jsonl", "--duration", "0.3", "--interval", "0.1")
+    last = finish(start(hosts, *words))[-1]
+    assert last["rtt_us"]["count"] == 1
+    assert last["rtt_us"]["p50"] == pytest.approx(rtt, rel=0.1)
+    assert last["rttvar_us"]["p50"] == pytest.approx(variation, rel=0.1, abs=2)
+    assert last["cwnd"]["p50"] == float(shown.split(" cwnd:")[1].split()[0])
+
+
+@pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
+def test_timeouts_and_probes_are_what_nstat_says(hosts: Hosts, backend: str) -> None:
+    server = hosts.listen(hosts.b, THERE, 7000)
+    client = hosts.connect(hosts.a, THERE, 7000)
+    peer = hosts.accept(server)
+    words = ("--backend", backend, "--format", "jsonl", "--mode", "both", "--retrans-burst", "1/s")
+    process = start(hosts, *words, "--interval", "0.5")
+    observing(process)
+    before = hosts.nstat(hosts.a)
+    client.sendall(b"q" * 1000)
+    peer.recv(1000)
+    hosts.run(hosts.b, "nft", "add", "table", "ip", "hole")
+    hosts.run(hosts.b, "nft", "add chain ip hole in { type filter hook input priority 0; }")
+    hosts.run(hosts.b, "nft", "add", "rule", "ip", "hole", "in", "tcp", "dport", "7000", "drop")
+    client.sendall(b"q" * 1000)
+    time.sleep(1.2)
+    hosts.run(hosts.b, "nft", "delete", "table", "ip", "hole")
+    peer.recv(1000)
+    time.sleep(0.6)
+    after = hosts.nstat(hosts.a)
+    moved = {name: value - before.get(name, 0) for name, value in after.items()}
+    process.send_signal(signal.SIGINT)
+    lines = finish(process, 130)
+    last = next(line for line in reversed(lines) if "final" in line)
+    classes = last["retransmits"]["by_class"]
+    assert moved["TcpExtTCPTimeouts"] >= 1
+    assert classes["rto"]["events"] == moved["TcpExtTCPTimeouts"]
+    tlp = (classes["tlp"]["events"] or 0) + (last["retransmits"]["tlp_new_data"] or 0)
+    assert tlp == moved["TcpExtTCPLossProbes"]
+    assert last["retransmits"]["segments"] == moved["TcpRetransSegs"]
+    assert last["kernel"]["TcpRetransSegs"] == moved["TcpRetransSegs"]
+    found = [line for line in lines if line.get("event_type") == "tcp"]
+    assert {one["trigger"]["name"] for one in found} & {"rto", "retransmit_burst"}
+    assert all(one["dest_ip"] == THERE and one["dest_port"] == 7000 for one in found)
+    assert all(one["role"] == "client" and one["community_id"].startswith("1:") for one in found)
+    assert lines[-1]["event_type"] == "tcp_end"
+    assert lines[-1]["emitted"] == len(found)
+
+
+def test_listen_drops_are_what_nstat_says(hosts: Hosts, backend: str) -> None:
+    hosts.listen(hosts.b, THERE, 7000, backlog=1)
+    words = ("--backend", backend, "--format", "jsonl", "--mode", "both", "--interval", "0.5")
+    process = start(hosts, *words, where=hosts.b)
+    observing(process)
+    before = hosts.nstat(hosts.b)
+
+    def storm() -> None:
+        for _ in range(12):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex((THERE, 7000))
+            hosts.kept.append(one)
+
+    hosts.inside(hosts.a, storm)
+    time.sleep(1.6)
+    after = hosts.nstat(hosts.b)
+    process.send_signal(signal.SIGINT)
+    lines = finish(process, 130)
+    last = next(line for line in reversed(lines) if "final" in line)
+    drops = after["TcpExtListenDrops"] - before["TcpExtListenDrops"]
+    assert drops > 0
+    [row] = [row for row in last["listen"] if row["port"] == 7000]
+    # More SYNs may have come between nstat and the end.
+    assert drops <= row["drops"] <= drops + 12
+    assert row["accept_drops"] == row["drops"]
+    assert row["syn_drops"] == 0
+    assert row["limit"] == 1
+    overflow = [line for line in lines if line.get("trigger", {}).get("name") == "backlog_overflow"]
+    assert overflow
+    assert overflow[0]["src_port"] == 7000
+
+
+def test_filters_take_both_families(hosts: Hosts, backend: str) -> None:
+    """Bytes of one connection at a time, over IPv4, IPv6, and IPv4 in an IPv6 socket."""
+    servers = [hosts.listen(hosts.b, "::", 7001), hosts.listen(hosts.b, "::", 7002)]
+    words = ("--backend", backend, "--format", "jsonl", "--interval", "0.2")
+    four = start(hosts, *words, "--rport", "7000-7001", "--raddr", "10.79.0.0/24")
+    six = start(hosts, *words, "--rport", "7001", "--raddr", "fd79::/16")
+    mapped = start(hosts, *words, "--lport", "7002", "--raddr", f"::ffff:{HERE}", where=hosts.b)
+    for process in (four, six, mapped):
+        observing(process)
+    for address, port, size in ((THERE, 7001, 1000), ("fd79::2", 7001, 3000), (THERE, 7002, 5000)):
+        client = hosts.connect(hosts.a, address, port)
+        peer = hosts.accept(servers[port - 7001])
+        client.sendall(b"q" * size)
+        got = 0
+        while got < size:
+            got += len(peer.recv(size))
+    time.sleep(0.5)
+    assert final_of(four)["sampling"]["send_bytes"] == pytest.approx(1000, abs=2)
+    assert final_of(six)["sampling"]["send_bytes"] == pytest.approx(3000, abs=2)
+    assert final_of(mapped)["sampling"]["receive_bytes"] == pytest.approx(5000, abs=2)
+
+
+def test_every_namespace_or_one_of_them(hosts: Hosts, backend: str) -> None:
+    """What moves inside a namespace is seen from outside: with its name, and with all."""
+    server = hosts.listen(hosts.b, THERE, 7000)
+    words = [sys.executable, "-m", "otus_tui", "tcp", "--backend", backend, "--format", "jsonl"]
+    watched = (hosts.a, "all", str(os.getpid()))
+    observers = [popen(hosts, [*words, "--rport", "7000", "--netns", name]) for name in watched]
+    for process in observers:
+        observing(process)
+    client = hosts.connect(hosts.a, THERE, 7000)
+    peer = hosts.accept(server)
+    client.sendall(b"q" * 1000)
+    peer.recv(1000)
+    time.sleep(1.2)
+    named, every, other = (final_of(process) for process in observers)
+    assert named["netns"] == hosts.inode(hosts.a)
+    assert every["netns"] == "all"
+    assert named["sampling"]["send_bytes"] == every["sampling"]["send_bytes"] == pytest.approx(1000, abs=2)
+    assert other["sampling"]["send_bytes"] == 0
+
+
+def test_a_process_and_its_name(hosts: Hosts, backend: str) -> None:
+    server = hosts.listen(hosts.b, THERE, 7000)
+    code = (
+        "import socket, time\n"
+        f"one = socket.create_connection(('{THERE}', 7000)); one.sendall(b'q' * 700); time.sleep(30)"
+    )
+    client = popen(hosts, ["ip", "netns", "exec", hosts.a, sys.executable, "-c", code])
+    peer = hosts.accept(server)
+    words = ("--backend", backend, "--format", "jsonl", "--interval", "0.3", "--mode", "both")
+    process = start(hosts, *words, "--pid", str(client.pid), "--rtt-above", "1us")
+    mine = start(hosts, *words, "--pid", str(os.getpid()))
+    observing(process)
+    observing(mine)
+    peer.sendall(b"r" * 900)
+    time.sleep(0.8)
+    process.send_signal(signal.SIGINT)
+    lines = finish(process, 130)
+    last = next(line for line in reversed(lines) if "final" in line)
+    assert last["sampling"]["receive_bytes"] == 900
+    assert final_lines(mine)["sampling"]["receive_bytes"] == 0
+    events = [line for line in lines if line.get("event_type") == "tcp"]
+    assert events
+    assert {one["pid"] for one in events} == {client.pid}
+    assert all(one["comm"].startswith("python") and one["pid_source"] != "unknown" for one in events)
+
+
+def final_lines(process: subprocess.Popen[str]) -> dict[str, Any]:
+    process.send_signal(signal.SIGINT)
+    return next(line for line in reversed(finish(process, 130)) if "final" in line)
+
+
+def test_two_observers_at_once_are_both_right(hosts: Hosts, backend: str) -> None:
+    server = hosts.listen(hosts.b, THERE, 7000)
+    words = ("--backend", backend, "--format", "jsonl", "--rport", "7000")
+    observers = [start(hosts, *words) for _ in range(2)]
+    for process in observers:
+        observing(process)
+    for _ in range(20):
+        client = hosts.connect(hosts.a, THERE, 7000)
+        peer = hosts.accept(server)
+        client.sendall(b"q" * 1000)
+        client.close()
+        while peer.recv(4096):
+            pass
+        peer.close()
+    time.sleep(1.2)
+    for process in observers:
+        # Two octets of sequence space each, for SYN and FIN, as the kernel counts them.
+        assert 20_000 <= final_of(process)["sampling"]["send_bytes"] <= 20_040
+    server.close()
+
+
+def test_prometheus_text_is_well_formed(hosts: Hosts, backend: str, tmp_path: Path) -> None:
+    if shutil.which("promtool") is None:
+        pytest.skip("needs promtool (Debian package prometheus)")
+    path = tmp_path / "otus.prom"
+    hosts.listen(hosts.b, THERE, 7000)
+    hosts.connect(hosts.a, THERE, 7000)
+    words = ("--backend", backend, "--format", "prometheus", "--output", str(path), "--duration", "1.5")
+    process = start(hosts, *words)
+    finish(process)
+    text = path.read_text()
+    check = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, text=True, capture_output=True, check=False
+    )
+    assert check.returncode == 0, check.stdout + check.stderr
+    assert not check.stderr.strip(), check.stderr
+    for name in ("otus_tcp_rtt_seconds_bucket", "otus_tcp_metric_available", "otus_tcp_send_bytes_total"):
+        assert name in text
+    assert HERE not in text
+    assert THERE not in text
+    buckets = [line for line in text.splitlines() if line.startswith("otus_tcp_rtt_seconds_bucket")]
+    assert len(buckets) <= 20
+
+
+def test_masks_hide_consistently(hosts: Hosts, backend: str) -> None:
+    server = hosts.listen(hosts.b, THERE, 7000)
+    ends = [hosts.connect(hosts.a, THERE, 7000) for _ in range(3)]
+    peers = [hosts.accept(server) for _ in ends]
+    words = ("--backend", backend, "--mode", "detail", "--rtt-above", "1us", "--mask", "all")
+    process = start(hosts, *words, "--interval", "0.3")
+    time.sleep(1.2)
+    for peer in peers:
+        peer.sendall(b"r" * 100)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    lines = finish(process, 130)
+    events = [line for line in lines if line["event_type"] == "tcp"]
+    assert len({one["dest_ip"] for one in events}) == 1
+    assert len({one["dest_port"] for one in events}) == 1
+    assert len({one["src_port"] for one in events}) == 3
+    assert all(word not in json.dumps(events) for word in (HERE, THERE, "7000"))
+
+
+def test_text_fits_a_terminal(hosts: Hosts, backend: str) -> None:
+    hosts.listen(hosts.b, THERE, 7000)
+    hosts.connect(hosts.a, THERE, 7000)
+    process = start(hosts, "--backend", backend, "--mode", "both", "--duration", "1.2", "--rtt-above", "1us")
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert max(len(line) for line in out.splitlines()) <= 80
+    assert "RTT" in out
+    assert "whole run" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--interval", "0"], 2, "--interval 0"),
+        (["--duration", "2d"], 2, "--duration 2d"),
+        (["--lport", "htp"], 2, "--lport htp"),
+        (["--raddr", "10.0.0.0/40"], 2, "--raddr"),
+        (["--pid", "999999999"], 2, "there is no process"),
+        (["--netns", "nosuch"], 2, "no network namespace"),
+        (["--output", "/no/such/file"], 2, "--output /no/such/file"),
+        (["--output", "/"], 2, "is a directory"),
+        (["--mode", "both", "--output", "/tmp/x", "--events", "/tmp/x"], 2, "same file"),
+        (["--backend", "netlink", "--no-such"], 2, "No such option"),
+    ],
+)
+def test_bad_input_is_one_line_and_a_code(words: list[str], code: int, message: str) -> None:
+    command = [sys.executable, "-m", "otus_tui", "tcp", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=20)
+    assert done.returncode == code
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("setpriv") is None:
+        pytest.skip("needs setpriv")
+    drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    command = [*drop, sys.executable, "-m", "otus_tui", "tcp", *words]
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, cwd=ROOT, timeout=30, env=environment
+    )
+
+
+def test_without_root() -> None:
+    netlink = as_nobody("--backend", "netlink", "--duration", "0.3", "--format", "jsonl")
+    if "Permission denied" in netlink.stderr or "No module" in netlink.stderr:
+        pytest.skip("another user may not read this checkout")
+    assert netlink.returncode == 0, netlink.stderr
+    assert json.loads(netlink.stdout.splitlines()[-1])["final"]
+    plan = as_nobody("--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    assert "nothing is loaded" in plan.stdout
+    entered = as_nobody("--backend", "netlink", "--netns", "1", "--duration", "0.3")
+    assert entered.returncode == 3
+    assert "sudo" in entered.stderr
+
+
+def test_without_root_the_programs_are_refused() -> None:
+    if not (ROOT / "engine/data/bpf/tcp_observer.bpf.o").exists():
+        pytest.skip("the eBPF object is not built")
+    refused = as_nobody("--duration", "0.3")
+    assert refused.returncode == 3
+    assert "--backend netlink" in refused.stderr
+
+
+def test_importing_the_verb_imports_no_screen() -> None:
+    code = "import otus_tui.cli.tcp, sys; print([m for m in sys.modules if m in ('textual', 'rich')])"
+    command = [sys.executable, "-c", code]
+    assert subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout == "[]\n"

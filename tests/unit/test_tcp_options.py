@@ -1,0 +1,164 @@
+"""Words of the command line: ports, prefixes, times, rates; each wrong one is one clear error."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import socket
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import UsageError
+from engine.tcp import filters, namespaces, options
+from engine.tcp.backend import Filters
+
+RANGE = st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(sorted).map(tuple)
+
+
+@given(st.lists(RANGE, min_size=1, max_size=20))
+def test_ports_as_lists_and_ranges(ranges: list[tuple[int, int]]) -> None:
+    word = ",".join(f"{low}-{high}" if low != high else str(low) for low, high in ranges)
+    assert filters.ports(word, "--lport") == ranges
+
+
+@given(st.text(max_size=12))
+def test_ports_are_ports_or_an_error(word: str) -> None:
+    found = []
+    with contextlib.suppress(UsageError):
+        found = filters.ports(word, "--lport")
+    assert all(1 <= low <= high <= 65535 for low, high in found)
+
+
+def test_ports_by_name() -> None:
+    assert filters.ports("https,22", "--lport") == [(443, 443), (22, 22)]
+
+
+@given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)), st.integers(0, 32))
+def test_prefixes(address: Any, length: int) -> None:
+    [network] = filters.networks(f"{address}/{length}", "--raddr")
+    assert network == ipaddress.ip_network(f"{address}/{length}", strict=False)
+    [single] = filters.networks(str(address), "--raddr")
+    assert single.num_addresses == 1
+
+
+def test_a_mapped_prefix_is_ipv4() -> None:
+    assert filters.networks("::ffff:10.0.0.0/104", "--raddr") == [ipaddress.ip_network("10.0.0.0/8")]
+
+
+@given(st.text(max_size=12))
+def test_prefixes_or_an_error(word: str) -> None:
+    with contextlib.suppress(UsageError):
+        assert filters.networks(word, "--raddr")
+
+
+def test_matcher() -> None:
+    matcher = filters.Matcher(
+        Filters(
+            local_ports=[(80, 90)],
+            remote_networks=[ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("2001:db8::/32")],
+        )
+    )
+    assert matcher.passes("192.0.2.1", 80, "10.1.2.3", 5)
+    assert matcher.passes("2001:db8::1", 90, "2001:db8::2", 5)
+    assert not matcher.passes("192.0.2.1", 91, "10.1.2.3", 5)
+    assert not matcher.passes("192.0.2.1", 80, "11.1.2.3", 5)
+    assert matcher.listens("0.0.0.0", 85)
+    assert not matcher.listens("0.0.0.0", 8080)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"interval": "0"}, "--interval 0"),
+        ({"interval": "-1"}, "--interval -1"),
+        ({"interval": "nan"}, "--interval nan"),
+        ({"interval": "2h"}, "--interval 2h"),
+        ({"duration": "0"}, "--duration 0"),
+        ({"duration": "86401"}, "--duration 86401"),
+        ({"duration": "2d"}, "--duration 2d"),
+        ({"duration": "soon"}, "--duration soon: no duration"),
+        ({"window": "61"}, "--window 61"),
+        ({"lport": "0"}, "there is no port 0"),
+        ({"lport": "70000"}, "there is no port 70000"),
+        ({"rport": "90-80"}, "runs backwards"),
+        ({"rport": "no-such-service"}, "is no port"),
+        ({"lport": ",".join(["1"] * 65)}, "at most 64"),
+        ({"laddr": "10.0.0.0/33"}, "is no address and no prefix"),
+        ({"raddr": "example.org"}, "is no address and no prefix"),
+        ({"pid": "999999999"}, "there is no process 999999999"),
+        ({"pid": "init"}, "'init' is no process"),
+        ({"netns": "no-such-namespace"}, "no network namespace 'no-such-namespace'"),
+        ({"netns": "999999999"}, "no process 999999999"),
+        ({"netns": "/etc/passwd"}, "is no network namespace"),
+        ({"netns": "/no/such"}, "no network namespace at /no/such"),
+        ({"cgroup": "no/such/group"}, "cgroup"),
+        ({"iface": "nosuch0"}, "there is no interface 'nosuch0'"),
+        ({"mode": "all"}, "--mode all"),
+        ({"format": "xml"}, "--format xml"),
+        ({"backend": "ebpf"}, "--backend ebpf"),
+        ({"mask": "some"}, "--mask some"),
+        ({"max_cpu": "0%"}, "--max-cpu 0%"),
+        ({"max_cpu": "101%"}, "--max-cpu 101%"),
+        ({"sample": "1/0"}, "--sample 1/0"),
+        ({"sample": "half"}, "--sample half"),
+        ({"max_events": "0"}, "--max-events 0"),
+        ({"top_flows": "-1"}, "--top-flows -1"),
+        ({"last": "65"}, "--last 65"),
+        ({"rtt_above": "200"}, "--rtt-above 200: no time"),
+        ({"rtt_above": "0ms"}, "out of 1us"),
+        ({"rtt_jump": "1x"}, "--rtt-jump 1x"),
+        ({"rtt_jump": "nanx"}, "--rtt-jump nanx"),
+        ({"cwnd_halved": "2m"}, "--cwnd-halved 2m"),
+        ({"reset_rate": "many"}, "--reset-rate many"),
+        ({"sockets": "2"}, "--sockets 2"),
+        ({"ring": "1"}, "--ring 1"),
+        ({"sub_bits": "9"}, "--sub-bits 9"),
+    ],
+)
+def test_bad_words(words: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        options.make(**words)
+    assert message in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_good_words() -> None:
+    made = options.make(
+        mode="both", interval="500ms", duration="10m", window="1,10,60", lport=[80, "8000-8100"],
+        pid=os.getpid(), rtt_above="1.5s", rtt_jump="3x", rtt_p99=True, retrans_burst="10/s", cwnd_halved="5", tlp=False,
+        max_events="100/s", sample="1/16", top_flows="8", first="5", last="3", max_cpu="2%", ring="300K",
+    )  # fmt: skip
+    assert (made.interval, made.duration, made.windows) == (0.5, 600.0, (1.0, 10.0, 60.0))
+    assert made.filters.local_ports == [(80, 80), (8000, 8100)]
+    assert made.filters.pids == [os.getpid()]
+    triggers, limits = made.triggers, made.limits
+    assert (triggers.rtt_above_us, triggers.rtt_jump, triggers.retransmit_burst) == (1_500_000, 3.0, 10)
+    assert (triggers.tlp, triggers.rto, triggers.cwnd_halved_s) == (False, True, 5.0)
+    assert (limits.per_second, limits.sample, limits.top_flows, limits.first, limits.last) == (
+        100,
+        16,
+        8,
+        5,
+        3,
+    )
+    assert made.max_cpu == 0.02
+    assert made.sizes.ring_bytes == 524_288
+
+
+def test_the_own_namespace_is_watched_unless_told_otherwise() -> None:
+    here = namespaces.own()
+    assert options.make().filters.netns == here.inode
+    assert options.make(netns=str(os.getpid())).filters.netns == here.inode
+    every = options.make(netns="all")
+    assert every.filters.netns == 0
+    assert here.inode in {one.inode for one in every.filters.namespaces}
+
+
+def test_interfaces_have_addresses() -> None:
+    assert filters.interface("lo") == "lo"
+    names = [name for _, name in socket.if_nameindex()]
+    assert "127.0.0.1" in set().union(*(filters.interface_addresses(name) for name in names))
