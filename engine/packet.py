@@ -54,11 +54,11 @@ class TunnelInfo:
     """The outer header of the innermost tunnel that was taken off."""
 
     type: str
-    """vxlan, gre, erspan, geneve, ipip, gtp-u"""
+    """One of engine.shm.records.TUNNELS."""
     outer_src_ip: IPAddress
     outer_dst_ip: IPAddress
     vni: int
-    """VXLAN, Geneve: network identifier; GRE: key; 0 where there is none."""
+    """VXLAN, Geneve, NVGRE: network; GRE: key; GTP-U: TEID; ERSPAN: session; PPP in GRE: call; else 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,8 @@ cdef class Decoder(Tunnels):
     cdef public Py_ssize_t fragment_start
     cdef public Py_ssize_t fragment_end
 
+    @cython.locals(other=Decoder)
+    cpdef Decoder twin(self)
     @cython.locals(position=Py_ssize_t, verdict=int)
     cpdef int decode(self, Py_ssize_t start, Py_ssize_t end, unsigned int wire_length, unsigned int link_type, unsigned int vlan) except -1
     @cython.locals(

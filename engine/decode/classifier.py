@@ -8,12 +8,13 @@ on are taken off: the fields are those of the innermost packet.
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from engine.decode import link, tunnels
 from engine.decode.tunnels import Tunnels
 from engine.shm import records
-from engine.shm.counters import index
+from engine.shm.counters import FIRST_LATENCY, index
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,8 +66,9 @@ class Decoder(Tunnels):
     `outer_*`, the addresses around it.
 
     `domain` keeps tenants with the same addresses apart (part of the flow key): bits 0-11 VLAN id of
-    the inner tag, 12-23 of the outer or only one, 28-31 tunnel type, 32-63 VNI or key, of several tunnels mixed.
-    Identifiers that differ by direction are not in it (ADR 6). A priority tag (id 0) is domain 0, as if untagged.
+    the inner tag, 12-23 of the outer or only one, 28-31 tunnel type, 32-63 VNI or key, of several tunnels
+    mixed. Identifiers that differ by direction are not in it (ADR 6). A priority tag (id 0) is domain 0, as
+    if untagged.
 
     Valid after FRAGMENT: `fragment_id`, `fragment_offset` (octets), `fragment_more`,
     `fragment_start`..`fragment_end` (the octets it carries); ports and payload are not.
@@ -80,6 +82,12 @@ class Decoder(Tunnels):
         self.frame = self.frame_end = self.network = self.transport = self.payload = self.payload_end = 0
         self.fragment_id = self.fragment_offset = self.fragment_start = self.fragment_end = 0
         self.fragment_more = False
+
+    def twin(self) -> Decoder:
+        """Another decoder that takes the same tunnels off, with counters of its own."""
+        other = Decoder(memoryview(array("Q", bytes(8 * FIRST_LATENCY))), self.tunnels)
+        other.ports = self.ports
+        return other
 
     def decode(self, start: int, end: int, wire_length: int, link_type: int, vlan: int) -> int:
         """One frame, octets start..end; returns a verdict.

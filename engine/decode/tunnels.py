@@ -294,14 +294,14 @@ class Tunnels(LinkLayer):
         inner = ETHER
         if version == 1 and kind == 0x88BE:
             position += 8
-        elif version == 2:  # noqa: PLR2004 -- the number of type III
+        elif version == 2:
             if end - position < 12:
                 return self.too_short(C_MALFORMED_TUNNEL)
             frame_type = self.word16(position + 10) >> 10 & 31
             position += 20 if self.buf[position + 11] & 1 else 12
             if position > end:
                 return self.too_short(C_MALFORMED_TUNNEL)
-            if frame_type == 2:  # noqa: PLR2004 -- IP
+            if frame_type == 2:
                 inner = BY_VERSION
             elif frame_type:
                 return V_OTHER

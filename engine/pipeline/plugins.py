@@ -11,7 +11,14 @@ import struct
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import OtusError, UsageError
-from engine.packet import PROTOCOL_NAMES, DecodedPacket, NetworkMeta, RawPacket, address_from_bytes
+from engine.packet import (
+    PROTOCOL_NAMES,
+    DecodedPacket,
+    NetworkMeta,
+    RawPacket,
+    TunnelInfo,
+    address_from_bytes,
+)
 from engine.pipeline.verdicts import DROP_BIT
 from engine.plugin import Envelope, load
 from engine.processors.chain import drop_bad_labels
@@ -121,17 +128,17 @@ class ForeignParsers:
 def decoded_packet(decoder: Decoder, facts: PacketFacts) -> DecodedPacket:
     """The packet in work as plugins see it; its octets are copies."""
     frame = decoder.octets(decoder.frame, decoder.frame_end)
-    ethernet = decoder.flags & records.P_ETHERNET and len(frame) >= 12
+    macs = decoder.octets(decoder.mac, decoder.mac + 12) if decoder.flags & records.P_ETHERNET else b""
     vlans = (decoder.outer_vlan, decoder.inner_vlan)[: decoder.vlan_count]
     return DecodedPacket(
         RawPacket(
             frame, facts.timestamp, facts.captured, facts.wire_length, facts.interface, decoder.link_type
         ),
-        frame[6:12].hex(":") if ethernet else "",
-        frame[:6].hex(":") if ethernet else "",
+        macs[6:].hex(":"),
+        macs[:6].hex(":"),
         vlans,
         decoder.ether_type,
-        None,
+        tunnel_of(decoder) if decoder.tunnel_type else None,
         address_from_bytes(struct.pack("<QQ", decoder.src0, decoder.src1)),
         address_from_bytes(struct.pack("<QQ", decoder.dst0, decoder.dst1)),
         decoder.protocol,
@@ -141,6 +148,16 @@ def decoded_packet(decoder: Decoder, facts: PacketFacts) -> DecodedPacket:
         decoder.dport,
         decoder.tcp_flags,
         decoder.octets(decoder.payload, decoder.payload_end),
+    )
+
+
+def tunnel_of(decoder: Decoder) -> TunnelInfo:
+    """The innermost tunnel of the packet in work."""
+    return TunnelInfo(
+        records.TUNNELS[decoder.tunnel_type],
+        address_from_bytes(struct.pack("<QQ", decoder.outer_src0, decoder.outer_src1)),
+        address_from_bytes(struct.pack("<QQ", decoder.outer_dst0, decoder.outer_dst1)),
+        decoder.vni,
     )
 
 

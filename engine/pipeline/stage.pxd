@@ -15,6 +15,8 @@ from engine.shm cimport atomics
 from engine.shm.flows cimport FlowTable
 from engine.shm.streams cimport StreamTable
 
+cdef int V_UDP
+cdef int V_FRAGMENT
 cdef unsigned int HARDWARE_ETHERNET
 cdef unsigned int HARDWARE_NONE
 cdef unsigned long long NO_FLOW
@@ -53,6 +55,7 @@ cdef class Stage(PacketSink):
     cdef readonly object buffer
     cdef unsigned long long[::1] words
     cdef readonly Decoder decoder
+    cdef Decoder quoted
     cdef readonly FlowTable flows
     cdef readonly StreamTable streams
     cdef readonly MediaPath media
@@ -108,6 +111,7 @@ cdef class Stage(PacketSink):
     @cython.locals(at=Py_ssize_t, end=Py_ssize_t)
     cdef int icmp(self) except -1
     cdef bint icmp_error(self, unsigned int kind) except -1
+    @cython.locals(verdict=int, first=Py_ssize_t, last=Py_ssize_t)
     cdef bint quotes_sip(self, Py_ssize_t at, Py_ssize_t end) except -1
     @cython.locals(place=Py_ssize_t)
     cdef int unmatched(self) except -1

@@ -9,6 +9,7 @@ from array import array
 from typing import TYPE_CHECKING, Any
 
 from engine.capture.sink import PacketSink
+from engine.decode import classifier
 from engine.parsers.sdp import SdpParser
 from engine.parsers.sip import SipParser
 from engine.pipeline.copies import CopyTable
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from engine.shm.ring import RingWriter
     from engine.shm.streams import StreamTable
 
+V_UDP, V_FRAGMENT = classifier.UDP, classifier.FRAGMENT
 HARDWARE_ETHERNET, HARDWARE_NONE = 1, 0xFFFE
 NO_FLOW = records.NO_SLOT
 K_RAW, K_ICMP, K_PLUGIN = records.RAW, records.ICMP, records.PLUGIN
@@ -100,6 +102,7 @@ class Stage(PacketSink):
         chosen = {**DEFAULTS, **options}
         self.words = counters.words
         self.decoder = decoder
+        self.quoted = decoder.twin()
         self.flows = flows
         self.streams = streams
         self.media = MediaPath(
@@ -262,18 +265,19 @@ class Stage(PacketSink):
         return 3 <= kind <= 5 or 11 <= kind <= 12
 
     def quotes_sip(self, at: int, end: int) -> bool:
-        """Whether the packet quoted from `at` on is UDP with the beginning of a SIP message."""
-        if end - at < 28:
-            return False
-        if self.buf[at] >> 4 == 4:
-            if self.buf[at + 9] != 17 or self.buf[at + 6] & 0x1F or self.buf[at + 7]:
-                return False
-            at += 4 * (self.buf[at] & 15)
+        """Whether the packet quoted from `at` on, or what it has in a tunnel, begins a SIP message over UDP.
+
+        What is quoted is cut somewhere, and nothing of it counts as a packet.
+        """
+        self.quoted.attach(self.buffer)
+        verdict = self.quoted.decode(at, end, end - at + 1, 101, 0)
+        if verdict == V_UDP:
+            first, last = self.quoted.payload, self.quoted.payload_end
+        elif verdict == V_FRAGMENT and self.quoted.protocol == 17 and self.quoted.fragment_offset == 0:
+            first, last = self.quoted.fragment_start + 8, self.quoted.fragment_end
         else:
-            if self.buf[at] >> 4 != 6 or end - at < 48 or self.buf[at + 6] != 17:
-                return False
-            at += 40
-        return at + 8 < end and self.sip.looks_like(at + 8, end)
+            return False
+        return first < last and self.sip.looks_like(first, last)
 
     # ---- what is left ----
 
