@@ -155,6 +155,8 @@ class TaskSection(TypedDict):
     lost_before: dict[str, int | None]
     """Lost before any ring since the task began, beside the books: rx_dropped, rx_missed and rx_fifo of the
     interface, softnet of the whole host; None where unknown."""
+    troubles: list[str]
+    """Processes of the task that die again and again, and how often they are started."""
 
 
 class SipSection(TypedDict):

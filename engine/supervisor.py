@@ -27,13 +27,16 @@ from engine.log import log
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-HANG = 2.0
-"""Seconds without a heartbeat after which a running child is killed."""
+HANG = 1.5
+"""Seconds without a heartbeat after which a running child is killed: with the start of a successor, which takes
+0.2 s, it is back within 2."""
 WATCH = 0.25
 BOOT = 15.0
 """Seconds that a child may take to say that it runs."""
-BACK_OFF = (0.0, 0.1, 0.3, 1.0)
+BACK_OFF = (0.0, 0.1, 0.3, 1.0, 1.0, 2.0, 5.0)
 """Seconds before a restart, by the number of deaths in a row; the last one from then on."""
+STORM = 4
+"""Deaths in a row from which on a child is a trouble that people are told of."""
 HEALTHY = 10.0
 """A child that has run so long starts again without delay."""
 REQUEST_TIMEOUT = 5.0
@@ -82,6 +85,7 @@ class Child:
         self._lines: deque[str] = deque(maxlen=20)
         self._started = 0.0
         self._deaths = 0
+        self._hung = False
         self._boot_failures = 0
         self._gone = asyncio.Event()
         self._settled = asyncio.Event()
@@ -205,7 +209,16 @@ class Child:
         last = max(self.heartbeat() / 1e9, self._started)
         if time.monotonic() - last > HANG:
             log.error("supervisor", f"{self.name} gives no heartbeat and is killed", pid=self.pid)
+            self._hung = True
             self.signal(signal.SIGKILL)
+
+    def trouble(self) -> str:
+        """What people must know of a child that dies again and again; empty if all is well."""
+        alive = self.state == "running" and time.monotonic() - self._started > HEALTHY
+        if self._deaths < STORM or alive or self.state not in ("starting", "running", "restarting"):
+            return ""
+        wait = BACK_OFF[min(self._deaths, len(BACK_OFF)) - 1]
+        return f"{self.name} ended {self._deaths} times in a row, {wait:g} s between: {self.last_error}"
 
     def _send(self, message: dict[str, Any]) -> bool:
         channel = self._channel
@@ -293,7 +306,8 @@ class Child:
             self._restart(code)
 
     def _died(self, code: int) -> None:
-        self.last_error = _error_line(self._lines) or _how(code)
+        self.last_error = "no heartbeat" if self._hung else _error_line(self._lines) or _how(code)
+        self._hung = False
         if self.restartable:
             self._restart(code)
         else:
@@ -305,7 +319,8 @@ class Child:
         delay = BACK_OFF[min(self._deaths, len(BACK_OFF) - 1)]
         self._deaths += 1
         self.restarts += 1
-        log.error("supervisor", f"{self.name} ended ({_how(code)}) and is restarted", delay_s=delay)
+        again = f" for the {self._deaths}th time in a row" if self._deaths >= STORM else ""
+        log.error("supervisor", f"{self.name} ended{again} ({_how(code)}) and is restarted", delay_s=delay)
         self._set_state("restarting")
         if self.on_restart is not None:
             self.on_restart()

@@ -469,7 +469,12 @@ class Task:
             "newest_packet_ns": newest or None,
             "ring": self._rings.facts(),
             "lost_before": self._rings.lost_before(),
+            "troubles": self._troubles(),
         }
+
+    def _troubles(self) -> list[str]:
+        children = [*self._workers, self._sender, self.calls]
+        return [text for child in children if child is not None and (text := child.trouble())]
 
     def _capture_figures(self) -> list[CaptureFigures]:
         if not self._rings.totals:

@@ -134,6 +134,7 @@ def trouble_lines(task: dict[str, Any]) -> list[tuple[str, str]]:
     lines = []
     if task.get("link"):
         lines.append(("link", f"{WARNING} {clean(task['interface'])} is {task['link']}"))
+    lines += [("trouble", f"{WARNING} {clean(text)}") for text in task.get("troubles", ())]
     restarts = task.get("calls_restarts")
     if restarts:
         lines.append(

@@ -45,7 +45,7 @@ def command(as_json: bool, path: str | None) -> None:
         lines += books_lines(task["books"]) + lost_before_lines(task)
         if task["error"]:
             lines.append(("error", clean(task["error"])))
-        lines += [(name, text) for name, text in trouble_lines(task) if name == "link"]
+        lines += [(name, text) for name, text in trouble_lines(task) if name in ("link", "trouble")]
     facts(lines + _calls(snapshot))
     for task in snapshot["tasks"]:
         _workers(task)

@@ -144,6 +144,8 @@ class Banner(Inked, Widget):
         task = self.model.task
         if task is not None and task["state"] == "failed":
             return f"{self.glyphs.warning} task {task['task_id']} failed: {fmt.clean(task['error'])}"
+        if task is not None and task.get("troubles"):
+            return f"{self.glyphs.warning} {fmt.clean('; '.join(task['troubles']))}"
         return ""
 
     def render_line(self, y: int) -> Strip:
