@@ -75,7 +75,7 @@ static __always_inline struct socket_state *state_of(const void *sk)
 }
 
 /* A new one knows nothing of the past: no time of entry, no owner. */
-static __noinline struct socket_state *state_for(const void *sk)
+static __noinline __attribute__((unused)) struct socket_state *state_for(const void *sk)
 {
 	static const struct socket_state nothing;
 	struct socket_state *state = state_of(sk);

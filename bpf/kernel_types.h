@@ -203,6 +203,10 @@ struct tcp_skb_cb {
 	__u16 tcp_gso_segs;
 };
 
+struct tcphdr {
+	__be16 window;
+};
+
 struct seq_file;
 struct bpf_iter_meta {
 	struct seq_file *seq;

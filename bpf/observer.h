@@ -124,6 +124,7 @@ struct config {
 	__u32 sub_bits;
 	__u32 bucket_count;
 	__u32 socket_cookie; /* bpf_get_socket_cookie() for tracing programs: 5.12 */
+	__u32 rdonly_cast; /* bpf_rdonly_cast(): 6.2 */
 	__u32 listen_overflow; /* number of the drop reason, 0 if the kernel has none */
 	__u32 rtt_above_us;
 	__u32 rtt_p99;

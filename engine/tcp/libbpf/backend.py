@@ -6,7 +6,6 @@ See engine.tcp.backend.Backend for what each method promises.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import struct
@@ -23,7 +22,6 @@ from engine.tcp.backend import (
     Connection,
     Cost,
     Event,
-    Histogram,
     Listener,
     Namespace,
     Plan,
@@ -217,7 +215,8 @@ class LibbpfBackend:
         self._choice = programs.choose(kernel, pids=bool(self.filters.pids))
         self._reasons = Reasons(kernel.enum("skb_drop_reason"), kernel.enum("sk_rst_reason"))
         cookie = kernel.has_function("bpf_get_socket_ptr_cookie")
-        settings.of_kernel(self._config, self._reasons, socket_cookie=cookie)
+        cast = kernel.has_function("bpf_rdonly_cast")
+        settings.of_kernel(self._config, self._reasons, socket_cookie=cookie, rdonly_cast=cast)
         return kernel
 
     def _load(self, content: bytes, kernel: Btf) -> tuple[list[str], dict[str, str]]:
@@ -225,10 +224,11 @@ class LibbpfBackend:
             self._choice = programs.choose(kernel, pids=bool(self.filters.pids), refused=refused)
             return [program.name for program in self._choice.on]
 
-        self._object, names, refused, self.log = loader.load(content, self._prepare, choose)
+        self._object, names, refused, self.log = loader.load(content, self.prepare, choose)
         return names, refused
 
-    def _prepare(self, opened: loader.BpfObject) -> None:
+    def prepare(self, opened: loader.BpfObject) -> None:
+        """Set the sizes and the constants of an object that is not loaded yet."""
         for name, kind, _, value, entries in maps.planned(self.filters, self.limits, self.sizes):
             if name == "histograms":
                 opened.set_value_octets(name, value)

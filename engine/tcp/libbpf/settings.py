@@ -74,9 +74,9 @@ def config(filters: Filters, triggers: Triggers, limits: Limits, sizes: Sizes) -
     return made
 
 
-def of_kernel(made: layout.Config, reasons: Reasons, *, socket_cookie: bool) -> None:
+def of_kernel(made: layout.Config, reasons: Reasons, *, socket_cookie: bool, rdonly_cast: bool) -> None:
     """What depends on the kernel."""
-    made.socket_cookie = socket_cookie
+    made.socket_cookie, made.rdonly_cast = socket_cookie, rdonly_cast
     made.listen_overflow = reasons.listen_overflow
     for i, word in enumerate(reasons.benign()):
         made.benign[i] = word

@@ -1,0 +1,341 @@
+"""The observer's counters against the kernel's own (nstat of the namespace), under real loss."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine import resources
+from engine.tcp.backend import Limits, Triggers
+from tests.live.tcp_path import CLIENT, SERVER, path, watch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from engine.tcp.backend import Reading
+    from tests.live.tcp_path import Path
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
+    pytest.mark.skipif(
+        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
+    ),
+]
+CLASSES = ("syn", "synack", "rto", "window_probe", "tlp", "fast", "slow_start", "other")
+
+
+@pytest.fixture
+def between() -> Iterator[Path]:
+    with path() as made:
+        yield made
+
+
+class Echo:
+    """A server that answers each request of a known size with a few octets."""
+
+    def __init__(self, listener: socket.socket, request: int) -> None:
+        self.listener, self.request = listener, request
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                peer, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._answer, args=(peer,), daemon=True).start()
+
+    def _answer(self, peer: socket.socket) -> None:
+        arrived = 0
+        with peer:
+            while True:
+                try:
+                    data = peer.recv(1 << 16)
+                    arrived += len(data)
+                    while arrived >= self.request:
+                        arrived -= self.request
+                        peer.sendall(b"y" * 16)
+                except OSError:
+                    return
+                if not data:
+                    return
+
+
+def asks(between: Path, connections: int, request: int, seconds: float, pause: float = 0.005) -> None:
+    """Requests and answers on some connections at once."""
+
+    def run() -> None:
+        client = between.open()
+        client.settimeout(8)
+        with client:
+            client.connect((SERVER, 8080))
+            ends = time.monotonic() + seconds
+            while time.monotonic() < ends:
+                client.sendall(b"q" * request)
+                client.recv(16)
+                time.sleep(pause)
+
+    threads = [threading.Thread(target=run) for _ in range(connections)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def segments(reading: Reading) -> int:
+    return sum(reading.counters[f"retransmit_{name}_segments"] for name in CLASSES)
+
+
+def near(found: int, truth: int) -> bool:
+    """Within 1 %, or one."""
+    return abs(found - truth) <= max(1, round(truth * 0.01))
+
+
+def compare(reading: Reading, gained: object) -> None:
+    """Each class against nstat."""
+    counters = reading.counters
+    assert callable(gained)
+    timeouts = sum(counters[f"retransmit_{name}_events"] for name in ("rto", "syn", "synack"))
+    assert timeouts == gained("TcpExtTCPTimeouts"), counters
+    assert near(segments(reading), gained("TcpRetransSegs")), counters
+    probes = counters["retransmit_tlp_events"] + counters["tlp_new_data"]
+    assert near(probes, gained("TcpExtTCPLossProbes")), counters
+    assert near(counters["retransmit_fast_segments"], gained("TcpExtTCPFastRetrans")), counters
+    assert near(counters["retransmit_slow_start_segments"], gained("TcpExtTCPSlowStartRetrans")), counters
+    syns = counters["retransmit_syn_events"] + counters["retransmit_synack_events"]
+    assert syns == gained("TcpExtTCPSynRetrans"), counters
+
+
+def test_timeouts_of_a_path_that_goes_dark(between: Path) -> None:
+    Echo(between.listen(), 6000)
+    with watch(between.client) as observer:
+        thread = threading.Thread(target=asks, args=(between, 4, 6000, 6.0))
+        thread.start()
+        for _ in range(2):
+            time.sleep(0.8)
+            between.drop("meta l4proto tcp")
+            time.sleep(1.4)
+            between.lift()
+        thread.join()
+        reading, gained = observer.read()
+        compare(reading, gained)
+        assert reading.counters["retransmit_rto_events"] >= 8
+        assert reading.counters["retransmit_slow_start_segments"] > 0
+        events = observer.backend.events()
+        rto = [event for event in events if event.trigger == "rto"]
+        assert len(rto) == reading.counters["retransmit_rto_events"]
+        assert {event.connection.remote_port for event in rto} == {8080}
+        assert all(event.retransmit_class == "rto" for event in rto)
+        assert all((event.connection.pid, event.connection.role) == (os.getpid(), "client") for event in rto)
+
+
+def test_tail_loss_probes(between: Path) -> None:
+    Echo(between.listen(), 4 * 1448 + 777)
+    with watch(between.client) as observer:
+        # The last segment of every second request: 777 octets, 20 of IP, 32 of TCP with its timestamps.
+        between.drop("tcp dport 8080 ip length 829 numgen inc mod 2 == 0")
+        asks(between, 1, 4 * 1448 + 777, 5.0, 0.1)
+        reading, gained = observer.read()
+        compare(reading, gained)
+        assert reading.counters["retransmit_tlp_events"] >= 10
+        assert sum(1 for event in observer.backend.events() if event.trigger == "tlp") >= 10
+
+
+@pytest.mark.parametrize("load", ["requests", "bulk"])
+def test_fast_retransmits_under_random_loss(between: Path, load: str) -> None:
+    Echo(between.listen(), 6000)
+    with watch(between.client) as observer:
+        between.drop("tcp dport 8080 ip length > 100 numgen random mod 100 < 2")
+        if load == "requests":
+            asks(between, 6, 6000, 5.0)
+        else:
+            asks(between, 3, 600_000, 5.0, 0)
+        reading, gained = observer.read()
+        compare(reading, gained)
+        counters = reading.counters
+        assert counters["retransmit_fast_segments"] > 20
+        assert counters["retransmit_fast_events"] <= counters["retransmit_fast_segments"]
+
+
+def test_syn_that_nobody_answers(between: Path) -> None:
+    with watch(between.client) as observer:
+        between.drop("tcp flags syn")
+        for _ in range(3):
+            client = between.open()
+            client.setblocking(False)
+            client.connect_ex((SERVER, 8080))
+            threading.Timer(3.5, client.close).start()
+        time.sleep(4)
+        reading, gained = observer.read()
+        compare(reading, gained)
+        assert reading.counters["retransmit_syn_events"] == gained("TcpExtTCPSynRetrans") >= 6
+        assert reading.counters["handshake_client_failed"] == 3
+        assert reading.transitions["SYN_SENT", "CLOSE"] == 3
+
+
+def test_syn_ack_that_is_lost(between: Path) -> None:
+    listener = between.listen()
+    with watch(between.server) as observer:
+        between.drop("tcp sport 8080 tcp flags & (syn | ack) == syn | ack")
+        clients = [between.open() for _ in range(3)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex((SERVER, 8080))
+        time.sleep(2.6)
+        between.lift()
+        for _ in clients:
+            listener.accept()[0].close()
+        reading, gained = observer.read()
+        compare(reading, gained)
+        assert reading.counters["retransmit_synack_events"] >= 3
+        handshakes = sum(reading.histograms["handshake_server_us"].buckets)
+        assert handshakes + reading.counters["handshake_server_unsampled"] == gained("TcpPassiveOpens") == 3
+        for client in clients:
+            client.close()
+
+
+def test_windows_that_close(between: Path) -> None:
+    listener = between.listen(receive_buffer=65536)
+    with ExitStack() as stack:
+        sender = stack.enter_context(watch(between.client))
+        receiver = stack.enter_context(watch(between.server))
+        client, server = between.pair(listener)
+        server.setblocking(False)
+        client.settimeout(0.2)
+        for _ in range(3):
+            fill(client, 1.2)
+            while drain(server):
+                time.sleep(0.02)
+        time.sleep(0.2)
+        client.close()
+        server.close()
+        sent, _ = sender.read()
+        received, gained = receiver.read()
+        episodes = gained("TcpExtTCPToZeroWindowAdv")
+        assert episodes >= 3
+        assert sent.counters["zero_window_received"] == episodes
+        assert received.counters["zero_window_sent"] == episodes
+        for counters, name in ((sent.counters, "received"), (received.counters, "sent")):
+            assert 1.5e9 < counters[f"zero_window_{name}_ns"] < 6e9
+        assert any(event.trigger == "zero_window" for event in sender.backend.events())
+
+
+def fill(client: socket.socket, seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        try:
+            client.send(b"z" * 65536)
+        except OSError:
+            time.sleep(0.05)
+
+
+def drain(server: socket.socket) -> int:
+    try:
+        return len(server.recv(1 << 20))
+    except BlockingIOError:
+        return 0
+
+
+def test_accept_queue_that_is_full(between: Path) -> None:
+    listener = between.listen(backlog=1)
+    with watch(between.server) as observer:
+        observer.backend.connections()
+        clients = [between.open() for _ in range(10)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex((SERVER, 8080))
+        time.sleep(3.5)
+        observer.backend.connections()
+        (row,) = [one for one in observer.backend.listeners() if one.port == 8080]
+        reading, gained = observer.read()
+        compare(reading, gained)
+        assert row.drops == gained("TcpExtListenDrops") >= 8
+        assert (row.backlog, row.limit) == (2, 1)
+        (event, *_) = [one for one in observer.backend.events() if one.trigger == "backlog_overflow"]
+        assert event.connection.local_port == 8080
+        assert event.value >= 8
+        for client in clients:
+            client.close()
+    listener.close()
+
+
+def test_resets(between: Path) -> None:
+    listener = between.listen()
+    with ExitStack() as stack:
+        near_end = stack.enter_context(watch(between.client, triggers=Triggers(resets=True)))
+        far_end = stack.enter_context(watch(between.server))
+        for _ in range(7):
+            with between.open() as client, pytest.raises(ConnectionRefusedError):
+                client.connect((SERVER, 81))
+        # Closed with unread data: a reset after CLOSE.
+        client, server = between.pair(listener)
+        client.sendall(b"unread")
+        time.sleep(0.1)
+        server.close()
+        time.sleep(0.1)
+        client.close()
+        far, far_gained = far_end.read()
+        near_reading, near_gained = near_end.read()
+        assert far.counters["resets_sent"] == far_gained("TcpOutRsts") == 8
+        assert far.resets["NO_SOCKET"] == 7
+        assert sum(far.resets.values()) == 8
+        assert near_reading.counters["resets_received"] == 8
+        assert near_gained("TcpAttemptFails") == near_reading.transitions["SYN_SENT", "RESET"] == 7
+        assert near_reading.transitions["ESTABLISHED", "RESET"] == 1
+        assert far.transitions["ESTABLISHED", "RESET"] == 1
+        assert near_gained("TcpEstabResets") == 1
+        assert sum(1 for event in near_end.backend.events() if event.trigger == "reset") == 8
+    listener.close()
+
+
+def test_drops_by_a_firewall(between: Path) -> None:
+    listener = between.listen()
+    with watch(between.server, triggers=Triggers(drops=True), limits=Limits(per_second=1000)) as observer:
+        client, server = between.pair(listener)
+        between.drop("tcp dport 8080", between.server, "input")
+        client.setblocking(False)
+        for _ in range(5):
+            client.send(b"x" * 100)
+            time.sleep(0.05)
+        time.sleep(0.5)
+        packets = between.dropped(between.server)
+        between.lift(between.server)
+        reading, _ = observer.read()
+        found = {reason: count for (reason, _), count in reading.drops.items()}
+        assert found["NETFILTER_DROP"] == packets >= 5
+        places = {place for reason, place in reading.drops if reason == "NETFILTER_DROP"}
+        assert places <= {"nf_hook_slow", "nft_do_chain", "ip_local_deliver", "nf_hook_slow_list", "?"}, places
+        drops = [event for event in observer.backend.events() if event.trigger == "drop"]
+        assert len([event for event in drops if event.drop_reason == "NETFILTER_DROP"]) == packets
+        one = next(event for event in drops if event.drop_reason == "NETFILTER_DROP").connection
+        assert (one.local, one.local_port, one.remote) == (SERVER, 8080, CLIENT)
+        client.close()
+        server.close()
+    listener.close()
+
+
+def test_nothing_is_wrong(between: Path) -> None:
+    Echo(between.listen(), 6000)
+    with watch(between.client) as observer:
+        asks(between, 4, 6000, 2.0)
+        time.sleep(0.1)
+        reading, gained = observer.read()
+        compare(reading, gained)
+        assert segments(reading) == gained("TcpRetransSegs") == 0
+        assert not reading.drops
+        assert reading.counters["resets_sent"] == reading.counters["zero_window_received"] == 0
+        assert sum(reading.histograms["handshake_client_us"].buckets) == 4
+        assert reading.transitions["SYN_SENT", "ESTABLISHED"] == gained("TcpActiveOpens") == 4
+        ended = observer.backend.closed()
+        assert len(ended) == 4
+        assert observer.backend.events() == []
