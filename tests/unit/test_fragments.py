@@ -491,6 +491,17 @@ def test_the_counters_of_a_killed_worker(bench: Bench) -> None:
     assert counters.drops(words.as_dict())["fragments"] == 0
 
 
+def test_chosen_keys_do_not_collide(build: Build) -> None:
+    """Identifications that meet in one place under one seed are spread under another."""
+    sip_hash = build.module("engine.shm.siphash").SipHash
+    known, other = sip_hash(SEED), sip_hash(SEED[::-1])
+    chosen = [n for n in range(30_000) if known.hash(1, 2, 3, 4, n, 5) & 1023 == 7]
+    assert len(chosen) > 15
+    assert len({other.hash(1, 2, 3, 4, n, 5) & 1023 for n in chosen}) > len(chosen) // 2
+    # Without a seed that was given, no two are the same.
+    assert sip_hash().hash(1, 2, 3, 4, 5, 6) != sip_hash().hash(1, 2, 3, 4, 5, 6)
+
+
 FLOODS = {"random": 0, "one source": 0xFFFFFFFF, "one /16": 0xFFFF0000}
 
 
