@@ -35,6 +35,7 @@ cdef class RtpReports:
     cdef unsigned long long interval
     cdef unsigned long long[::1] words
     cdef Py_ssize_t cursor
+    cdef Py_ssize_t left
 
     @cython.locals(word=Py_ssize_t, state=cython.ulonglong)
     cdef bint due(self, MediaPath media, unsigned long long now) except -1
@@ -42,6 +43,7 @@ cdef class RtpReports:
         _=Py_ssize_t, found=int, slot=Py_ssize_t, entry=Py_ssize_t, word=Py_ssize_t, state=cython.ulonglong)
     cdef int silent(
         self, unsigned long long now, Py_ssize_t most, RecordWriter writer, unsigned long long share) except -1
+    cdef bint last(self, Py_ssize_t most, RecordWriter writer, unsigned long long share) except -1
     cdef bint left_out(self, Decoder decoder, unsigned long long share) except -1
     @cython.locals(ports=cython.ulonglong)
     cdef bint stream_left_out(self, Py_ssize_t entry, unsigned long long share) except -1

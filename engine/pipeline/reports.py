@@ -61,6 +61,7 @@ class RtpReports:
         self.interval = interval
         self.words = memoryview(mmap.mmap(-1, 16 * streams.slots)).cast("Q")
         self.cursor = 0
+        self.left = -1
 
     def due(self, media: MediaPath, now: int) -> bool:
         """Whether the packet that the media path just counted is to be reported."""
@@ -126,6 +127,14 @@ class RtpReports:
             atomics.store(self.counters, C_OUTPUT, self.counters[C_OUTPUT] + 1)
             found += 1
         return found
+
+    def last(self, most: int, writer: RecordWriter, share: int) -> bool:
+        """Behind the last packet: silent() for `most` more streams; False when all were looked at."""
+        if self.left < 0:
+            self.cursor, self.left = 0, self.streams.slots
+        self.silent(0, most, writer, share)
+        self.left -= most
+        return self.left > 0
 
     def left_out(self, decoder: Decoder, share: int) -> bool:
         """Whether sampling leaves out the packet in work; `share` of all conversations in 1/ALL is kept."""

@@ -340,5 +340,4 @@ class Stage(PacketSink):
         """
         if not self.figures or not self.sending:
             return False
-        self.reports.silent(0, SILENT_SWEEP, self.output, ALL - self.words[W_LEFT_OUT])
-        return self.reports.cursor != 0
+        return self.reports.last(SILENT_SWEEP, self.output, ALL - self.words[W_LEFT_OUT])

@@ -709,13 +709,15 @@ def test_one_record_a_stream_and_interval(build: Build) -> None:
     assert road.counted("output_rtp") == (5,)
 
 
-def test_the_last_figures_at_the_end(build: Build) -> None:
-    road = Road(build, rtp_report="interval", rtp_interval_ns=1000 * MS)
+@pytest.mark.parametrize("slots", [256, 16384])
+def test_the_last_figures_at_the_end(build: Build, slots: int) -> None:
+    road = Road(build, slots=slots, rtp_report="interval", rtp_interval_ns=1000 * MS)
     road.say(sip(body=sdp()))
     for number in range(3):
         for ssrc in range(5):
             road.udp(rtp(number, ssrc), BOB, 5000, ALICE, 4000)
     road.udp(rtp(0, 99), BOB, 5000, ALICE, 4000)
+    road.pipeline.idle(road.now)
     while road.pipeline.finish():
         pass
     found = reported(road)
@@ -890,6 +892,28 @@ def test_idle_expires_flows_and_fragments(build: Build) -> None:
     road.pipeline.idle(road.now + 2000 * MS)
     assert road.counted("flows_expired") == (3,)
     assert road.streams.rows()[0]["packets"] == 1
+
+
+@pytest.mark.parametrize("hours", [2, -2])
+def test_a_step_of_the_wall_clock_expires_nothing(build: Build, hours: int) -> None:
+    """Live: packets bear the stepped time, the flow's limits run on the task's clock."""
+    road = Road(build, media_ttl_ns=5000 * MS)
+    road.pipeline.moment(road.now, 0)
+    road.say(sip(body=sdp()))
+    road.udp(rtp(1), BOB, 5000, ALICE, 4000)
+    step = hours * 3600 * 1000 * MS
+    steady = road.now + 1000 * MS
+    # Stamped before a step and read behind it: never beyond the task's clock.
+    road.pipeline.moment(steady, step)
+    road.udp(rtp(2), BOB, 5000, ALICE, 4000)
+    road.now = steady + step
+    road.udp(rtp(3), BOB, 5000, ALICE, 4000)
+    road.pipeline.idle(steady)
+    assert road.counted("rtp_by_sdp", "flows_expired", "streams_expired") == (3, 0, 0)
+    # Without packets it expires when its time is over on the task's clock.
+    road.pipeline.moment(steady + 6000 * MS, step)
+    road.pipeline.idle(steady + 6000 * MS)
+    assert road.counted("flows_expired") == (3,)
 
 
 # ---- any octets ----
