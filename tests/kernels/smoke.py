@@ -1,0 +1,178 @@
+"""The smoke test of one kernel: lossy connections, the observer against the kernel's counters.
+
+    smoke.py [BACKEND ...]      as root; prints a line `RESULT {...}` for each backend
+
+Runs in the guest of run.py and on the host. The loss is nftables' (one segment of LOSS, by chance).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+OTUS = [sys.executable, "-m", "otus_tui"]
+SERVER, CLIENT = f"kt-server-{os.getpid()}", f"kt-client-{os.getpid()}"
+ADDRESS, PORT, SILENT_PORT = "10.213.0.1", 4000, 4001
+LOSS = 40
+CONNECTIONS = 12
+OCTETS = 120_000
+START_SECONDS = 120
+"""An emulated CPU needs its time to import and to load."""
+
+SERVE = f"""
+import socket, threading
+listener = socket.create_server(("", {PORT}), backlog=64)
+def serve(one):
+    with one:
+        while one.recv(1):
+            one.sendall(bytes({OCTETS}))
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"""
+ASK = f"""
+import socket, sys
+for _ in range({CONNECTIONS}):
+    with socket.create_connection(("{ADDRESS}", {PORT}), 30) as one:
+        for _ in range(4):
+            one.sendall(b"x")
+            left = {OCTETS}
+            while left:
+                left -= len(one.recv(min(left, 65536))) or sys.exit("short")
+try:
+    socket.create_connection(("{ADDRESS}", {SILENT_PORT}), 5)
+except ConnectionRefusedError:
+    pass
+"""
+
+
+def run(*command: str, check: bool = True) -> str:
+    """A command's standard output."""
+    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=60).stdout
+
+
+@contextlib.contextmanager
+def namespaces() -> Iterator[None]:
+    """Server and client, a lossy link between them."""
+    try:
+        for name in (SERVER, CLIENT):
+            run("ip", "netns", "add", name)
+            run("ip", "-n", name, "link", "set", "lo", "up")
+        run("ip", "link", "add", "s0", "netns", SERVER, "type", "veth", "peer", "name", "c0", "netns", CLIENT)
+        for name, link, address in ((SERVER, "s0", f"{ADDRESS}/24"), (CLIENT, "c0", "10.213.0.2/24")):
+            run("ip", "-n", name, "address", "add", address, "dev", link)
+            run("ip", "-n", name, "link", "set", link, "up")
+        for words in (
+            "add table ip lossy",
+            "add chain ip lossy in { type filter hook input priority 0 ; }",
+            f"add rule ip lossy in tcp sport {PORT} tcp flags & (syn|fin|rst) == 0 "
+            f"numgen random mod {LOSS} == 0 drop",
+        ):
+            run("ip", "netns", "exec", CLIENT, "nft", words)
+        yield
+    finally:
+        for name in (SERVER, CLIENT):
+            run("ip", "netns", "delete", name, check=False)
+
+
+def counters() -> dict[str, int]:
+    """The TCP counters of the server's namespace, as nstat names them."""
+    text = run("ip", "netns", "exec", SERVER, "cat", "/proc/net/snmp", "/proc/net/netstat")
+    lines = text.splitlines()
+    found: dict[str, int] = {}
+    for names, values in zip(lines[::2], lines[1::2], strict=True):
+        prefix = "Tcp" if names.startswith("Tcp:") else ""
+        for name, value in zip(names.split()[1:], values.split()[1:], strict=True):
+            found[prefix + name] = int(value)
+    return found
+
+
+def observe(backend: str) -> dict[str, Any]:
+    """One run of a backend beside the traffic: what it said and what the kernel counted meanwhile."""
+    command = [*OTUS, "tcp", "--backend", backend, "--format", "jsonl", "--interval", "1"]
+    observer = subprocess.Popen(
+        ["ip", "netns", "exec", SERVER, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    watchdog = threading.Timer(START_SECONDS, observer.kill)
+    watchdog.start()
+    server = None
+    try:
+        assert observer.stdout is not None
+        assert observer.stderr is not None
+        first = observer.stdout.readline()
+        if not first:
+            return {"backend": backend, "error": observer.stderr.read().strip().splitlines()[-1:] or [""]}
+        before = counters()
+        server = subprocess.Popen(["ip", "netns", "exec", SERVER, sys.executable, "-c", SERVE])
+        time.sleep(2)
+        started = time.monotonic()
+        run("ip", "netns", "exec", CLIENT, sys.executable, "-c", ASK, check=False)
+        lasted = time.monotonic() - started
+        time.sleep(2)
+        after = counters()
+        observer.send_signal(signal.SIGINT)
+        said, _ = observer.communicate(timeout=60)
+        final = json.loads(said.splitlines()[-1])
+        return result(backend, final, {name: after[name] - before.get(name, 0) for name in after}, lasted)
+    finally:
+        watchdog.cancel()
+        for one in (server, observer):
+            if one is not None and one.poll() is None:
+                one.kill()
+                one.wait()
+
+
+def result(backend: str, final: dict[str, Any], kernel: dict[str, int], lasted: float) -> dict[str, Any]:
+    """The observer's figures beside the kernel's."""
+    assert final["final"] is True
+    classes = final["retransmits"]["by_class"]
+
+    def of(name: str) -> int | None:
+        one = classes.get(name)
+        return None if one is None else one["events"]
+
+    rto = [of("rto"), of("syn"), of("window_probe")]
+    tlp = [of("tlp"), final["retransmits"]["tlp_new_data"]]
+    pairs = {
+        "segments": (final["retransmits"]["segments"], kernel["TcpRetransSegs"]),
+        "rto": (None if rto[0] is None else sum(one or 0 for one in rto), kernel["TCPTimeouts"]),
+        "tlp": (None if tlp[0] is None else sum(one or 0 for one in tlp), kernel["TCPLossProbes"]),
+        "handshakes": (
+            None if final["handshake_us"]["server"] is None else final["handshake_us"]["server"]["count"],
+            kernel["TcpPassiveOpens"],
+        ),
+        "resets sent": (final["resets"]["sent"], kernel["TcpOutRsts"]),
+    }
+    return {
+        "kernel": platform.release(),
+        "backend": backend,
+        "used": final["backend"],
+        "seconds": round(lasted, 1),
+        "pairs": pairs,
+        "rtt": None if final["rtt_us"] is None else final["rtt_us"]["count"],
+        "off": final["off"],
+    }
+
+
+def main() -> None:
+    """The backends named, or all."""
+    for backend in sys.argv[1:] or ("libbpf", "bcc", "netlink"):
+        with namespaces():
+            print("RESULT " + json.dumps(observe(backend)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
