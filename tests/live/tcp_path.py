@@ -32,6 +32,7 @@ class Path:
     """Namespaces `client`, `middle` (a router) and `server`."""
 
     def __init__(self, name: str) -> None:
+        self.sockets: list[socket.socket] = []
         self.client, self.middle, self.server = (self._namespace(f"{name}-{side}") for side in "amb")
 
     @staticmethod
@@ -95,11 +96,13 @@ class Path:
             made.listen(backlog)
             return made
 
-        return call_inside(self.server, make)
+        self.sockets.append(made := call_inside(self.server, make))
+        return made
 
     def open(self, family: int = socket.AF_INET) -> socket.socket:
         """A socket of the client that is not connected yet."""
         made = call_inside(self.client, lambda: socket.socket(family))
+        self.sockets.append(made)
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return made
 
@@ -108,9 +111,16 @@ class Path:
         client = self.open()
         client.connect((SERVER, port))
         server, _ = listener.accept()
+        self.sockets.append(server)
         return client, server
 
     def close(self) -> None:
+        """Close the sockets and remove the namespaces."""
+        for one in self.sockets:
+            # Wakes a thread that waits for it.
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
         for namespace in (self.client, self.middle, self.server):
             with suppress(subprocess.CalledProcessError):
                 ip("netns", "del", namespace.name)
