@@ -73,6 +73,8 @@ cdef class DialogTable:
     cdef bint evict(self, Dialog spare) except -1
     @cython.locals(cell=Py_ssize_t, after=Py_ssize_t)
     cpdef int remove(self, Dialog dialog) except -1
+    @cython.locals(dialog=Dialog)
+    cpdef int stepped(self, long long by) except -1
     @cython.locals(dialog=Dialog, old=cython.uint, count=Py_ssize_t)
     cpdef Py_ssize_t sweep(self, unsigned long long now) except -1
     @cython.locals(name=bytes)

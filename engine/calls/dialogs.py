@@ -13,10 +13,11 @@ from __future__ import annotations
 import re
 from collections import deque
 
-from engine.calls.arena import Arena, pool
+from engine.calls.arena import Arena
 from engine.calls.record_view import RecordView
 from engine.calls.states import STATES, Dialog
 from engine.shm.records import METHODS
+from engine.shm.region import pool
 from engine.shm.ring import RingReader
 
 SIP = 1
@@ -294,6 +295,13 @@ class DialogTable:
             self.tallies[3 * cell + 2] = self.free_tally
             self.free_tally = cell
             cell = after
+        return 0
+
+    def stepped(self, by: int) -> int:
+        """The wall clock was stepped `by` ns: what is due stays due in as many seconds as before."""
+        for dialog in self.dialogs.values():
+            if dialog.deadline_ns:
+                dialog.deadline_ns += by
         return 0
 
     def sweep(self, now: int) -> int:

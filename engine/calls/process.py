@@ -25,6 +25,7 @@ from engine.calls.store import Calls
 from engine.child import Channel, Stop, begin
 from engine.control.methods import ERROR_INVALID, ERROR_REFUSED, MAX_LINE
 from engine.errors import OtusError, UsageError
+from engine.log import log
 from engine.shm import ring
 from engine.shm.streams import StreamTable
 
@@ -35,8 +36,10 @@ BATCH = 4096
 """Records between two looks at the control socket."""
 SHORTEST_S, LONGEST_S = 0.002, 0.05
 """Sleep between two looks at the rings: short while there is traffic, long while there is none."""
-HOLD_BACK_NS = 50_000_000
-"""How long a record waits for older ones of other workers."""
+HOLD_BACK = 0.05
+"""Seconds that a record waits for older ones of other workers."""
+STEP_NS = 250_000_000
+"""The wall clock was stepped when it moved so much more or less than the monotonic one between two looks."""
 FILTER_S = 0.8
 """CPU time of one filter."""
 MOST_HELD = 16_384
@@ -46,7 +49,7 @@ INTERNAL = -32603
 class Merge:
     """Records of several rings in time order.
 
-    A record is passed on when each ring has shown a younger one, or after HOLD_BACK_NS.
+    A record is passed on when each ring has shown a younger one, or after HOLD_BACK.
     """
 
     def __init__(self, readers: list[ring.RingReader], calls: Calls, live: bool) -> None:
@@ -54,6 +57,8 @@ class Merge:
         self.calls = calls
         self.live = live
         self.held: list[deque[tuple[int, int, bytes]]] = [deque() for _ in readers]
+        self.marks: deque[tuple[float, int]] = deque()
+        """When something was read (CLOCK_MONOTONIC), and the newest record that was held then."""
 
     def step(self, most: int) -> int:
         """Read up to `most` records of each ring and pass on what is due; returns how many were read."""
@@ -75,7 +80,13 @@ class Merge:
         if not self.live:
             # Packet time does not pass by itself: when nothing more comes, nothing more will.
             return min((held[-1][0] for held in self.held if held), default=0) if count else 1 << 63
-        return time.time_ns() - HOLD_BACK_NS
+        # By when they were read and not by the wall clock, which may be stepped.
+        now, until = time.monotonic(), 0
+        if count:
+            self.marks.append((now, max(held[-1][0] for held in self.held if held)))
+        while self.marks and self.marks[0][0] <= now - HOLD_BACK:
+            until = self.marks.popleft()[1]
+        return until
 
     def pass_on(self, until: int) -> None:
         """Everything up to a time, oldest first."""
@@ -95,7 +106,8 @@ class Process:
         self.channel = channel
         self.stop = stop
         self.beat = _heartbeat(configuration.get("heartbeat_fd"), lambda: len(self.calls.table.dialogs))
-        live = configuration.get("clock", "live") == "live"
+        self.live = live = configuration.get("clock", "live") == "live"
+        self.offset_ns = time.time_ns() - time.monotonic_ns()
         streams = configuration.get("streams_fd")
         self.calls = Calls(
             configuration.get("limits") or {},
@@ -116,6 +128,7 @@ class Process:
         while not self.stop and not self.channel.ended:
             count = self.merge.step(BATCH)
             self.beat()
+            self.watch_clock()
             self.requests += self.channel.receive()
             if self.requests:
                 # One at a time: an answer that takes long delays neither the rings nor the answers before it.
@@ -124,6 +137,14 @@ class Process:
             sleep = SHORTEST_S if count else min(LONGEST_S, sleep * 2)
             if count < BATCH and not self.requests:
                 self.channel.wait(sleep)
+
+    def watch_clock(self) -> None:
+        """Live: timers do not follow a step of the wall clock."""
+        ahead = time.time_ns() - time.monotonic_ns() - self.offset_ns
+        self.offset_ns += ahead
+        if self.live and abs(ahead) > STEP_NS:
+            log.warning("calls", "the wall clock was stepped", by_s=round(ahead / 1e9, 3))
+            self.calls.stepped(ahead)
 
     def serve(self, request: dict[str, Any]) -> None:
         """Answer one request; whatever goes wrong is an answer too."""

@@ -108,6 +108,10 @@ class Calls:
             return time.time_ns()
         return max(self.packet_ns, int(self.table.newest), self.streams.newest)
 
+    def stepped(self, by: int) -> None:
+        """Live: the wall clock was stepped `by` ns. Timers go on; what people see has the new time."""
+        self.table.stepped(by)
+
     def refresh(self, exact: bool = False) -> None:
         """Read the streams and take the steps that time brings, where it is due; always if `exact`."""
         self.streams.refresh(exact)

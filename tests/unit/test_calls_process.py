@@ -149,6 +149,17 @@ def test_rings_are_merged_in_time_order(rings: list[Region]) -> None:
         }
 
 
+def test_a_wall_clock_that_was_set_back_holds_nothing_up(rings: list[Region]) -> None:
+    """Records of two rings, stamped an hour from now, then an hour ago."""
+    writers = [ring.RingWriter(region) for region in rings]
+    with running(rings, clock="live") as process:
+        hour = 3_600_000 * MS
+        for number, at in enumerate((time.time_ns() + hour, time.time_ns() - hour)):
+            for place, writer in enumerate(writers):
+                writer.write(SIP, 0, at + place, option(2 * number + place))
+            process.wait_for(2 * number + 2, 2.0)
+
+
 def test_packet_clock_needs_no_time_to_pass(rings: list[Region]) -> None:
     writers = [ring.RingWriter(region) for region in rings]
     for n in range(10):

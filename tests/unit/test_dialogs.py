@@ -291,6 +291,19 @@ def test_sip_quoted_in_icmp_is_evidence_and_no_message(build: Build) -> None:
 
 
 @both_builds
+@pytest.mark.parametrize("by", [3600, -3600])
+def test_timers_do_not_follow_a_step_of_the_wall_clock(build: Build, by: int) -> None:
+    dialogs = table(build)
+    put(dialogs, sip("INVITE", "1 INVITE"))
+    due = entry(dialogs).deadline_ns
+    dialogs.stepped(by * SECOND)
+    dialogs.sweep(due + by * SECOND - 1)
+    assert STATES[entry(dialogs).state] == "call_setup"
+    dialogs.sweep(due + by * SECOND)
+    assert STATES[entry(dialogs).state] == "timeout"
+
+
+@both_builds
 def test_figures_only(build: Build) -> None:
     """What a report of a large file uses: nothing is kept of messages, everything is counted."""
     dialogs = table(build, store_messages=False)

@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import struct
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -351,3 +352,110 @@ def test_a_ring_that_is_too_small_is_refused(build: Build, words: Counters) -> N
             words,
             build.module("engine.capture.sink").PacketSink(),
         )
+
+
+class Clock:
+    """Both clocks of the machine, as a test moves them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.real, self.monotonic = 1_700_000_000_000_000_000, 5_000_000_000
+        monkeypatch.setattr(time, "time_ns", lambda: self.real)
+        monkeypatch.setattr(time, "monotonic_ns", lambda: self.monotonic)
+
+    def pass_by(self, seconds: float, step: float = 0.0) -> None:
+        self.monotonic += int(seconds * 1e9)
+        self.real += int((seconds + step) * 1e9)
+
+
+@pytest.mark.parametrize("step", [3600.0, -3600.0, 0.5])
+def test_the_tasks_clock_does_not_follow_steps(
+    build: Build, words: Counters, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    clock = Clock(monkeypatch)
+    begun = clock.real
+    ring = KernelRing()
+    moments: list[tuple[int, int]] = []
+
+    class Sink(build.module("engine.capture.sink").PacketSink):  # type: ignore[misc]
+        def attach(self, buf: memoryview) -> None:
+            pass
+
+        def packet(self, *facts: int) -> int:
+            words.add("received")
+            return 0
+
+        def moment(self, now: int, shift: int) -> int:
+            moments.append((now, shift))
+            return 0
+
+    walk = build.module("engine.capture.ring_walk").RingWalk(
+        memoryview(ring.octets), ring.block, ring.count, words, Sink()
+    )
+    assert moments == [(begun, 0)]
+    clock.pass_by(1.0)
+    ring.fill(b"x" * 60)
+    walk.run(1)
+    assert moments[-1] == (begun + 1_000_000_000, 0)
+    clock.pass_by(1.0, step)
+    ring.fill(b"x" * 60)
+    walk.run(1)
+    assert moments[-1] == (begun + 2_000_000_000, int(step * 1e9))
+    # What is slewed is followed.
+    for _ in range(10):
+        clock.pass_by(1.0, 0.02)
+        walk.moment(clock.monotonic)
+    assert moments[-1] == (begun + 12_200_000_000, int(step * 1e9))
+    # A worker that starts now knows of the step by the task's offset.
+    later = build.module("engine.capture.ring_walk").RingWalk(
+        memoryview(ring.octets), ring.block, ring.count, words, Sink(), 0, begun - 5_000_000_000
+    )
+    assert abs(later.shift - int(step * 1e9)) < 250_000_000
+
+
+def test_a_new_filter_for_what_the_ring_holds(build: Build, words: Counters) -> None:
+    ring = KernelRing()
+    reader = Reader(build, ring, words)
+    long, short = b"\x45" + b"l" * 99, b"\x45" + b"s" * 19
+    longer_than_60 = [(0x80, 0, 0, 0), (0x25, 0, 1, 60), (0x06, 0, 0, 0xFFFF), (0x06, 0, 0, 0)]
+    ring.fill(long, short, long)
+    reader.walk.recheck(longer_than_60)
+    ring.fill(short, long)
+    reader.walk.run(8)
+    assert [packet[0] for packet in reader.packets] == [long, long, long]
+    ring.fill(short)
+    # The socket has the filter; the block that the kernel has open now may hold older packets too.
+    reader.walk.kernel_filters()
+    ring.fill(short, long)
+    ring.fill(short)
+    reader.walk.run(8)
+    assert [packet[0] for packet in reader.packets] == [long, long, long, long, short]
+    assert words.get("received") == 9
+    assert words.get("filtered") == 4
+    assert words.get("handled") == 5
+    assert words.get("filter_rechecked") == 8
+    assert reader.walk.recheck_until == 0
+    assert words.balance() == 0
+
+
+def test_latency_counts_the_wait_behind_blocks_that_were_ready(
+    build: Build, words: Counters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    ring = KernelRing()
+    reader = Reader(build, ring, words)
+    slow = reader.packets
+
+    class Slow(list):  # type: ignore[type-arg]
+        def append(self, row: object) -> None:
+            clock.pass_by(0.001)
+
+    reader.packets = Slow(slow)
+    for _ in range(4):
+        ring.fill(b"x" * 60)
+    reader.walk.run(8)
+    first = layout.FIRST_LATENCY
+    booked = {bucket: words.words[first + bucket] for bucket in range(layout.LATENCY_BUCKETS)}
+    bounds = [layout.latency_bounds(bucket) for bucket, count in booked.items() for _ in range(count)]
+    assert len(bounds) == 4
+    # 1, 2, 3 and 4 ms, each known within a quarter.
+    assert all(ms * 1e6 < bound <= ms * 1.26e6 for ms, bound in zip((1, 2, 3, 4), bounds, strict=True))
