@@ -226,6 +226,39 @@ class Stores(Model):
     flows: int = Field(131072, ge=64)
 
 
+Word = str | int | float | bool | list[str | int] | None
+
+
+class Tcp(Model):
+    """The TCP observer: the options of `otus-tui tcp`, and when it runs."""
+
+    start: Literal["demand", "always", "never"] = "demand"
+    """demand: from when somebody looks at TCP on."""
+    events_file: str = ""
+    """JSON Lines of its events; empty: they are kept for the screens alone."""
+    events_size: Size = 100 * 1024**2
+    """The file is renamed to FILE.1 when it has reached this size; 0: never."""
+    events_backups: int = Field(5, ge=0, le=1000)
+    options: dict[str, Word] = {}
+    """As on the command line, without the dashes: `rtt_above: 200ms`, `lport: [80, 8000-8100]`."""
+
+    @field_validator("options")
+    @classmethod
+    def _meant(cls, options: dict[str, Word]) -> dict[str, Word]:
+        from engine.errors import UsageError
+        from engine.tcp.options import check
+
+        try:
+            check({name.replace("-", "_"): word for name, word in options.items()})
+        except UsageError as error:
+            raise ValueError(f"{error.message}; {error.hint}".rstrip("; ")) from error
+        return options
+
+    def words(self) -> dict[str, Word]:
+        """For engine.tcp.options.make()."""
+        return {name.replace("-", "_"): word for name, word in self.options.items()}
+
+
 class NodeConfig(Model):
     """The file /etc/otus/otus.yml: everything below `otus:`."""
 
@@ -237,6 +270,7 @@ class NodeConfig(Model):
     log: Log = Log()
     metrics: Metrics = Metrics()
     stores: Stores = Stores()
+    tcp: Tcp = Tcp()
     reporters: dict[str, dict[str, Any]] = {}
     """Shared connections by reporter type; a task's own keys win over them."""
 

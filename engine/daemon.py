@@ -1,7 +1,7 @@
 """The controller: tasks, the control socket, snapshots, signals, the service manager.
 
     python -m engine.daemon [--socket PATH | --private FD] [--config FILE] [--task FILE | --interface NAME
-        [--filter EXPRESSION] | --file PATH [--file-fd FD]] [--ring-mb N] [--limit CALLS]
+        [--filter EXPRESSION] | --file PATH [--file-fd FD]] [--ring-mb N] [--limit CALLS] [--log FILE]
 
 With `--private FD` it serves one client over an inherited connection and ends when that one leaves.
 Errors at the start go to standard error as `otus: MESSAGE` and a line with the hint; exit codes are those of
@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import engine
-from engine import config_file, purity, systemd
+from engine import config_file, purity, systemd, usage
 from engine.books import balance
 from engine.config import NodeConfig, TaskConfig
 from engine.control.methods import PARAMS, PROTOCOL, RpcError
@@ -37,6 +37,7 @@ from engine.snapshot import SECTIONS
 from engine.supervisor import Supervisor
 from engine.task import FINAL, Task
 from engine.task_checks import check_capture
+from engine.tcp import service as tcp_service
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,6 +61,7 @@ class Controller:
     def __init__(self, node: NodeConfig) -> None:
         self.node = node
         self.supervisor = Supervisor()
+        self.tcp = tcp_service.TcpService(node.tcp, self.supervisor)
         self.task: Task | None = None
         """The active task, or the last one, which can still be asked."""
         self.history: list[dict[str, Any]] = []
@@ -70,6 +72,7 @@ class Controller:
         self._cached: tuple[float, dict[str, Any]] = (0.0, {})
         handlers = {name: getattr(self, f"rpc_{name}") for name in _METHODS}
         handlers |= {name: self._forwarder(name) for name in FORWARDED}
+        handlers |= self.tcp.handlers()
         self.server = Server(handlers)
 
     # ---- tasks ----
@@ -223,6 +226,8 @@ class Controller:
         if isinstance(hz, bool) or not isinstance(hz, int | float) or not 0 < hz <= 1000:
             raise RpcError(PARAMS, "subscribe: hz is a number above 0")
         wanted, hz = tuple(sections), min(float(hz), MAX_HZ)
+        if "tcp" in wanted and sections is not SECTIONS:
+            self.tcp.want()
 
         async def make() -> Mapping[str, Any]:
             return await self.snapshot(wanted)
@@ -268,7 +273,9 @@ class Controller:
         if "sip" in sections or "media" in sections:
             figures = await self._calls_figures()
             snapshot |= {name: figures.get(name) for name in ("sip", "media") if name in sections}
-        snapshot |= {name: None for name in ("tcp", "findings") if name in sections}
+        if "tcp" in sections:
+            snapshot["tcp"] = await self.tcp.section()
+        snapshot |= {name: None for name in ("findings",) if name in sections}
         return snapshot  # type: ignore[return-value]
 
     async def _calls_figures(self) -> dict[str, Any]:
@@ -285,7 +292,7 @@ class Controller:
         return figures
 
     def _engine_section(self) -> EngineSection:
-        usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
         pids = [os.getpid(), *(child.pid for child in self.supervisor.children if child.pid)]
         return {
             "version": engine.__version__,
@@ -295,8 +302,8 @@ class Controller:
             "started_ns": self.started_ns,
             "uptime_s": (time.time_ns() - self.started_ns) / 1e9,
             "compiled": _compiled(),
-            "cpu_s": sum(one.ru_utime + one.ru_stime for one in usage) + _cpu_seconds(pids[1:]),
-            "memory_bytes": sum(_memory(pid) for pid in pids),
+            "cpu_s": sum(one.ru_utime + one.ru_stime for one in own) + usage.cpu_seconds(pids[1:]),
+            "memory_bytes": sum(usage.memory(pid) for pid in pids),
             "clients": len(self.server.connections),
         }
 
@@ -313,6 +320,7 @@ class Controller:
             books = self.task.books()
             log.info("books", "even" if books["even"] else f"off by {balance(books)}", **books)
         await self.server.close()
+        await self.tcp.close()
         if self.task is not None:
             await self.task.release()
         await self.supervisor.close()
@@ -339,29 +347,6 @@ def _compiled() -> bool:
     return purity.is_compiled(ring)
 
 
-def _memory(pid: int) -> int:
-    """Resident octets of a process that are not shared files; 0 when it is gone."""
-    try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
-def _cpu_seconds(pids: Sequence[int]) -> float:
-    """CPU time of running children, which getrusage() does not know yet."""
-    total = 0.0
-    tick = os.sysconf("SC_CLK_TCK")
-    for pid in pids:
-        with (
-            contextlib.suppress(OSError, IndexError, ValueError),
-            open(f"/proc/{pid}/stat", encoding="ascii") as file,
-        ):
-            fields = file.read().rpartition(")")[2].split()
-            total += (int(fields[11]) + int(fields[12])) / tick
-    return total
-
-
 def live_task(interface: str, expression: str = "", ring_mb: int = 32, name: str = LIVE_TASK) -> TaskConfig:
     """The task of bare `otus-tui -d IF [FILTER]`."""
     node = NodeConfig()
@@ -382,6 +367,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="engine.daemon", description="The otus engine.")
     parser.add_argument("--socket")
     parser.add_argument("--private", type=int, metavar="FD")
+    parser.add_argument("--log", metavar="FILE", help="what standard error is appended to; kept short")
     parser.add_argument("--config")
     parser.add_argument("--task")
     parser.add_argument("--interface")
@@ -428,11 +414,13 @@ async def start_metrics(controller: Controller) -> MetricsEndpoint | None:
     """The Prometheus endpoint of a daemon, where the node file does not switch it off."""
     if not controller.node.metrics.enabled:
         return None
+    from engine.tcp import prometheus
     from engine.telemetry import collector
     from engine.telemetry.endpoint import MetricsEndpoint
 
+    collectors = (collector.collect, prometheus.collect)
     endpoint = MetricsEndpoint(
-        controller.node.metrics.listen, partial(controller.snapshot, SECTIONS), (collector.collect,)
+        controller.node.metrics.listen, partial(controller.snapshot, SECTIONS), collectors
     )
     await endpoint.start()
     return endpoint
@@ -456,6 +444,8 @@ async def run(options: argparse.Namespace) -> None:
             prepare_directory(path)
             listener = controller.server.bind(path, node.control.group)
             guard.enter_context(socket_guard(path))
+            if options.log:
+                log.keep(options.log)
         config = first_task(options, node)
         if config is not None:
             file_fd = options.file_fd
@@ -463,6 +453,7 @@ async def run(options: argparse.Namespace) -> None:
                 file_fd = os.dup(0)
             await controller.create_first(config, file_fd)
         if listener is not None:
+            controller.tcp.begin()
             metrics = await start_metrics(controller)
             await controller.server.serve(listener)
         else:

@@ -126,6 +126,39 @@ METHODS = {
         "{removed}",
         "Forget the rows of a store but those named and those that match the filter.",
     ),
+    "tcp_connections": Method(
+        False,
+        "{filter?: str, sort?: column, descending?: bool, anchor?: id, offset?: int, count?: int, ids?: [id]}",
+        "{total, matched, offset, version, rows: [engine.tcp.rows.CONNECTION_ROW]}",
+        "A window of the TCP connections of the last look, as `query` of a store. Starts the observer.",
+    ),
+    "tcp_connection": Method(
+        False,
+        "{id}",
+        "{row, history: {field: [value]}, events: [EVENT]}",
+        "One connection: its row, its last looks (engine.tcp.history.FIELDS) and the last 100 of its events.",
+    ),
+    "tcp_groups": Method(
+        False,
+        "{by?: process|peer|local_port|remote_port|netns|cgroup|state|role, filter?: str}",
+        "{total, version, rows: [engine.tcp.rows.GROUP_ROW]}",
+        "Sums over the connections that pass the filter.",
+    ),
+    "tcp_listeners": Method(
+        False, "{}", "{total, rows: [engine.tcp.rows.LISTENER_ROW]}", "Listening sockets, the worst first."
+    ),
+    "tcp_events": Method(
+        False,
+        "{after?: sequence, count?: int}",
+        "{newest, lost, events: [{sequence, ...EVENT}]}",
+        "Detail events after a sequence number, oldest first; lost: how many of them made room.",
+    ),
+    "tcp_history": Method(
+        False,
+        "{count?: int}",
+        "{interval, points: [{time_ns, seconds, rtt_buckets: [[power, count]], ...}]}",
+        "The last reports, at most 600: RTT by powers of two of us, retransmits by class, rates, drops.",
+    ),
     "shutdown": Method(True, "{}", "{}", "Stop all tasks and end the engine."),
 }
 

@@ -6,6 +6,7 @@ or a UsageError with what would be right.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from engine.tcp.backend import Filters, Limits, Namespace, Sizes, Triggers
 from engine.tcp.mask import KINDS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from engine.tcp.mask import Kind
 
 MODES = ("summary", "detail", "both")
@@ -93,6 +96,27 @@ def make(**words: Any) -> Options:
     if given:
         raise UsageError(f"unknown option {min(given)}")
     return made
+
+
+SERVICE = frozenset(
+    ("interval", "iface", "lport", "rport", "laddr", "raddr", "pid", "cgroup", "netns", "mask", "rtt_above",
+     "rtt_jump", "rtt_p99", "retrans_burst", "rto", "tlp", "cwnd_halved", "pacing_zero", "zero_window",
+     "backlog_overflow", "resets", "reset_rate", "drops", "max_events", "sample", "top_flows", "first",
+     "last", "max_cpu", "sockets", "ring", "sub_bits", "backend")
+)  # fmt: skip
+"""Words that the observer of an engine takes."""
+_OF_THE_HOST = ("iface", "pid", "cgroup", "netns")
+
+
+def check(words: Mapping[str, Any]) -> None:
+    """UsageError where words of a configuration file cannot be meant; what they name is looked for at the
+    start."""
+    for name in words:
+        if name not in SERVICE:
+            near = difflib.get_close_matches(name, SERVICE, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(SERVICE))}"
+            raise UsageError(f"unknown option {name}", hint)
+    make(**{name: word for name, word in words.items() if name not in _OF_THE_HOST})
 
 
 def _filters(given: dict[str, Any]) -> tuple[Filters, bool]:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
@@ -112,6 +112,13 @@ def families(document: dict[str, Any]) -> Iterator[Metric]:
     )  # fmt: skip
     share = sampling.get("cpu_percent", 0.0) / 100
     yield GaugeMetricFamily("otus_tcp_observer_cpu_ratio", "Share of one CPU that the observer takes.", share)
+
+
+def collect(snapshot: Mapping[str, Any]) -> Iterator[Metric]:
+    """Metrics of the section `tcp` of a snapshot, while the observer runs."""
+    windows = (snapshot.get("tcp") or {}).get("windows")
+    if windows:
+        yield from families(windows["run"])
 
 
 def text(document: dict[str, Any]) -> str:
