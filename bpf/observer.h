@@ -266,6 +266,8 @@ struct closed {
 	__u64 retransmits;
 };
 
+_Static_assert(sizeof(struct closed) == 32, "as in layout.py");
+
 struct drop_key {
 	__u64 location;
 	__u32 reason;

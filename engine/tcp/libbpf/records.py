@@ -19,6 +19,8 @@ _MAPPED = bytes(10) + b"\xff\xff"
 _UNLIMITED = ((1 << 64) - 1, (1 << 32) - 1)
 _NO_SSTHRESH = 0x7FFFFFFF
 _ROOM = 8192
+KIND = 48 + 48 + 72 + 1
+"""Place of connection.kind in its record."""
 CLOCK_MONOTONIC_COARSE = 6
 
 
@@ -45,7 +47,7 @@ class Records:
 
     def socket(self, record: bytes) -> Connection | Listener:
         """One socket of the iterator."""
-        if record[_KIND] == layout.RECORD_LISTENER:
+        if record[KIND] == layout.RECORD_LISTENER:
             return self._listener(record)
         return self.connection(record)[0]
 
@@ -112,7 +114,3 @@ class Records:
 
 def _text(octets: bytes) -> str:
     return octets.split(b"\0", 1)[0].decode("utf-8", "replace")
-
-
-_KIND = 48 + 48 + 72 + 1
-"""Place of connection.kind."""
