@@ -160,7 +160,7 @@ def test_a_flood_of_fragments_harms_neither_calls_nor_the_host(engine: Engine, p
     assert arrived(mine) == [SIZE] * CALLS
     counters = summed(engine)
     assert counters["sip_messages"] >= 0.99 * CALLS
-    assert engine.call("query", store="calls", count=1)["total"] == counters["sip_messages"]
+    wait_for(lambda: engine.call("query", store="calls", count=1)["total"] == counters["sip_messages"])
     # The table, which is of a fixed size, and what Python took beside it.
     for pid, octets in zip(pids, before, strict=True):
         assert private_memory(pid) - octets < 24 << 20
