@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 LOOK_S = 1.0
 NAMESPACES_S = 5.0
 """How often it is looked for namespaces that came or went, with `--netns all`."""
+SLACK_S = 0.001
 MOST_STRETCH, MOST_SAMPLING = 64, 1024
 EPHEMERAL = 32_768
 """Local ports from here on are those of clients, unless somebody listens there."""
@@ -168,6 +169,13 @@ class Observer:
         if self.options.every_namespace and now >= self._next_namespaces:
             self._follow_namespaces()
             self._next_namespaces = now + NAMESPACES_S
+
+    def finish_window(self) -> None:
+        """The run has come to its end by itself: the window that ends with it is one more."""
+        if self._next_report <= self.ends + SLACK_S:
+            self.look()
+            self.drain()
+            self._report()
 
     def look(self) -> None:
         """Ask for connections and listening sockets."""

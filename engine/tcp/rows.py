@@ -18,8 +18,8 @@ TEXTS = ("state", "local", "remote", "role", "comm", "pid_source")
 NUMBERS = (
     "local_port", "remote_port", "interface", "netns", "srtt_us", "rttvar_us", "cwnd", "ssthresh",
     "pacing_bps", "in_flight", "bytes_in_flight", "send_queue", "unsent_queue", "receive_queue",
-    "bytes_acked", "bytes_received", "retransmits", "rto_us", "send_window", "receive_window", "uid", "inode", "pid",
-    "cgroup",
+    "bytes_acked", "bytes_received", "retransmits", "rto_us", "send_window", "receive_window", "uid", "inode",
+    "pid", "cgroup",
 )  # fmt: skip
 CONNECTION_ROW = ("id", *TEXTS, *NUMBERS, "send_bps", "receive_bps", "retransmits_new")
 """Keys of a row. id: the socket's cookie as text (a number of 64 bits). send_bps, receive_bps,

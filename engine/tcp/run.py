@@ -39,6 +39,8 @@ def run(options: Options) -> ExitCode:
                 _tell(observer)
             _loop(observer, signals)
             interrupted = bool(signals.came)
+            if not interrupted:
+                observer.finish_window()
             signals.last = True
             observer.stop()
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -114,11 +115,11 @@ def _print_plan(made: Options) -> None:
 
 def _print_programs(backend: Backend, plan: Plan) -> None:
     click.echo(f"backend {backend.name}; nothing is loaded\n")
-    rows = [
-        (one.name, one.hook, "on" if one.on else "off", one.why or ", ".join(one.metrics))
-        for one in plan.programs
-    ]
-    table(rows, ("program", "hook", "", "metrics, or why it is off"))
+    names = max(len(one.name) for one in plan.programs)
+    for one in plan.programs:
+        click.echo(f"{'on ' if one.on else 'off'}  {one.name:{names}}  {one.hook}")
+        for line in textwrap.wrap(one.why or ", ".join(one.metrics), 74, break_on_hyphens=False):
+            click.echo(f"     {line}")
     if plan.maps:
         click.echo()
         maps = [(one.name, one.kind, f"{one.entries:,}", octets(one.octets)) for one in plan.maps]
