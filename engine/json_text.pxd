@@ -26,7 +26,8 @@ cdef class JsonText:
     cdef bytes second_text
 
     cdef int grow(self, Py_ssize_t need) except -1
-    cpdef bytes taken(self)
+    @cython.locals(end=Py_ssize_t)
+    cpdef int give(self, write) except -1
     cdef int put(self, bytes text) except -1
     @cython.locals(place=Py_ssize_t, rest=cython.ulonglong)
     cdef int number(self, unsigned long long value) except -1

@@ -7,9 +7,13 @@ slower and knows all of Unicode.
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 from engine.packet import format_timestamp
 from engine.parsers import octets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 BILLION = 1_000_000_000
 FIRST_OCTETS = 1 << 16
@@ -58,11 +62,13 @@ class JsonText:
         self.out = memoryview(memory)
         return 0
 
-    def taken(self) -> bytes:
-        """What was written; the buffer is empty then."""
-        made = bytes(self.memory[: self.end])
+    def give(self, write: Callable[[memoryview], object]) -> int:
+        """Call `write` with what there is, valid during the call; the buffer is empty then."""
+        end = self.end
         self.end = 0
-        return made
+        if end:
+            write(memoryview(self.memory)[:end])
+        return 0
 
     def put(self, text: bytes) -> int:
         """Append octets as they are."""

@@ -6,6 +6,7 @@ straight into the table of calls instead of through a ring.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, TextIO
 
 from engine.calls.dialog_json import DialogJson
@@ -18,6 +19,7 @@ from engine.packet import format_timestamp
 from engine.pipeline.loop import Pipeline
 from engine.shm.counters import FACTS, NOT_DROPS, Counters, drops
 from engine.shm.flows import FlowTable
+from engine.shm.region import alone
 from engine.shm.streams import StreamTable
 
 if TYPE_CHECKING:
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 TASK = "report"
 BATCH = 20_000
 """Packets between two calls of `progress`."""
+MUCH = 8 * 1024**2
+"""Octets of a file that is worth huge pages."""
+DIALOGS = b"<dialogs>"
+"""Stands for their list until it is written: no value in quotes looks like it."""
 LIMITS = {
     "calls": 1_000_000,
     "messages_per_call": 1_000_000,
@@ -41,6 +47,11 @@ class Analysis:
     def __init__(self, path: str) -> None:
         """Open the file; UsageError if it is no capture."""
         self.path = path
+        with alone(huge=_octets(path) >= MUCH):
+            self._begin()
+        self.file = PcapFile(path, self.pipeline)
+
+    def _begin(self) -> None:
         self.counters = Counters.create(TASK, 0)
         self.flows = FlowTable.create(TASK, 0, LIMITS["flows"])
         self.streams = StreamTable.create(TASK, 0, LIMITS["streams"])
@@ -57,7 +68,6 @@ class Analysis:
             decoder,
             {"frame_numbers": True},
         )
-        self.file = PcapFile(path, self.pipeline)
 
     def run(self, progress: Callable[[PcapFile], None] | None = None) -> None:
         """Read the file to its end."""
@@ -71,16 +81,17 @@ class Analysis:
         """The report's JSON document; unknown is None, times are RFC 3339 UTC."""
         return self._document(self.calls.dialogs_report)
 
-    def json(self) -> bytes:
+    def write_json(self, write: Callable[[bytes | memoryview], object]) -> None:
         """The document as text, with an indent of two columns; its dialogs are composed without objects."""
         import orjson
 
-        document = self._document(lambda: orjson.Fragment(self._dialogs()))
-        return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
-
-    def _dialogs(self) -> bytes:
+        document = self._document(lambda: orjson.Fragment(DIALOGS))
+        text = orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        before, _, after = text.partition(b'"dialogs": ' + DIALOGS)
+        write(before + b'"dialogs": ')
         self.calls.refresh(exact=True)
-        return DialogJson(self.calls.table, self.calls.rows).dialogs()
+        DialogJson(self.calls.table, self.calls.rows).dialogs(write)
+        write(after)
 
     def _document(self, dialogs: Callable[[], Any]) -> dict[str, Any]:
         counters = self.counters.as_dict()
@@ -152,6 +163,14 @@ class Analysis:
 def rounded(value: float | None) -> float | None:
     """Three decimals; unknown stays unknown."""
     return None if value is None else round(value, 3)
+
+
+def _octets(path: str) -> int:
+    """The size of a file; 0 for standard input, and for what is not there."""
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):
+        return 0
 
 
 def analyse(path: str) -> dict[str, Any]:

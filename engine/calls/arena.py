@@ -13,11 +13,11 @@ The pools are private mappings that take memory only where they are used.
 
 from __future__ import annotations
 
-import mmap
 from typing import TYPE_CHECKING
 
 from engine.calls.record_view import RecordView
 from engine.calls.states import Dialog
+from engine.shm.region import pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,12 +35,6 @@ MIX = 0x9E3779B97F4A7C15
 MASK_EIGHT = -8
 MASK64 = 0xFFFFFFFFFFFFFFFF
 MASK32 = 0xFFFFFFFF
-
-
-def pool(octets: int) -> memoryview:
-    """Zeroed private memory that is taken page by page when it is written."""
-    size = max(mmap.PAGESIZE, octets)
-    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 class Arena:

@@ -10,6 +10,7 @@ cdef unsigned int IN_CALL
 cdef unsigned int FIRST_CODE
 cdef Py_ssize_t MOST_TALLIES
 cdef Py_ssize_t MOST_TEXT
+cdef Py_ssize_t FULL
 cdef unsigned int LT
 cdef unsigned int GT
 cdef unsigned int COLON
@@ -35,7 +36,7 @@ cdef class DialogJson(JsonText):
     cdef unsigned long long now
 
     @cython.locals(dialog=Dialog, first=cython.bint)
-    cpdef bytes dialogs(self)
+    cpdef int dialogs(self, write) except -1
     @cython.locals(count=Py_ssize_t)
     cdef int dialog(self, Dialog d) except -1
     @cython.locals(length=Py_ssize_t)
@@ -50,7 +51,7 @@ cdef class DialogJson(JsonText):
     @cython.locals(stop=Py_ssize_t, place=Py_ssize_t, begin=Py_ssize_t, host=Py_ssize_t, octet=cython.uint)
     cdef int uri(self, Dialog d, bytes value, bint sender) except -1
     cdef int odd_uri(self, Dialog d, bint sender) except -1
-    @cython.locals(scheme=bytes, length=Py_ssize_t, index=Py_ssize_t, octet=cython.uint)
+    @cython.locals(scheme=bytes, length=Py_ssize_t, index=Py_ssize_t, octet=int)
     cdef Py_ssize_t behind_scheme(self, Py_ssize_t begin, Py_ssize_t stop) except -1
     cdef int setup(self, Dialog d) except -1
     @cython.locals(end=cython.ulonglong)

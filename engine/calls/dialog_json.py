@@ -16,6 +16,8 @@ from engine.json_text import JsonText, quoted
 from engine.parsers import octets
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engine.calls.rows import CallRows
 
 CALL = CLASSES.index("call")
@@ -23,6 +25,8 @@ IN_CALL = STATES.index("in_call")
 FIRST_CODE = 1000
 MOST_TALLIES = 96
 MOST_TEXT = 1024
+FULL = 1 << 17
+"""Octets that are written at once."""
 LT, GT, COLON, AT, SEMICOLON, QUESTION, SPACE, DELETE = 60, 62, 58, 64, 59, 63, 32, 127
 MICROSECOND, MILLION = 1000, 1_000_000
 LONGEST_EXACT = 1_000_000_000_000_000
@@ -45,8 +49,8 @@ class DialogJson(JsonText):
         self.names: dict[int, bytes] = {}
         self.now = 0
 
-    def dialogs(self) -> bytes:
-        """The list; its entries stand six columns in. `rows` knows what time it is."""
+    def dialogs(self, write: Callable[[memoryview], object]) -> int:
+        """The list, in pieces; its entries stand six columns in. `rows` knows what time it is."""
         self.now = self.rows.now
         first = True
         for dialog in self.table.dialogs.values():
@@ -55,8 +59,10 @@ class DialogJson(JsonText):
                 first = False
                 self.dialog(dialog)
                 self.put(b"\n      }")
+                if self.end >= FULL:
+                    self.give(write)
         self.put(b"[]" if first else b"\n    ]")
-        return self.taken()
+        return self.give(write)
 
     def dialog(self, d: Dialog) -> int:
         """The members of one entry."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.shm.region import pool
+
 if TYPE_CHECKING:
     from engine.decode.classifier import Decoder
 
@@ -24,7 +26,7 @@ class PieceStore:
         self.chunks = max(1, octets // CHUNK)
         self.free = self.chunks
         """Chunks that can be taken."""
-        self.arena = memoryview(bytearray(self.chunks * CHUNK))
+        self.arena = pool(self.chunks * CHUNK)
         self.following = memoryview(bytearray(4 * self.chunks)).cast("i")
         self.next = memoryview(bytearray(4 * self.chunks)).cast("i")
         self.start = memoryview(bytearray(4 * self.chunks)).cast("i")

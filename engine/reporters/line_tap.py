@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SIP = 1
-FULL = 1 << 18
+FULL = 1 << 17
 """Octets that are written at once."""
 
 
@@ -50,6 +50,4 @@ class LineTap(Tap):
 
     def flush(self) -> int:
         """Write what waits; what `write` raises goes to whoever runs the pipeline."""
-        if self.writer.end:
-            self.write_out(memoryview(self.writer.taken()))
-        return 0
+        return self.writer.give(self.write_out)

@@ -48,7 +48,7 @@ def _document(file: str, as_json: bool, output: str | None) -> None:
     write, close = _destination(output, file)
     analysis.run()
     if as_json:
-        write(analysis.json())
+        analysis.write_json(write)
     else:
         import io
 
