@@ -173,36 +173,45 @@ class OutputPacket:
     payload: Payload | None = None
     raw_bytes: bytes | None = None
     """The frame, where the task asks for it."""
+    _envelope: dict[str, Any] | None = field(default=None, repr=False, compare=False)
+    """envelope_fields() of `flow_id` and `network`, where somebody has them at hand."""
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON Lines form (DESIGN 7): envelope, network, labels, payload, raw as base64."""
-        network = self.network
         record: dict[str, Any] = {
             "timestamp": format_timestamp(self.timestamp_ns),
             "task": self.task,
             "protocol": self.protocol,
-            **self.flow_id.as_fields(),
-            "network": {
-                "src_mac": network.src_mac or None,
-                "dst_mac": network.dst_mac or None,
-                "vlans": list(network.vlans),
-                "interface": network.interface_name or network.interface or None,
-                "fragmented": network.fragmented,
-                "tunnel": None
-                if network.tunnel is None
-                else {
-                    "type": network.tunnel.type,
-                    "outer_src_ip": str(network.tunnel.outer_src_ip),
-                    "outer_dst_ip": str(network.tunnel.outer_dst_ip),
-                    "vni": network.tunnel.vni,
-                },
-            },
+            **(self._envelope or envelope_fields(self.flow_id, self.network)),
             "labels": self.labels,
             "payload": None if self.payload is None else self.payload.as_dict(),
         }
         if self.raw_bytes is not None:
             record["raw"] = base64.b64encode(self.raw_bytes).decode("ascii")
         return record
+
+
+def envelope_fields(flow_id: FiveTuple, network: NetworkMeta) -> dict[str, Any]:
+    """Five-tuple and network as they stand in JSON; for all packets of a flow the same."""
+    tunnel = network.tunnel
+    return {
+        **flow_id.as_fields(),
+        "network": {
+            "src_mac": network.src_mac or None,
+            "dst_mac": network.dst_mac or None,
+            "vlans": list(network.vlans),
+            "interface": network.interface_name or network.interface or None,
+            "fragmented": network.fragmented,
+            "tunnel": None
+            if tunnel is None
+            else {
+                "type": tunnel.type,
+                "outer_src_ip": str(tunnel.outer_src_ip),
+                "outer_dst_ip": str(tunnel.outer_dst_ip),
+                "vni": tunnel.vni,
+            },
+        },
+    }
 
 
 class SealedLabels(dict[str, str]):

@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from engine.packet import DictPayload, OutputPacket
+from engine.packet import DictPayload, OutputPacket, envelope_fields
 from engine.shm import records
 from engine.shm.rows import stream_row
 
@@ -59,7 +59,7 @@ class OutputMaker:
         self._live = live
         self._names: dict[int, str] = {}
         self.static = dict(labels)
-        self._known: dict[tuple[Any, ...], tuple[FiveTuple, NetworkMeta]] = {}
+        self._known: dict[tuple[Any, ...], tuple[FiveTuple, NetworkMeta, dict[str, Any]]] = {}
         self._flows: dict[tuple[int, int, int], tuple[float, dict[str, str]]] = {}
         self._flow_labels: Callable[[int, int, int], Any] | None = None
         if flows is not None:
@@ -90,8 +90,12 @@ class OutputMaker:
             network = header.network()
             if self._live:
                 network = replace(network, interface_name=self._name(network.interface))
-            known = self._known[key] = (header.flow_id(), network)
-        return OutputPacket(timestamp, protocol, *known, self.task, dict(self.static))
+            flow_id = header.flow_id()
+            known = self._known[key] = (flow_id, network, envelope_fields(flow_id, network))
+        flow_id, network, fields = known
+        return OutputPacket(
+            timestamp, protocol, flow_id, network, self.task, dict(self.static), None, None, fields
+        )
 
     def _name(self, index: int) -> str:
         """The name of the interface with this kernel index, also when it went meanwhile; empty if unknown."""
