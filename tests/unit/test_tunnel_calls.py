@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import pytest
 from scapy.layers.inet import ICMP, IP, UDP, fragment
 from scapy.layers.inet6 import ICMPv6DestUnreach, IPv6
 from scapy.layers.l2 import Dot1Q, Ether
-from scapy.packet import Packet, Raw
+from scapy.packet import Raw
 from scapy.utils import PcapWriter
 
 from engine.packet import TunnelInfo
@@ -21,6 +20,7 @@ from engine.reporters.output import OutputMaker
 from engine.shm import records
 from engine.shm.counters import Counters
 from tests.builds import Build
+from tests.tunnel_calls import call_frames, ip, sip, speech
 from tests.tunnel_packets import FORMS, INNER, OUTER, V4, Form, erspan2, gtp, vxlan
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 MS = 1_000_000
 NOW = 1_700_000_000_000_000_000
 ALL = (1 << len(records.TUNNELS)) - 2
-ENDS = {4: ("10.0.0.1", "10.0.0.2"), 6: ("fd00::1", "fd00::2")}
 
 
 class Workers:
@@ -74,49 +73,6 @@ class Workers:
         """Kind and body of the evidence."""
         reader = self.ring.RingReader(self.evidence[worker])
         return [(kind, body) for kind, _, _, body in reader.read(1 << 20)]
-
-
-def ip(version: int, back: bool = False) -> Packet:
-    """An inner IP header."""
-    src, dst = ENDS[version][::-1] if back else ENDS[version]
-    return (IP if version == 4 else IPv6)(src=src, dst=dst)
-
-
-def sip(version: int, call: str, back: bool = False, filler: int = 0) -> bytes:
-    """An INVITE with SDP, or its answer."""
-    src = ENDS[version][back]
-    body = (
-        f"v=0\r\no=- 1 1 IN IP{version} {src}\r\ns=-\r\nc=IN IP{version} {src}\r\nt=0 0\r\n"
-        f"m=audio {4000 + 1000 * back} RTP/AVP 8\r\n" + f"a=x:{'y' * filler}\r\n" * bool(filler)
-    )
-    first = "SIP/2.0 200 OK" if back else "INVITE sip:bob@example.com SIP/2.0"
-    return (
-        f"{first}\r\nVia: SIP/2.0/UDP example.com;branch=z9hG4bK{call}\r\nFrom: <sip:a@example.com>;tag=1\r\n"
-        f"To: <sip:b@example.com>\r\nCall-ID: {call}\r\nCSeq: 1 INVITE\r\n"
-        f"Content-Type: application/sdp\r\nContent-Length: {len(body)}\r\n\r\n{body}"
-    ).encode()
-
-
-def speech(number: int, ssrc: int) -> bytes:
-    """An RTP packet of PCMA."""
-    return struct.pack("!BBHII", 0x80, 8, number, 160 * number, ssrc) + bytes(160)
-
-
-def call_frames(form: Form, back: Form | None = None, call: str = "a@b", ssrc: int = 7) -> list[bytes]:
-    """A call: INVITE, 200, then 3 packets of speech each way, wrapped by `form`, those back by `back`."""
-    version = form.versions[0]
-    outer_back = form.outer.copy()
-    outer_back.src, outer_back.dst = form.outer.dst, form.outer.src
-
-    def wrap(payload: bytes, answer: bool, sport: int, dport: int) -> bytes:
-        packet = ip(version, answer) / UDP(sport=sport, dport=dport) / Raw(payload)
-        return (back or form).wrap(packet, outer=outer_back) if answer else form.wrap(packet)
-
-    frames = [wrap(sip(version, call), False, 5060, 5060), wrap(sip(version, call, True), True, 5060, 5060)]
-    for number in range(3):
-        frames.append(wrap(speech(number, ssrc), False, 4000, 5000))
-        frames.append(wrap(speech(number, ssrc + 1), True, 5000, 4000))
-    return frames
 
 
 def stream_calls(streams: Any) -> dict[int, tuple[str, int]]:
