@@ -26,7 +26,8 @@ CALLS = 50
 """INVITEs in a batch."""
 CUT = 552
 GAP = 4000
-MOST_MICROSECONDS = 1.0
+MOST_MICROSECONDS = 1.5
+"""Below 1 on an idle machine; the caches are shared."""
 LEAST_DECODED = 0.99
 MOST_GROWTH = 3 << 20
 """Octets; 2 MiB of them are the INVITEs in the evidence ring."""

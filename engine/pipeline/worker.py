@@ -161,7 +161,8 @@ class Worker:
     def end(self) -> None:
         """The last act."""
         self.pipeline.foreign.stop()
-        self.pipeline.reassembly.finish()
+        if self.pipeline.reassembly is not None:
+            self.pipeline.reassembly.finish()
         self.beat()
         self.words[layout.STATE] = STOPPED
         self.channel.finish()
