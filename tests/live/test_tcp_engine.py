@@ -1,0 +1,189 @@
+"""The TCP observer as a part of the engine: section, rows, events and history; restarted when it is
+killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from otus_tui.control_client import ClientError
+from tests.live.engines import Engine, wait_for
+from tests.live.test_tcp_cli import THERE, Hosts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    made = Hosts()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    made = Engine(tmp_path)
+    yield made
+    if made.process is not None and made.process.poll() is None:
+        made.end()
+
+
+def node(tmp_path: Path, hosts: Hosts, **tcp: Any) -> str:
+    path = tmp_path / "node.yml"
+    options = {"netns": hosts.a, "interval": 0.3, **tcp.pop("options", {})}
+    values = {"otus": {"metrics": {"enabled": False}, "tcp": {"options": options, **tcp}}}
+    path.write_text(json.dumps(values))
+    return str(path)
+
+
+def open_connections(hosts: Hosts, count: int) -> list[Any]:
+    server = hosts.listen(hosts.b, THERE, 7000)
+    clients = [hosts.connect(hosts.a, THERE, 7000) for _ in range(count)]
+    peers = [hosts.accept(server) for _ in clients]
+    for number, (client, peer) in enumerate(zip(clients, peers, strict=True)):
+        client.sendall(b"q" * 1000 * (number + 1))
+        peer.recv(100_000)
+    return clients
+
+
+@pytest.mark.parametrize("backend", ["netlink", "libbpf"])
+def test_rows_events_and_the_section(engine: Engine, hosts: Hosts, tmp_path: Path, backend: str) -> None:
+    lines = tmp_path / "events.jsonl"
+    clients = open_connections(hosts, 5)
+    options = {"backend": backend, "rtt-above": "1us"}
+    engine.start("--config", node(tmp_path, hosts, events_file=str(lines), options=options))
+    assert engine.call("stats")["tcp"]["state"] == "off"
+    found = engine.call("tcp_connections", sort="bytes_acked", descending=True, count=2)
+    assert (found["total"], found["matched"], len(found["rows"])) == (5, 5, 2)
+    assert found["rows"][0]["bytes_acked"] in (5000, 5001)
+    row = found["rows"][0]
+    assert (row["remote"], row["remote_port"], row["role"]) == (THERE, 7000, "client")
+    assert row["pid"] == os.getpid()
+    matched = engine.call(
+        "tcp_connections", filter=f"remote_port == 7000 and local_port == {row['local_port']}"
+    )
+    assert [one["id"] for one in matched["rows"]] == [row["id"]]
+    [group] = engine.call("tcp_groups", by="peer")["rows"]
+    assert (group["key"], group["connections"]) == (THERE, 5)
+    section = wait_for(lambda: _running(engine), 5.0, "figures")
+    assert section["backend"] == backend
+    assert section["states"] == {"ESTABLISHED": 5}
+    assert set(section["windows"]) == {"1", "10", "60", "run"}
+    for client in clients:
+        client.sendall(b"q" * 500)
+    wait_for(lambda: len(engine.call("tcp_history")["points"]) >= 2, 5.0, "two points")
+    wait_for(lambda: engine.call("tcp_events")["newest"] > 0, 5.0, "an event")
+    one = engine.call("tcp_connection", id=row["id"])
+    assert one["history"]["srtt_us"]
+    assert one["history"]["send_queue"][-1] == 0
+    events = engine.call("tcp_events", count=1000)
+    assert events["events"][0]["trigger"]["name"] == "rtt_above"
+    later = engine.call("tcp_events", after=events["newest"])
+    assert all(event["sequence"] > events["newest"] for event in later["events"])
+    engine.end()
+    written = [json.loads(line) for line in lines.read_text().splitlines()]
+    assert written[0]["event_type"] == "tcp"
+    assert written[-1]["event_type"] == "tcp_end"
+    assert written[-1]["emitted"] == len(written) - 1
+
+
+def _running(engine: Engine) -> dict[str, Any] | None:
+    section: dict[str, Any] = engine.call("stats")["tcp"]
+    return section if "windows" in section else None
+
+
+def test_wrong_questions(engine: Engine, hosts: Hosts, tmp_path: Path) -> None:
+    engine.start("--config", node(tmp_path, hosts, options={"backend": "netlink"}))
+    for method, params, message in (
+        ("tcp_connections", {"filter": "stat == X"}, "no column 'stat'"),
+        ("tcp_connections", {"sort": "size"}, "no column 'size'"),
+        ("tcp_connections", {"filter": "srtt_us > fast"}, "is a number"),
+        ("tcp_connections", {"count": "all"}, "no whole number"),
+        ("tcp_connection", {"id": "123"}, "is gone"),
+        ("tcp_groups", {"by": "colour"}, "no group"),
+        ("tcp_events", {"after": -1}, "no whole number"),
+        ("tcp_history", {"count": "x"}, "no whole number"),
+    ):
+        with pytest.raises(ClientError, match=message):
+            engine.call(method, **params)
+
+
+def test_a_killed_observer_is_replaced_and_leaves_nothing(
+    engine: Engine, hosts: Hosts, tmp_path: Path
+) -> None:
+    before = programs()
+    engine.start("--config", node(tmp_path, hosts, start="always"))
+    wait_for(lambda: _running(engine), 10.0, "figures")
+    pid = engine.child("engine.tcp.process")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(
+        lambda: engine.call("stats")["tcp"].get("restarts") == 1 and _running(engine), 10.0, "a successor"
+    )
+    assert engine.child("engine.tcp.process") != pid
+    engine.end()
+    wait_for(lambda: programs() <= before, 5.0, "nothing in the kernel")
+
+
+def programs() -> set[int]:
+    """Ids of the programs of observers that are in the kernel."""
+    shown = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=False)
+    found = json.loads(shown.stdout or "[]")
+    return {one["id"] for one in found if one.get("name") in ("segment", "state_change", "retransmit_3")}
+
+
+def test_a_namespace_that_is_not_there_is_said(engine: Engine, hosts: Hosts, tmp_path: Path) -> None:
+    engine.start("--config", node(tmp_path, hosts, options={"netns": "no-such"}))
+    with pytest.raises(ClientError, match="no network namespace 'no-such'"):
+        engine.call("tcp_listeners")
+    section = engine.call("stats")["tcp"]
+    assert section["state"] == "failed"
+    assert "no-such" in section["error"]
+    assert section["hint"]
+
+
+def test_never_means_never(engine: Engine, hosts: Hosts, tmp_path: Path) -> None:
+    engine.start("--config", node(tmp_path, hosts, start="never"))
+    with pytest.raises(ClientError, match="switched off"):
+        engine.call("tcp_listeners")
+    assert engine.call("stats")["tcp"]["state"] == "off"
+
+
+def test_a_wrong_option_has_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "node.yml"
+    path.write_text("otus:\n  tcp:\n    options: {rtt-abov: 200ms}\n")
+    command = [sys.executable, "-m", "otus_tui", "--headless", "--config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert done.returncode == 2
+    assert "rtt_abov" in done.stderr
+    assert "node.yml:3" in done.stderr
+
+
+def test_metrics_of_the_engine(engine: Engine, hosts: Hosts, tmp_path: Path) -> None:
+    import socket
+    import urllib.request
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    path = tmp_path / "node.yml"
+    values = {
+        "metrics": {"listen": f"127.0.0.1:{port}"},
+        "tcp": {"start": "always", "options": {"netns": hosts.a}},
+    }
+    path.write_text(json.dumps({"otus": values}))
+    engine.start("--config", str(path))
+    wait_for(lambda: _running(engine), 10.0, "figures")
+    time.sleep(0.2)
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    assert 'otus_tcp_observer{backend="' in text
+    assert "otus_tcp_rtt_seconds_bucket" in text
