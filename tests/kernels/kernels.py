@@ -62,7 +62,7 @@ def apt(*words: str, cwd: Path | None = None) -> str:
 def read_lists() -> None:
     """Package lists of every suite that RELEASES names, from the mirrors of this system."""
     mirrors = sorted(set(run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)").split("\n")))
-    found = dict(reversed(line.split(" ", 1)) for line in mirrors if " " in line)
+    found = {suite: uri for uri, _, suite in (line.partition(" ") for line in mirrors)}
     main = next((uri for suite, uri in found.items() if suite == "bookworm"), "")
     security = next((uri for suite, uri in found.items() if suite == "bookworm-security"), main)
     if not main:
@@ -86,7 +86,7 @@ def newest(release: Release) -> str:
     own = [one for one in versions if "cloud" not in one and "rt" not in one and "deb11" not in one]
     if not own:
         sys.exit(f"no kernel {release.series} in Debian's lists")
-    return max(own, key=lambda one: [int(word) for word in re.findall(r"\d+", one)])
+    return str(max(own, key=lambda one: [int(word) for word in re.findall(r"\d+", one)]))
 
 
 def unpack(release: Release) -> tuple[str, Path]:

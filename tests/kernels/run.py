@@ -67,8 +67,19 @@ def row(one: dict[str, Any]) -> str:
 
 def table(found: list[dict[str, Any]]) -> str:
     """All results, as Markdown."""
-    head = "| kernel | backend | segments sent again | RTO | TLP | handshakes | resets sent | RTT samples | off |\n"
-    return head + "|---|---|---|---|---|---|---|---|---|\n" + "\n".join(map(row, found)) + "\n"
+    names = (
+        "kernel",
+        "backend",
+        "segments again",
+        "RTO",
+        "TLP",
+        "handshakes",
+        "resets sent",
+        "RTT samples",
+        "off",
+    )
+    head = f"| {' | '.join(names)} |\n"
+    return head + "|---" * len(names) + "|\n" + "\n".join(map(row, found)) + "\n"
 
 
 def keep(text: str) -> None:
