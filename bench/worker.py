@@ -115,7 +115,7 @@ class RtpRing(Ring):
     """Packets of speech that go on from one walk to the next: sequence numbers, timestamps and arrival."""
 
     def ready(self) -> None:
-        """The next STEPS packets of each flow, each up to 0.4 ms later than 20 ms behind the one before it."""
+        """The next STEPS packets of each flow, 20 ms and up to 0.4 ms behind the one before it."""
         super().ready()
         for index, place in enumerate(self.places):
             step, flow = index // FLOWS + STEPS * self.walks, index % FLOWS

@@ -7,18 +7,20 @@ from typing import Any
 from engine.packet import format_timestamp
 
 QUALITY_FIELDS = (
-    "bytes", "jitter_ms", "mean_delta_ms", "mos", "mos_now", "mos_min", "delay_ms", "late", "burst_count", "burst_lost",
-    "burst_density_pct", "burst_ms", "gap_lost", "gap_density_pct", "gap_ms", "longest_loss", "loss_runs", "skew_ppm",
-    "clock_jumps", "pauses", "paused_s", "longest_pause_s", "silence_s", "talk_spurts", "comfort_noise", "markers",
-    "resets", "type_changes", "codec_changes", "ssrc_changes", "dscp", "dscp_first", "dscp_changes", "dtmf_count",
-    "digits", "rtcp",
+    "bytes", "jitter_ms", "mean_delta_ms", "mos", "mos_now", "mos_min", "delay_ms", "late", "burst_count",
+    "burst_lost", "burst_density_pct", "burst_ms", "gap_lost", "gap_density_pct", "gap_ms",
+    "longest_loss", "loss_runs", "skew_ppm", "clock_jumps", "pauses", "paused_s", "longest_pause_s",
+    "silence_s", "talk_spurts", "comfort_noise", "markers", "resets", "type_changes", "codec_changes",
+    "ssrc_changes", "dscp", "dscp_first", "dscp_changes", "dtmf_count", "digits", "rtcp",
 )  # fmt: skip
 TIMES = {"time_ns": "time", "start_ns": "start", "last_ns": "last", "bye_ns": "bye"}
 
 
 def quality_fields(row: dict[str, Any]) -> dict[str, Any]:
     """The fields of a row of engine.shm.streams that was read with its lists; unknown is None."""
-    fields = {name: rounded(row[name]) if isinstance(row[name], float) else row[name] for name in QUALITY_FIELDS}
+    fields = {
+        name: rounded(row[name]) if isinstance(row[name], float) else row[name] for name in QUALITY_FIELDS
+    }
     at = row["longest_pause_ns"]
     fields["longest_pause"] = None if at is None else format_timestamp(at)
     fields["previous_ssrc"] = None if row["previous_ssrc"] is None else f"0x{row['previous_ssrc']:08x}"

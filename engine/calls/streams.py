@@ -142,7 +142,7 @@ class StreamStore:
         return rows
 
     def in_full(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row with its lists (engine.control.methods.STREAM_DETAIL), as long as the table has the stream."""
+        """The row with its lists (engine.control.methods.STREAM_DETAIL), while the table has the stream."""
         slot = int(row["id"].partition(".")[0])
         full = None if self.table is None else self.table.read(slot, True)
         if full is None or full["id"] != row["id"]:

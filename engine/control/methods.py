@@ -103,8 +103,8 @@ METHODS = {
         "{total, matched, offset, version, rows: [ROW]}",
         "A window of a store: 100 rows or count, at most 1000, fewer where the line would be too long. With "
         "anchor it begins `offset` rows from that row (which may be negative). With ids the rows are those, "
-        "in that order, matching or not, whatever count says; those that are gone are left out; those of streams "
-        "have the keys of STREAM_DETAIL, too.",
+        "in that order, matching or not, whatever count says; those that are gone are left out. Rows "
+        "of streams have the keys of STREAM_DETAIL then, too.",
     ),
     "call": Method(
         False,
@@ -270,8 +270,8 @@ STREAM_ROW = (
     "xr",
 )
 """Keys of a row of the streams store (docs/fields.md); unknown is null. far: what the receiver of the stream
-reported by RTCP, STREAM_FAR; sender: what its sender did, STREAM_SENDER; xr: the receiver's VoIP metrics. None of
-these is a figure of this engine. In a filter their keys have a dot: far.lost_pct > 1."""
+reported by RTCP, STREAM_FAR; sender: what its sender did, STREAM_SENDER; xr: the receiver's VoIP metrics,
+STREAM_XR. None of these is a figure of this engine. In a filter their keys have a dot: far.lost_pct > 1."""
 
 STREAM_DETAIL = ("dtmf", "loss_runs", "intervals")
 """More keys of the streams of one call, and of `query` with ids: telephone events, runs of 1 to 9 and more
@@ -288,9 +288,9 @@ STREAM_SENDER = (
 )  # fmt: skip
 """Sender reports and what came with them; round trips from here to the sender and back."""
 STREAM_XR = (
-    "reports", "last_ns", "lost_pct", "discarded_pct", "burst_density_pct", "gap_density_pct", "burst_ms", "gap_ms",
-    "rtt_ms", "end_delay_ms", "signal_dbm", "noise_dbm", "echo_db", "gmin", "r", "external_r", "mos_lq", "mos_cq",
-    "buffer_ms", "buffer_max_ms", "buffer_limit_ms", "buffer_adaptive", "concealment",
+    "reports", "last_ns", "lost_pct", "discarded_pct", "burst_density_pct", "gap_density_pct", "burst_ms",
+    "gap_ms", "rtt_ms", "end_delay_ms", "signal_dbm", "noise_dbm", "echo_db", "gmin", "r", "external_r",
+    "mos_lq", "mos_cq", "buffer_ms", "buffer_max_ms", "buffer_limit_ms", "buffer_adaptive", "concealment",
 )  # fmt: skip
 """RFC 3611 section 4.7."""
 

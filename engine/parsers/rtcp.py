@@ -4,10 +4,10 @@
         while item := parser.next():
             ...     # the fields that stand with the item's number below are set
 
-Every length is checked against the packet, the packet against the payload. Only a payload that its packets fill
-exactly is read: behind encrypted RTCP (RFC 3711 section 3.4) stand an index and a tag, and what looks like a second
-packet is none, so nothing encrypted is taken for figures. What does not fit its packet is left out and counted
-in `defects`; the packets behind it are read.
+Every length is checked against the packet, the packet against the payload. Only a payload that its packets
+fill exactly is read: behind encrypted RTCP (RFC 3711 section 3.4) stand an index and a tag, and what looks
+like a second packet is none, so nothing encrypted is taken for figures. What does not fit its packet is
+left out and counted in `defects`; the packets behind it are read.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SENDER = SENDER_ITEM = 1
 RECEIVER = RECEIVER_ITEM = 2
 """Receiver report: `ssrc`."""
 BLOCK = BLOCK_ITEM = 3
-"""Report block of `ssrc` about `about`: `fraction`, `lost` (24 bits), `highest`, `jitter`, `last`, `delay`."""
+"""Block of `ssrc` about `about`: `fraction`, `lost` (24 bits), `highest`, `jitter`, `last`, `delay`."""
 CNAME = CNAME_ITEM = 4
 """CNAME of `ssrc`, octets `text`..`text_end`."""
 BYE = BYE_ITEM = 5
@@ -187,7 +187,10 @@ class RtcpParser:
             self.inner += 4
             found = 0
             while self.inner < self.inner_end and self.buf[self.inner]:
-                if self.inner_end - self.inner < 2 or self.inner_end - self.inner < 2 + self.buf[self.inner + 1]:
+                if (
+                    self.inner_end - self.inner < 2
+                    or self.inner_end - self.inner < 2 + self.buf[self.inner + 1]
+                ):
                     self.defects += 1
                     self.left = 0
                     return found

@@ -153,7 +153,7 @@ class MediaPath:
         return 1
 
     def telephone_event(self, clock: int, now: int) -> int:
-        """The event of a packet (RFC 4733 section 2.3); other lengths are encrypted ones, or several events."""
+        """The event of a packet (RFC 4733 section 2.3); other lengths are encrypted, or several events."""
         at = self.parser.payload
         if self.parser.octets != 4 or at + 4 > len(self.buf):
             return 0
@@ -216,7 +216,7 @@ class MediaPath:
         return stream
 
     def another(self, stream: int, before: int, ports: int) -> int:
-        """The flow goes on with another SSRC than that of stream `before`, where that is still in the table."""
+        """The flow goes on with another SSRC than that of stream `before`, if that is still there."""
         place = self.streams.place(before)
         if before != stream and place and self.streams.words[place + STREAM_PORTS] & MASK32 == ports & MASK32:
             self.streams.follows(stream, self.streams.words[place + STREAM_PORTS] >> 32)

@@ -1,9 +1,9 @@
 """RTCP on the packet road: what it says goes to the figures of the stream that it speaks of.
 
-What a sender says of itself belongs to the stream with its SSRC in the direction of the packet; what a receiver
-says of a stream to the one that comes the other way. RTCP is on the ports of RTP (RFC 5761) or one above them;
-where an SDP named another place for it (RFC 3605) the SSRC is looked for between the same addresses,
-then in the same call.
+What a sender says of itself belongs to the stream with its SSRC in the direction of the packet; what a
+receiver says of a stream to the one that comes the other way. RTCP is on the ports of RTP (RFC 5761) or one
+above them; where an SDP named another place for it (RFC 3605) the SSRC is looked for between the same
+addresses, then in the same call.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class RtcpPath:
         self.parser.attach(buf)
 
     def packet(self, decoder: Decoder, flow: int, now: int) -> int:
-        """A payload that looks like RTCP, of the flow in slot `flow`; 1 where it was read, 0: encrypted, or cut."""
+        """A payload that looks like RTCP, of the flow in slot `flow`; 0 where it is encrypted, or broken."""
         if not self.parser.begin(decoder.payload, decoder.payload_end):
             self.counters[C_RTCP_UNREAD] += 1
             return 0
@@ -66,7 +66,7 @@ class RtcpPath:
         while item:
             if item == BLOCK:
                 self.block(decoder)
-            elif item == METRICS or item == REFERENCE or item == ANSWER:  # noqa: PLR1714 -- compiled
+            elif item == METRICS or item == REFERENCE or item == ANSWER:  # noqa: PLR1714, SIM109 -- compiled
                 self.extended(decoder, item)
             else:
                 self.own(decoder, item)
@@ -206,9 +206,7 @@ class RtcpPath:
             if sport < less or dport < less:
                 break
             ports = ((dport - less) << 16) | (sport - less)
-            tag = self.flows.hash(
-                src0, src1, dst0, dst1, PROTOCOL | ports, decoder.domain
-            )
+            tag = self.flows.hash(src0, src1, dst0, dst1, PROTOCOL | ports, decoder.domain)
             slot = self.streams.find(tag, src0, src1, dst0, dst1, (ssrc << 32) | ports, decoder.domain)
             if slot >= 0:
                 return slot

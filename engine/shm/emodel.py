@@ -1,21 +1,24 @@
-"""The E-model: how a listener would rate speech, from what was lost (ITU-T G.107, its codec factors from G.113).
+"""The E-model: how a listener would rate speech, from what was lost (ITU-T G.107, its codec factors from
+G.113).
 
     R      = 93.2 - Idd - Ie_eff
     Ie_eff = Ie + (95 - Ie) * Ppl / (Ppl / BurstR + Bpl)                                   G.107 (7-29)
     Idd    = 0 up to Ta = 100 ms, else 25 * ((1 + X^6)^(1/6) - 3 * (1 + (X/3)^6)^(1/6) + 2),
-             X = log2(Ta / 100 ms)                                                         G.107 (7-27), (7-28)
+             X = log2(Ta / 100 ms)                                                       G.107 (7-27), (7-28)
     MOS    = 1 below R = 0, 4.5 above R = 100, else 1 + 0.035 R + 7e-6 R (R - 60) (100 - R)  G.107 Annex B
 
-93.2 is R of G.107's default values; echo is taken for cancelled, so of the delay only Idd is left, and nothing is
-added for advantage. Ppl, per cent, counts what never came and what came too late for a jitter buffer (LATE_MS of
-engine.shm.quality). BurstR is the mean number of packets lost in a row over that of random loss of the same
-rate, 1 / (1 - Ppl), at least 1 and at most 8. Ta is the network's one-way delay, half of the round trip between
-the two ends where RTCP tells it, else DEFAULT_DELAY_MS; and the jitter buffer and the packet time on top of it.
+93.2 is R of G.107's default values; echo is taken for cancelled, so of the delay only Idd is left, and
+nothing is added for advantage. Ppl, per cent, counts what never came and what came too late for a jitter
+buffer (LATE_MS of engine.shm.quality). BurstR is the mean number of packets lost in a row over that of
+random loss of the same rate, 1 / (1 - Ppl), at least 1 and at most 8. Ta is the network's one-way delay,
+half of the round trip between the two ends where RTCP tells it, else DEFAULT_DELAY_MS; and the jitter
+buffer and the packet time on top of it.
 
-Ie and Bpl are those of G.113 Appendix I (tables I.1 and I.4): G.711 with packet loss concealment, as telephones
-have it. Codecs for which it gives Ie and no Bpl are rated while nothing is lost. Wide-band codecs (G.722, Opus,
-AMR-WB, EVS) have no rating on the narrow-band scale of G.107, and no value is made up: their MOS is unknown, as
-that of every codec that is not in the table, of video and of encrypted media whose codec nobody named.
+Ie and Bpl are those of G.113 Appendix I (tables I.1 and I.4): G.711 with packet loss concealment, as
+telephones have it. Codecs for which it gives Ie and no Bpl are rated while nothing is lost. Wide-band
+codecs (G.722, Opus, AMR-WB, EVS) have no rating on the narrow-band scale of G.107, and no value is made up:
+their MOS is unknown, as that of every codec that is not in the table, of video and of encrypted media whose
+codec nobody named.
 """
 
 from __future__ import annotations
@@ -74,14 +77,14 @@ class EModel:
     """The formulas; no state."""
 
     def codec(self, name0: int, name1: int) -> int:
-        """The number of a codec from its upper-case name in two little-endian words; 0 where it is not rated."""
+        """The number of a codec by its upper-case name in two little-endian words; 0: it is not rated."""
         for number in range(1, COUNT):
             if NAMES[2 * number] == name0 and NAMES[2 * number + 1] == name1:
                 return number
         return 0
 
     def impairment(self, codec: int, expected: int, lost: int, late: int, runs: int) -> float:
-        """Ie_eff of some packets of a codec; below 0 where it is unknown. `runs`: losses in a row count once."""
+        """Ie_eff of some packets of a codec; below 0: unknown. `runs`: losses in a row count once."""
         if codec <= 0 or codec >= COUNT or expected <= 0:
             return UNKNOWN
         own = FACTORS[2 * codec]
@@ -125,4 +128,4 @@ class EModel:
             return 4.5
         score = 1.0 + 0.035 * rating + 0.000007 * rating * (rating - 60.0) * (100.0 - rating)
         # Between R = 0 and 6.5 the polynomial falls below its lowest value.
-        return score if score > 1.0 else 1.0
+        return max(1.0, score)

@@ -1,4 +1,4 @@
-"""What a media stream went through: losses in a row, lateness, pauses, its clock; a unit of 128 words a stream.
+"""What a media stream went through: losses in a row, lateness, pauses, its clock; 128 words a stream.
 
 Nothing here runs for an ordinary packet: engine.shm.streams comes when something was lost, came late, stood
 still or changed, and once a second. All counts are those of sequence numbers that left a window of 64, so a
@@ -28,8 +28,9 @@ Words of a unit:
     15 first DSCP | changes << 32    16 changes of SSRC to this one | SSRC before << 32
     17 changes of codec | ended << 32                 18 runs of 1, 2, ... 9, 10 and more losses, 10 of u32
     23 end of the interval, ns       24 extended number at its begin      25 lost | runs << 32
-    26 late | codec << 32            27 its begin, ns                     28 intervals kept | held by the newest << 32
-    29 worst interval, 2 words       31 points kept | held by the newest << 32     32 room for an interval, 2 words
+    26 late | codec << 32     27 its begin, ms since the first packet
+    28 intervals kept | held by the newest << 32
+    29 worst interval, 2 words    31 points kept | held by the newest << 32     32 room for one, 2 words
     40 points: ms since the first packet | transit, us (signed) << 32, 16 words
     64 intervals: 100 ms since the first packet | expected << 32, then lost (20 bits) | late (20) |
        runs of losses (16) | codec (8); 32 of 2 words
@@ -86,7 +87,7 @@ class Quality:
     # ---- losses ----
 
     def lose(self, unit: int, position: int, count: int) -> int:
-        """`count` packets in a row from extended number `position` on never came, or came too late to matter."""
+        """`count` packets in a row from extended number `position` on never came, or far too late."""
         if position < self.words[unit + ORIGIN]:
             return 0
         last = self.words[unit + LAST_LOSS]
@@ -139,7 +140,7 @@ class Quality:
 
     def leave(self, unit: int, highest: int, window: int, ahead: int) -> int:
         """The window moves `ahead` numbers on: what leaves it and was not seen is lost."""
-        steps = ahead if ahead < 64 else 64
+        steps = min(64, ahead)
         position = highest - 63
         for _ in range(steps):
             if not window >> 63:
@@ -163,7 +164,7 @@ class Quality:
     # ---- time ----
 
     def tick(self, unit: int, now: int, since_ms: int, highest: int, began_ms: int, transit: float) -> int:
-        """A second that began `began_ms` after the first packet is over; `transit`: its smallest one, or BIG."""
+        """A second that began `began_ms` after the first packet is over; `transit`: its smallest, or BIG."""
         if transit < BIG:
             self.point(unit, began_ms, transit)
         if now >= self.words[unit + ENDS]:
@@ -235,9 +236,10 @@ class Quality:
         if expected >= LEAST_EXPECTED:
             before = self.words[unit + WORST + 1]
             gone = (before & MASK20) + ((before >> 20) & MASK20)
-            if not self.words[unit + WORST] >> 32 or (lost + late) * (
-                self.words[unit + WORST] >> 32
-            ) > gone * expected:
+            if (
+                not self.words[unit + WORST] >> 32
+                or (lost + late) * (self.words[unit + WORST] >> 32) > gone * expected
+            ):
                 self.words[unit + WORST] = first
                 self.words[unit + WORST + 1] = second
         self.words[unit + SPARE] = first
@@ -288,7 +290,7 @@ class Quality:
         return 0
 
     def pause(self, unit: int, silent: int, latest: int, noise: int, in_order: int, speech: int) -> int:
-        """Nothing came for `silent` ns after `latest`: `noise` comfort noise stood before, `speech` follows."""
+        """Nothing came for `silent` ns after `latest`; `noise`: behind comfort noise; `speech` follows."""
         long = silent > PAUSE
         if long:
             self.words[unit + PAUSES] += 1

@@ -3,11 +3,11 @@
 Telephone events (RFC 4733): packets with one timestamp and one event are one, however often its end comes; a
 long one goes on in segments (section 2.5.1.3). The newest EVENTS_KEPT stand here, the count is exact.
 
-RTCP (RFC 3550, 3611) about one stream: what its sender says of itself, and what its receiver, the far end, says
-of it. A round trip runs from here to one end and back, as Wireshark has it: a report arrives with the middle
-of the NTP time of a sender report (LSR) that passed here, and how long the end had held it (DLSR); the same
-with the reference time (RRT) and its answer (DLRR) of extended reports. Both trips together are that
-between the ends.
+RTCP (RFC 3550, 3611) about one stream: what its sender says of itself, and what its receiver, the far end,
+says of it. A round trip runs from here to one end and back, as Wireshark has it: a report arrives with the
+middle of the NTP time of a sender report (LSR) that passed here, and how long the end had held it (DLSR);
+the same with the reference time (RRT) and its answer (DLRR) of extended reports. Both trips together are
+that between the ends.
 
 Words of a unit:
 
@@ -59,10 +59,12 @@ class Signals:
 
     # ---- telephone events ----
 
-    def event(self, unit: int, now: int, timestamp: int, clock: int, code: int, ended: int, length: int) -> int:
+    def event(
+        self, unit: int, now: int, timestamp: int, clock: int, code: int, ended: int, length: int
+    ) -> int:
         """One packet of an event; `length` in units of the clock."""
         count = self.words[unit + EVENTS]
-        look = LOOK_BACK if count > LOOK_BACK else count
+        look = min(count, LOOK_BACK)
         for back in range(1, look + 1):
             place = unit + EVENT + 2 * ((count - back) % EVENTS_KEPT)
             word = self.words[place + 1]
@@ -140,7 +142,7 @@ class Signals:
     def cname(self, unit: int, buf: memoryview | bytes, start: int, end: int) -> int:
         """The sender's name, cut at CNAME_OCTETS."""
         place = 8 * (unit + CNAME)
-        length = end - start if end - start < CNAME_OCTETS else CNAME_OCTETS
+        length = min(CNAME_OCTETS, end - start)
         for index in range(CNAME_OCTETS):
             self.octets[place + index] = buf[start + index] if index < length else 0
         return 0
@@ -155,7 +157,7 @@ class Signals:
         self.words[unit + BLOCK_AT] = now
         self.words[unit + LOST] = fraction | (lost << 8) | (highest << 32)
         most = self.words[unit + JITTER] >> 32
-        self.words[unit + JITTER] = jitter | ((most if most > jitter else jitter) << 32)
+        self.words[unit + JITTER] = jitter | ((max(jitter, most)) << 32)
         if fraction > self.words[unit + WORST]:
             self.words[unit + WORST] = fraction
         return 0

@@ -27,7 +27,9 @@ _METRICS = struct.Struct(">BBBBHHHHbbBBBBBBBxHHH")
 _EVENT_NAMES = "0123456789*#ABCD"
 
 
-def figures(slot: int, octets: bytes, view: Quality, octets_of_units: memoryview, detail: bool) -> dict[str, Any]:
+def figures(
+    slot: int, octets: bytes, view: Quality, octets_of_units: memoryview, detail: bool
+) -> dict[str, Any]:
     """The row of a stream: of its entry, `octets`, and of its units, which stand behind word ENTRY of `view`.
 
     `octets_of_units` are those of `view`. Lists stand in it with `detail` only.
@@ -220,8 +222,8 @@ def _trips(count: int, newest: int, least: int, most: int, total: int) -> dict[s
 def voip_metrics(octets: bytes, count: int, time_ns: int) -> dict[str, Any]:
     """A VoIP metrics block behind its SSRC (RFC 3611 section 4.7), 28 octets; 127 stands for unknown."""
     (
-        loss, discard, burst_density, gap_density, burst_ms, gap_ms, round_trip, end_delay, signal, noise, echo,
-        gmin, r, external_r, lq, cq, buffer, nominal, largest, absolute,
+        loss, discard, burst_density, gap_density, burst_ms, gap_ms, round_trip, end_delay, signal, noise,
+        echo, gmin, r, external_r, lq, cq, buffer, nominal, largest, absolute,
     ) = _METRICS.unpack(octets)  # fmt: skip
     return {
         "reports": count,

@@ -1,9 +1,7 @@
 cimport cython
 
 from engine.shm cimport atomics
-from engine.shm.quality cimport Quality
-from engine.shm.signals cimport Signals
-from engine.shm.slots cimport SlotTable
+from engine.shm.stream_units cimport StreamUnits
 
 cdef Py_ssize_t TTL
 cdef Py_ssize_t VERSION_WORD
@@ -60,15 +58,11 @@ cdef double JUMP
 cdef unsigned long long PAUSE
 cdef unsigned long long SECOND
 cdef unsigned long long MILLISECOND
-cdef Py_ssize_t UNIT_WORDS
-cdef Py_ssize_t SOURCES
-cdef Py_ssize_t TRIES
+cdef Py_ssize_t UNIT
 cdef unsigned int VIDEO_CLOCK
-cdef Py_ssize_t USED
 cdef Py_ssize_t TOO_LATE
 cdef Py_ssize_t JUMPED
 cdef Py_ssize_t DSCP_NOW
-cdef Py_ssize_t SOURCE
 cdef Py_ssize_t CODEC_CHANGES
 cdef Py_ssize_t LATE_NOW
 cdef unsigned long long NORMAL
@@ -76,14 +70,8 @@ cdef unsigned long long COMFORT_NOISE
 cdef unsigned long long EVENT
 cdef unsigned int LARGEST_MISORDER
 
-cdef class StreamTable(SlotTable):
+cdef class StreamTable(StreamUnits):
     cdef double[::1] reals
-    cdef readonly Py_ssize_t units
-    cdef readonly Py_ssize_t sources
-    cdef readonly Quality quality
-    cdef readonly Signals signals
-    cdef readonly object scratch
-    cdef readonly Quality view
     cdef readonly unsigned long long ttl
 
     @cython.locals(word=Py_ssize_t)
@@ -102,15 +90,6 @@ cdef class StreamTable(SlotTable):
     @cython.locals(latest=cython.ulonglong, ttl=cython.ulonglong)
     cdef bint expired(self, Py_ssize_t slot, unsigned long long now) except -1
     cdef int mend(self, Py_ssize_t slot) except -1
-    @cython.locals(tag=cython.ulonglong, index=Py_ssize_t, best=Py_ssize_t, _=Py_ssize_t, word=cython.ulonglong)
-    cdef int enter_source(self, Py_ssize_t slot, unsigned long long ssrc, unsigned long long domain) except -1
-    @cython.locals(
-        tag=cython.ulonglong, index=Py_ssize_t, _=Py_ssize_t, found=cython.ulonglong, slot=Py_ssize_t, word=Py_ssize_t,
-        place=Py_ssize_t)
-    cpdef Py_ssize_t find_source(
-        self, unsigned long long ssrc, unsigned long long domain, unsigned long long src0, unsigned long long src1,
-        unsigned long long dst0, unsigned long long dst1, unsigned long long[::1] words, Py_ssize_t call) except -2
-    cpdef Py_ssize_t unit(self, Py_ssize_t word) except -1
     @cython.locals(word=Py_ssize_t, index=Py_ssize_t)
     cpdef int label(
         self, Py_ssize_t slot, unsigned long long found_by, unsigned long long flow, unsigned long long codec_of,
@@ -134,15 +113,9 @@ cdef class StreamTable(SlotTable):
         unsigned long long kind, bint marker) except -1
     @cython.locals(limit=double, unit=Py_ssize_t)
     cdef int unusual(self, Py_ssize_t word, double transit) except -1
-    @cython.locals(unit=Py_ssize_t)
-    cpdef int follows(self, Py_ssize_t slot, unsigned long long ssrc) except -1
-    @cython.locals(word=Py_ssize_t, rest=Py_ssize_t, index=Py_ssize_t)
-    cpdef Py_ssize_t open_signals(self, Py_ssize_t slot) except -1
     @cython.locals(cycles=cython.ulonglong, start=cython.uint)
     cdef int cycle(self, Py_ssize_t word, unsigned int sequence) except -1
     @cython.locals(highest=cython.ulonglong, window=cython.ulonglong, ahead=cython.uint, back=cython.uint)
     cdef int order(self, Py_ssize_t word, unsigned int sequence) except -1
-    @cython.locals(word=Py_ssize_t, unit=Py_ssize_t, rest=Py_ssize_t, size=Py_ssize_t, _=Py_ssize_t, state=cython.ulonglong)
-    cpdef bytes copy_whole(self, Py_ssize_t slot)
     @cython.locals(slot=Py_ssize_t)
     cpdef list slots_since(self, unsigned long long version)

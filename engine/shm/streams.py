@@ -26,7 +26,7 @@ Words behind those of engine.shm.slots (index of the 64-bit word):
     30 version at the newest packet      31 out of order      32 duplicates      33 sequence resets
     34 packets with marker << 32 | comfort noise     35 telephone events << 32 | timestamps before the first
     36 payload types seen, 2 words       38 flow generation << 32 | flow slot
-    39 codec name, 11 octets, 2 words    39 codec name, 11 octets, 2 words    41 changes of the payload type of the medium
+    39 codec name, 11 octets, 2 words    41 changes of the payload type of the medium
     42 DSCP | payload type of the medium + 1 << 8 | number of its codec in engine.shm.emodel << 16
     43 end of this second, ns    44 its smallest transit    45 transit that is too late (double, ms)
     46 shift of the sender's clock (double, ms)     48 Call-ID, 127 octets, zero padded
@@ -37,14 +37,11 @@ behind these an index by SSRC, a word a slot: hash << 32 | slot + 1.
 
 from __future__ import annotations
 
-from typing import Any
-
 from engine.shm import atomics
-from engine.shm.quality import JUMP_MS, LATE_MS, NO_TRANSIT, PAUSE_NS, UNIT, Quality
+from engine.shm.quality import JUMP_MS, LATE_MS, NO_TRANSIT, PAUSE_NS
 from engine.shm.region import Region
-from engine.shm.signals import Signals
-from engine.shm.slots import SlotTable, create_region
-from engine.shm.stream_figures import figures
+from engine.shm.slots import create_region
+from engine.shm.stream_units import MORE_WORDS, StreamUnits
 
 VERSION = 3
 TTL, VERSION_WORD = 32, 33
@@ -68,14 +65,17 @@ CALL = 48
 FAR, LATE, JUMP, PAUSE = NO_TRANSIT, LATE_MS, JUMP_MS, PAUSE_NS
 SECOND = 1_000_000_000
 MILLISECOND = 1_000_000
-UNIT_WORDS = UNIT
-TRIES = 1000
-SOURCES = 8
-"""How many places of the index by SSRC are looked at."""
+UNIT = 128
 VIDEO_CLOCK = 90_000
-USED, TOO_LATE, JUMPED, DSCP_NOW, SOURCE, CODEC_CHANGES, LATE_NOW = 0, 9, 9, 15, 16, 17, 26
+TOO_LATE, JUMPED, DSCP_NOW, CODEC_CHANGES, LATE_NOW = 9, 9, 15, 17, 26
 """Words of a unit of engine.shm.quality."""
-PLACE_CODEC, PLACE_CODEC_OF, PLACE_LATEST, PLACE_STOP, PLACE_FLOW = CODEC, CODEC_OF, LATEST, STOP_SEQUENCE, FLOW
+PLACE_CODEC, PLACE_CODEC_OF, PLACE_LATEST, PLACE_STOP, PLACE_FLOW = (
+    CODEC,
+    CODEC_OF,
+    LATEST,
+    STOP_SEQUENCE,
+    FLOW,
+)
 PLACE_PORTS = PORTS
 """The same, visible from Python where this module is compiled."""
 NORMAL, COMFORT_NOISE, EVENT = 0, 1, 2
@@ -85,19 +85,13 @@ LARGEST_MISORDER = 3000
 """A sequence number further off than this begins a new sequence (RFC 3550 appendix A.1, MAX_DROPOUT)."""
 
 
-class StreamTable(SlotTable):
+class StreamTable(StreamUnits):
     """The table as one worker writes it, or as a reader maps it."""
 
     def __init__(self, region: Region, writer: int = 0) -> None:
         """Map the table; `writer` is the worker's index, below 65,535."""
         super().__init__(region, writer, TAGS)
         self.reals = region.memory.cast("d")
-        self.units = self.first + (self.slots << 6)
-        self.sources = self.units + 2 * UNIT * self.slots
-        self.quality = Quality(region.memory)
-        self.signals = Signals(region.memory)
-        self.scratch = memoryview(bytearray(512 + 16 * UNIT))
-        self.view = Quality(self.scratch)
         self.ttl = self.words[TTL]
 
     @classmethod
@@ -106,7 +100,7 @@ class StreamTable(SlotTable):
 
         `ttl_ns` after its newest packet an entry may go; 0: never.
         """
-        region = create_region("streams", VERSION, task, writer, slots, TAGS, more=2 * UNIT + 1)
+        region = create_region("streams", VERSION, task, writer, slots, TAGS, more=MORE_WORDS)
         region.words[TTL] = ttl_ns
         return cls(region, writer)
 
@@ -159,7 +153,7 @@ class StreamTable(SlotTable):
         if self.fresh:
             self.words[self.place(slot) + LATEST] = now
             unit = self.unit(self.place(slot))
-            for index in range(UNIT_WORDS):
+            for index in range(UNIT):
                 self.words[unit + index] = 0
             self.unlock(slot)
             slot = self.publish(slot, tag)
@@ -176,67 +170,6 @@ class StreamTable(SlotTable):
     def mend(self, slot: int) -> int:
         """A killed worker was counting a packet of this stream: it stays, a packet more or less."""
         return 0
-
-    def enter_source(self, slot: int, ssrc: int, domain: int) -> int:
-        """Let a stream be found by its SSRC; the newest ones win where many streams have one."""
-        tag = self.hash(ssrc, domain, 0, 0, 0, 0)
-        index = tag & self.mask
-        best = index
-        tag = (tag >> 32) << 32
-        for _ in range(SOURCES):
-            word = self.words[self.sources + index]
-            if word == 0 or not self.words[self.place((word & MASK32) - 1) + FACTS] & 0xFF:
-                best = index
-                break
-            index = (index + 1) & self.mask
-        self.words[self.sources + best] = tag | (slot + 1)
-        return 0
-
-    def find_source(
-        self,
-        ssrc: int,
-        domain: int,
-        src0: int,
-        src1: int,
-        dst0: int,
-        dst1: int,
-        words: memoryview,
-        call: int,
-    ) -> int:
-        """The stream with an SSRC between two addresses, or of the call in `words[call:call + 16]`; or -1."""
-        tag = self.hash(ssrc, domain, 0, 0, 0, 0)
-        index = tag & self.mask
-        for _ in range(SOURCES):
-            found = self.words[self.sources + index]
-            if found == 0:
-                return -1
-            slot = (found & MASK32) - 1
-            word = self.place(slot)
-            if (
-                found >> 32 == tag >> 32
-                and word
-                and self.words[word + FACTS] & 0xFF
-                and self.words[word + PORTS] >> 32 == ssrc
-                and self.words[word + DOMAIN] == domain
-            ):
-                if (
-                    self.words[word + KEY] == src0
-                    and self.words[word + KEY + 1] == src1
-                    and self.words[word + KEY + 2] == dst0
-                    and self.words[word + KEY + 3] == dst1
-                ):
-                    return slot
-                for place in range(16):
-                    if words[call + place] == 0 or words[call + place] != self.words[word + CALL + place]:
-                        break
-                    if words[call + place] >> 56 == 0:
-                        return slot
-            index = (index + 1) & self.mask
-        return -1
-
-    def unit(self, word: int) -> int:
-        """Word index of the unit of engine.shm.quality of the entry at `word`."""
-        return self.units + ((word - self.first) << 1)
 
     # ---- counting ----
 
@@ -292,7 +225,9 @@ class StreamTable(SlotTable):
             if known and name0 and self.words[word + PACKETS]:
                 self.words[unit + CODEC_CHANGES] += 1
             self.words[unit + LATE_NOW] = (self.words[unit + LATE_NOW] & MASK32) | (codec << 32)
-        self.words[word + LABEL] = (self.words[word + LABEL] & 0xFF) | ((payload_type + 1) << 8) | (codec << 16)
+        self.words[word + LABEL] = (
+            (self.words[word + LABEL] & 0xFF) | ((payload_type + 1) << 8) | (codec << 16)
+        )
         return 0
 
     def count(
@@ -469,9 +404,7 @@ class StreamTable(SlotTable):
         latest = self.words[word + LATEST]
         silent = now - latest if now > latest else 0
         in_order = (sequence - self.words[word + STOP_SEQUENCE]) & 0xFFFF == 1
-        speech = kind == NORMAL and (
-            before == COMFORT_NOISE or marker != 0 or (silent > PAUSE and in_order)  # noqa: PLR1714 -- compiled
-        )
+        speech = kind == NORMAL and (before == COMFORT_NOISE or marker != 0 or (silent > PAUSE and in_order))
         self.quality.pause(self.unit(word), silent, latest, before == COMFORT_NOISE, in_order, speech)
         return 0
 
@@ -492,40 +425,13 @@ class StreamTable(SlotTable):
                 self.reals[word + LIMIT] = transit + LATE
         return 0
 
-    def follows(self, slot: int, ssrc: int) -> int:
-        """The flow of this stream had packets of another SSRC just now."""
-        if self.lock(slot):
-            unit = self.unit(self.place(slot))
-            self.words[unit + SOURCE] = (((self.words[unit + SOURCE] & MASK32) + 1) & MASK32) | (ssrc << 32)
-            self.unlock(slot)
-        return 0
-
-    def open_signals(self, slot: int) -> int:
-        """Lock a stream to write into its unit of engine.shm.signals, whose word this is; 0: not possible."""
-        if not self.lock(slot):
-            return 0
-        word = self.place(slot)
-        if not self.words[word + FACTS] & 0xFF:
-            self.unlock(slot)
-            return 0
-        self.words[word + STAMP] = atomics.peek(self.words, VERSION_WORD)
-        rest = self.unit(word) + (self.slots << 7)
-        if not self.words[self.unit(word) + USED]:
-            self.words[self.unit(word) + USED] = 1
-            for index in range(UNIT_WORDS):
-                self.words[rest + index] = 0
-        return rest
-
     # ---- cold readers ----
 
     def slots_since(self, version: int) -> list[int]:
         """Slots with packets at or after `version`, a number that changed() gave."""
         found = []
         for slot in range(self.slots):
-            if (
-                self.words[self.tags + 2 * slot] >= TOP
-                and self.words[self.place(slot) + STAMP] >= version
-            ):
+            if self.words[self.tags + 2 * slot] >= TOP and self.words[self.place(slot) + STAMP] >= version:
                 found.append(slot)  # noqa: PERF401 -- compiled
         return found
 
@@ -534,41 +440,3 @@ class StreamTable(SlotTable):
         version = int(atomics.add(self.words, VERSION_WORD, 1)) + 1
         # A worker may have taken its stamp just before this look and write its figures just behind it.
         return version, self.slots_since(max(0, since - 1))
-
-    def read(self, slot: int, detail: bool = False) -> dict[str, Any] | None:
-        """The figures of one stream (engine.control.methods.STREAM_ROW and more); None where there is none.
-
-        Unknown is None. `id` is unique while the table lives; `ssrc` is a number. Lists come with `detail`.
-        """
-        octets = self.copy_whole(slot)
-        if octets is None or not int.from_bytes(octets[64:72], "little"):
-            return None
-        return figures(slot, octets, self.view, self.scratch, detail)
-
-    def copy_whole(self, slot: int) -> bytes | None:
-        """A consistent entry, and its units in `scratch` behind the entry's place; None as copy() says."""
-        if not 0 <= slot < self.slots:
-            return None
-        word = self.place(slot)
-        if not word:
-            return None
-        unit = 8 * self.unit(word)
-        rest = unit + (self.slots << 10)
-        size = 8 * UNIT_WORDS
-        memory = self.region.memory
-        for _ in range(TRIES):
-            state = atomics.load(self.words, word)
-            if state & 0xFFFF:
-                continue
-            octets = bytes(memory[8 * word : 8 * word + 512])
-            self.scratch[512 : 512 + size] = memory[unit : unit + size]
-            if memory[unit]:
-                self.scratch[512 + size : 512 + 2 * size] = memory[rest : rest + size]
-            atomics.fence()
-            if atomics.load(self.words, word) == state:
-                return octets if octets[8] else None
-        return None
-
-    def rows(self, detail: bool = False) -> list[dict[str, Any]]:
-        """All streams, in no order."""
-        return [row for slot in self.taken() if (row := self.read(slot, detail)) is not None]

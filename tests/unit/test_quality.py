@@ -1,4 +1,4 @@
-"""What a stream went through: bursts, lateness, clock, pauses, intervals and their MOS, against plain references."""
+"""What a stream went through: bursts, lateness, clock, pauses and MOS, against plain references."""
 
 from __future__ import annotations
 
@@ -246,7 +246,14 @@ def test_dscp_first_now_and_changes(build: Build) -> None:
 
 def test_changes_of_payload_type_and_codec_are_those_of_the_medium(build: Build) -> None:
     stream = Stream(build)
-    changes = [(0, 0, "PCMU"), (101, 2, "TELEPHON"), (0, 0, "PCMU"), (13, 1, "CN"), (8, 0, "PCMA"), (96, 0, "A")]
+    changes = [
+        (0, 0, "PCMU"),
+        (101, 2, "TELEPHON"),
+        (0, 0, "PCMU"),
+        (13, 1, "CN"),
+        (8, 0, "PCMA"),
+        (96, 0, "A"),
+    ]
     for number, (payload_type, kind, name) in enumerate([*changes, (96, 0, "B"), (96, 0, "B")]):
         stream.label(payload_type, 8000, kind, name=name)
         stream.packet(number, 160 * number, payload_type=payload_type)
@@ -265,7 +272,16 @@ def model(build: Build) -> Any:
 def test_emodel_of_g_107(model: Any) -> None:
     """The values that G.107 and G.113 print: R of the defaults, its MOS, Idd, and the borders of Annex B."""
     assert model.mos(model.rating(0, 0)) == pytest.approx(4.41, abs=0.005)
-    for rating, score in ((90, 4.34), (80, 4.03), (70, 3.60), (60, 3.10), (50, 2.58), (0, 1), (-5, 1), (120, 4.5)):
+    for rating, score in (
+        (90, 4.34),
+        (80, 4.03),
+        (70, 3.60),
+        (60, 3.10),
+        (50, 2.58),
+        (0, 1),
+        (-5, 1),
+        (120, 4.5),
+    ):
         assert model.mos(rating) == pytest.approx(score, abs=0.0065), rating
     assert model.mos(3) == 1
     assert model.delay_impairment(100) == model.delay_impairment(0) == 0

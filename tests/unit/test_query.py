@@ -460,7 +460,7 @@ def test_unknown_quality_matches_no_threshold() -> None:
     assert found("mos > 0") == ["0.1", "3.1"]
     assert found("far.lost_pct > 1 and far.loss < 3") == ["2.1"]
     assert found("far.jitter_ms >= 0") == found("far.rtt_min_ms < 9999") == []
-    with pytest.raises(FilterError, match="no column 'far.los'"):
+    with pytest.raises(FilterError, match=r"no column 'far\.los'"):
         found("far.los > 1")
 
 

@@ -1,4 +1,4 @@
-"""RTCP: what each packet says, that every length is checked, and that nothing encrypted is taken for figures."""
+"""RTCP: what each packet says, that every length is checked, that nothing encrypted gives figures."""
 
 from __future__ import annotations
 
@@ -38,9 +38,7 @@ def packet(kind: int, body: bytes, count: int = 0, padding: int = 0) -> bytes:
 
 
 def block(about: int = OTHER, fraction: int = 12, lost: int = -3, last: int = 7, delay: int = 9) -> bytes:
-    return struct.pack(
-        "!IIIIII", about, fraction << 24 | lost & 0xFFFFFF, 0x10005, 160, last, delay
-    )
+    return struct.pack("!IIIIII", about, fraction << 24 | lost & 0xFFFFFF, 0x10005, 160, last, delay)
 
 
 def sender_report(
@@ -63,7 +61,27 @@ def names(*chunks: tuple[int, bytes]) -> bytes:
 
 
 METRICS = struct.pack(
-    ">BBBBHHHHbbBBBBBBBxHHH", 13, 5, 26, 3, 120, 4000, 55, 110, -19, -60, 127, 16, 93, 127, 42, 41, 0xF0, 40, 60, 120
+    ">BBBBHHHHbbBBBBBBBxHHH",
+    13,
+    5,
+    26,
+    3,
+    120,
+    4000,
+    55,
+    110,
+    -19,
+    -60,
+    127,
+    16,
+    93,
+    127,
+    42,
+    41,
+    0xF0,
+    40,
+    60,
+    120,
 )
 
 
@@ -75,7 +93,7 @@ def extended(*blocks: tuple[int, bytes], ssrc: int = SSRC) -> bytes:
 
 
 def walk(build: Build, payload: bytes, before: int = 9) -> tuple[list[tuple[int, ...]], int] | None:
-    """Every item with its fields, and the defects; None where it is not read. Around it stand other octets."""
+    """Every item with its fields, and the defects; None where it is not read; other octets around it."""
     parser: Any = build.module("engine.parsers.rtcp").RtcpParser()
     parser.attach(memoryview(b"\xa5" * before + payload + b"\xa5" * 70))
     if not parser.begin(before, before + len(payload)):
@@ -93,7 +111,9 @@ def test_everything_in_one_compound(build: Build) -> None:
     payload = (
         sender_report(block(), block(SSRC, 0, 5))
         + names((SSRC, b"alice@example.com"), (OTHER, b""))
-        + extended((4, reference), (6, bytes(36)), (99, b""), (7, struct.pack("!I", OTHER) + METRICS), (5, answer))
+        + extended(
+            (4, reference), (6, bytes(36)), (99, b""), (7, struct.pack("!I", OTHER) + METRICS), (5, answer)
+        )
         + packet(204, struct.pack("!I4s", SSRC, b"OTUS") + bytes(8))
         + packet(205, struct.pack("!II", SSRC, OTHER) + bytes(4), 1)
         + packet(203, struct.pack("!II", SSRC, OTHER) + b"\x04done", 2)
@@ -153,7 +173,9 @@ def test_more_is_announced_than_there_is(build: Build) -> None:
 
 
 def test_short_known_blocks_are_skipped(build: Build) -> None:
-    result = walk(build, extended((4, bytes(4)), (7, bytes(28)), (5, bytes(8)), (5, bytes(16)), (4, bytes(8))))
+    result = walk(
+        build, extended((4, bytes(4)), (7, bytes(28)), (5, bytes(8)), (5, bytes(16)), (4, bytes(8)))
+    )
     assert result is not None
     assert [row[0] for row in result[0]] == [items.EXTENDED_ITEM, items.ANSWER_ITEM, items.REFERENCE_ITEM]
 
@@ -182,7 +204,7 @@ def test_encrypted_rtcp_is_not_read(build: Build, tail: int) -> None:
 
 kinds = st.sampled_from([200, 201, 202, 203, 204, 205, 207])
 hostile = st.lists(
-    st.builds(lambda kind, body, count: packet(kind, body, count), kinds, st.binary(max_size=60), st.integers(0, 31)),
+    st.builds(packet, kinds, st.binary(max_size=60), st.integers(0, 31)),
     max_size=5,
 ).map(b"".join)
 
@@ -193,7 +215,9 @@ def test_both_builds_agree_on_any_octets(payload: bytes) -> None:
     assert walk(COMPILED, payload) == walk(PURE, payload)
 
 
-@given(blocks=st.lists(st.tuples(st.integers(0, 255), st.integers(0, 200), st.binary(max_size=60)), max_size=4))
+@given(
+    blocks=st.lists(st.tuples(st.integers(0, 255), st.integers(0, 200), st.binary(max_size=60)), max_size=4)
+)
 @settings(max_examples=200, deadline=None)
 def test_both_builds_agree_on_any_extended_report(blocks: list[tuple[int, int, bytes]]) -> None:
     body = struct.pack("!I", SSRC)
@@ -206,8 +230,18 @@ def test_voip_metrics_by_name() -> None:
     found = voip_metrics(METRICS, 3, 5)
     assert (found["reports"], found["last_ns"], found["gmin"], found["r"]) == (3, 5, 16, 93)
     assert found["lost_pct"] == pytest.approx(5.08, abs=0.01)
-    assert (found["burst_ms"], found["gap_ms"], found["rtt_ms"], found["end_delay_ms"]) == (120, 4000, 55, 110)
-    assert (found["signal_dbm"], found["noise_dbm"], found["echo_db"], found["external_r"]) == (-19, -60, None, None)
+    assert (found["burst_ms"], found["gap_ms"], found["rtt_ms"], found["end_delay_ms"]) == (
+        120,
+        4000,
+        55,
+        110,
+    )
+    assert (found["signal_dbm"], found["noise_dbm"], found["echo_db"], found["external_r"]) == (
+        -19,
+        -60,
+        None,
+        None,
+    )
     assert (found["mos_lq"], found["mos_cq"], found["concealment"], found["buffer_adaptive"]) == (
         4.2, 4.1, "standard", True,
     )  # fmt: skip
