@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import sys
@@ -13,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+MAX_OCTETS = 10 * 1024**2
+"""A log file that the engine keeps itself is renamed when it is this long."""
+BACKUPS = 3
 LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40}
 
 
@@ -24,11 +28,38 @@ class Log:
         self.text = False
         self.fields: dict[str, Any] = {}
         """Added to every line: node, task."""
+        self._path = ""
+        self._room = MAX_OCTETS
 
     def configure(self, level: str, style: str) -> None:
         """Take `log.level` and `log.format` of the node file."""
         self.level = LEVELS[level]
         self.text = style == "text"
+
+    def keep(self, path: str) -> None:
+        """Standard error is appended to the file `path`: from now on rename it when it is MAX_OCTETS long."""
+        self._path = path
+        with contextlib.suppress(OSError):
+            self._room = MAX_OCTETS - os.stat(path).st_size
+
+    def _out(self, line: bytes) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            os.write(sys.stderr.fileno(), line + b"\n")
+            self._room -= len(line) + 1
+            if self._path and self._room < 0:
+                self._rotate()
+
+    def _rotate(self) -> None:
+        """PATH -> PATH.1 -> PATH.2 ...; both standard streams go on in a new file."""
+        self._room = MAX_OCTETS
+        names = [self._path, *(f"{self._path}.{number}" for number in range(1, BACKUPS + 1))]
+        for old, new in reversed(list(itertools.pairwise(names))):
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(old, new)
+        fresh = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+        for stream in (1, 2):
+            os.dup2(fresh, stream)
+        os.close(fresh)
 
     def write(self, level: str, component: str, message: str, **fields: Any) -> None:
         """One line."""
@@ -43,16 +74,14 @@ class Log:
         else:
             record = {"ts": stamp, "level": level, "component": component, "msg": message}
             line = json.dumps({**record, **self.fields, **fields}, default=str)
-        with contextlib.suppress(OSError, ValueError):
-            os.write(sys.stderr.fileno(), line.encode("utf-8", "replace") + b"\n")
+        self._out(line.encode("utf-8", "replace"))
 
     def pass_on(self, lines: Sequence[str], component: str) -> None:
         """Lines that a child wrote: of its log as they are, others (a traceback) as one error."""
         others = [line for line in lines if not line.startswith("{")]
         for line in lines:
             if line.startswith("{"):
-                with contextlib.suppress(OSError, ValueError):
-                    os.write(sys.stderr.fileno(), line.encode("utf-8", "replace") + b"\n")
+                self._out(line.encode("utf-8", "replace"))
         if others:
             self.error(component, others[-1], **({"output": others} if len(others) > 1 else {}))
 

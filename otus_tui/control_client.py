@@ -189,17 +189,19 @@ def _answers(path: str) -> bool:
 def start_engine(args: Sequence[str] = (), path: str | None = None) -> str:
     """Start a detached engine with the daemon's arguments `args`; returns its socket's path once it listens.
 
-    It has its own session, so it outlives this program and its terminal; what it prints goes to
+    It has its own session, so it outlives this program and its terminal; what it prints is appended to
     `engine.log` beside the socket. OtusError with its last line if it ends before it listens.
     """
     path = path or own_socket_path()
     prepare_directory(path)
-    with open(os.path.join(os.path.dirname(os.path.abspath(path)), "engine.log"), "w+b") as log:
-        process = _spawn(["--socket", path, *args], log, ())
+    name = os.path.join(os.path.dirname(os.path.abspath(path)), "engine.log")
+    with open(name, "a+b") as log:
+        begun = log.tell()
+        process = _spawn(["--socket", path, "--log", name, *args], log, ())
         deadline = time.monotonic() + START_TIMEOUT
         while not _answers(path):
             if process.poll() is not None:
-                raise _died(log, process.returncode)
+                raise _died(log, process.returncode, begun)
             if time.monotonic() > deadline:
                 process.terminate()
                 raise ClientError(
@@ -268,10 +270,10 @@ def _detach(process: subprocess.Popen[bytes]) -> None:
     process.returncode = 0
 
 
-def _died(log: IO[bytes], code: int) -> OtusError:
-    """The error that an engine printed before it ended, with its hint and its exit code."""
+def _died(log: IO[bytes], code: int, begun: int = 0) -> OtusError:
+    """The error that an engine printed, from octet `begun` on, before it ended: with hint and exit code."""
     log.seek(0, os.SEEK_END)
-    log.seek(max(0, log.tell() - 8192))
+    log.seek(max(begun, log.tell() - 8192))
     lines = [line for line in log.read().decode("utf-8", "replace").splitlines() if line.strip()]
     message, hint = f"the engine ended at once (exit code {code})", ""
     for position, line in enumerate(lines):
