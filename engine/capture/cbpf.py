@@ -232,8 +232,9 @@ def _by_family(
     body.enter(code, 0, network, shift)
     code.label(f"{name}v4")
     if widen:
+        # The first one, too: without it what follows would look like a datagram that lost its beginning.
         code.emit(LD_H, network + 6)
-        code.when(JSET, 0x1FFF, "accept")
+        code.when(JSET, 0x3FFF, "accept")
     body.enter(code, 4, network, shift)
     code.label(f"{name}v6")
     if widen:

@@ -175,6 +175,26 @@ def test_a_flood_of_fragments_harms_neither_calls_nor_the_host(engine: Engine, p
     assert books["dropped"]["left_out"]["fragments"] <= 2 * CALLS
 
 
+def test_datagrams_of_others_are_left_out_and_not_lost(engine: Engine, peer: str) -> None:
+    """The filter cannot judge fragments: all of a datagram come, and it is filtered when it is whole."""
+    engine.create(
+        capture={"driver": "af_packet_v3", "interface": "va", "workers": 2, "config": {"ring_mb": 4}},
+        filter={"bpf": "udp port 5060"},
+    )
+    code = (
+        "import socket, sys\n"
+        "for family, to in ((socket.AF_INET, sys.argv[1]), (socket.AF_INET6, sys.argv[2])):\n"
+        "    one = socket.socket(family, socket.SOCK_DGRAM)\n"
+        "    for _ in range(10): one.sendto(b'n' * 3000, (to, 2049))\n"
+    )
+    run(peer, code, HERE, HERE6)
+    wait_for(lambda: engine.received() == 60)
+    books = engine.call("stop_task", task_id="test")["books"]
+    assert books["even"]
+    assert books["dropped"]["left_out"] | {"fragments": 40, "filtered": 20} == books["dropped"]["left_out"]
+    assert sum(books["dropped"]["worker"].values()) == 0
+
+
 @pytest.mark.usefixtures("peer")
 def test_no_ring_asks_the_kernel_to_reassemble() -> None:
     """PACKET_FANOUT_FLAG_DEFRAG would take the memory of the host's own reassembly."""

@@ -235,11 +235,13 @@ class TestAroundTheFilter:
         for frame in (
             ethernet(ipv4(A, B, 17, body, 0x2005)),
             ethernet(ipv4(A, B, 17, body, 0x0005), 100),
+            ethernet(ipv4(A, B, 17, udp(1, 2), 0x2000)),
             ethernet(ipv6(A6, B6, 44, struct.pack(">BBHI", 17, 0, 9, 7) + body), 200, 100),
             ethernet(ipv6(A6, B6, 0, struct.pack(">BB6xBBHI", 44, 0, 17, 0, 9, 7) + body)),
         ):
             assert sip(frame)
-        assert not sip(ethernet(ipv4(A, B, 17, udp(1, 2))))
+        for unfragmented in (0, 0x4000):
+            assert not sip(ethernet(ipv4(A, B, 17, udp(1, 2), unfragmented)))
 
     def test_not_widened(self, build: Build) -> None:
         rules = {"ports": [5060], "protocol": "udp"}
