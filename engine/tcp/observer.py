@@ -59,10 +59,18 @@ class Governor:
         self.share = 0.0
         """Of one CPU, this process and its programs in the kernel together, over the last report."""
         self._wall = self._process = self._kernel = 0.0
+        self._begun = (0.0, 0.0, 0.0)
 
     def begin(self, backend: Backend) -> None:
         """From now on."""
         self._wall, self._process, self._kernel = time.monotonic(), time.process_time(), _kernel_s(backend)
+        self._begun = (self._wall, self._process, self._kernel)
+
+    def finish(self, backend: Backend) -> None:
+        """At the end: the share over the whole run."""
+        wall, process, kernel = self._begun
+        seconds = max(time.monotonic() - wall, 0.001)
+        self.share = (time.process_time() - process + _kernel_s(backend) - kernel) / seconds
 
     def report(self, backend: Backend) -> None:
         """Once a report: measure, and change the factors by two at most."""
@@ -230,7 +238,7 @@ class Observer:
         self.throughput.look(self.rows, self.backend.closed(), time.monotonic_ns())
         self.drain()
         self.windows.add(self.read(), time.time_ns())
-        self.governor.report(self.backend)
+        self.governor.finish(self.backend)
         final = self.document(self.windows.run(), final=True)
         if self.options.mode != "detail":
             self.sink.summary(final, self)

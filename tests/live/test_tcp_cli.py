@@ -11,10 +11,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import pytest
 
@@ -40,6 +41,7 @@ class Hosts:
     def __init__(self) -> None:
         self.kept: list[socket.socket] = []
         self.processes: list[subprocess.Popen[str]] = []
+        self.outputs: dict[int, IO[str]] = {}
         mark = uuid.uuid4().hex[:6]
         self.a, self.b = f"otus-ta{mark}", f"otus-tb{mark}"
         for name in (self.a, self.b):
@@ -96,6 +98,9 @@ class Hosts:
             if process.poll() is None:
                 process.kill()
             process.communicate()
+        for pid, file in self.outputs.items():
+            process_outputs.pop(pid, None)
+            file.close()
         for name in (self.a, self.b):
             with contextlib.suppress(subprocess.CalledProcessError):
                 ip("netns", "del", name)
@@ -122,23 +127,90 @@ def start(hosts: Hosts, *words: str, where: str = "") -> subprocess.Popen[str]:
 
 
 def popen(hosts: Hosts, command: list[str]) -> subprocess.Popen[str]:
-    made = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    file = tempfile.TemporaryFile("w+")  # noqa: SIM115
+    made = subprocess.Popen(command, stdout=file, stderr=subprocess.PIPE, text=True, cwd=ROOT)
     hosts.processes.append(made)
+    hosts.outputs[made.pid] = file
+    process_outputs[made.pid] = file
     return made
 
 
+process_outputs: dict[int, IO[str]] = {}
+
+
+def written(process: subprocess.Popen[str]) -> str:
+    """All that it has written so far."""
+    file = process_outputs[process.pid]
+    size = os.fstat(file.fileno()).st_size
+    return os.pread(file.fileno(), size, 0).decode()
+
+
+def conforms(value: Any, schema: dict[str, Any], root: dict[str, Any], where: str = "$") -> str:
+    """Where a value departs from a JSON Schema (what of it is used here); empty where it does not."""
+    if "$ref" in schema:
+        return conforms(value, root["$defs"][schema["$ref"].rsplit("/", 1)[-1]], root, where)
+    if "oneOf" in schema:
+        found = [conforms(value, one, root, where) for one in schema["oneOf"]]
+        return "" if found.count("") == 1 else f"{where}: none or several of {found}"
+    if "const" in schema and value != schema["const"]:
+        return f"{where}: not {schema['const']}"
+    if "enum" in schema and value not in schema["enum"]:
+        return f"{where}: {value!r} is none of {schema['enum']}"
+    kinds = schema.get("type", [])
+    names = [kinds] if isinstance(kinds, str) else kinds
+    if names and not any(_is(value, name) for name in names):
+        return f"{where}: {value!r} is no {names}"
+    if isinstance(value, dict):
+        known, more = schema.get("properties", {}), schema.get("additionalProperties", True)
+        lacks = [name for name in schema.get("required", ()) if name not in value]
+        if lacks:
+            return f"{where}: lacks {lacks}"
+        for name, part in value.items():
+            if name not in known and more is False:
+                return f"{where}.{name}: not known"
+            rule = known.get(name, more if isinstance(more, dict) else {})
+            if found_there := conforms(part, rule, root, f"{where}.{name}"):
+                return found_there
+    if isinstance(value, list) and "items" in schema:
+        for place, part in enumerate(value):
+            if found_there := conforms(part, schema["items"], root, f"{where}[{place}]"):
+                return found_there
+    return ""
+
+
+def _is(value: Any, name: str) -> bool:
+    kinds: dict[str, tuple[type, ...]] = {
+        "object": (dict,), "array": (list,), "string": (str,), "integer": (int,), "number": (int, float),
+        "boolean": (bool,), "null": (type(None),),
+    }  # fmt: skip
+    return isinstance(value, kinds[name]) and (name == "boolean" or not isinstance(value, bool))
+
+
+SCHEMAS = {
+    name: json.loads((ROOT / f"docs/schemas/tcp-{name}.json").read_text()) for name in ("summary", "event")
+}
+
+
+def check_lines(lines: list[dict[str, Any]]) -> None:
+    for line in lines:
+        schema = SCHEMAS["event" if "event_type" in line else "summary"]
+        assert conforms(line, schema, schema) == ""
+
+
 def finish(process: subprocess.Popen[str], code: int = 0) -> list[dict[str, Any]]:
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == code, err
-    return [json.loads(line) for line in out.splitlines()]
+    lines = [json.loads(line) for line in written(process).splitlines()]
+    check_lines(lines)
+    return lines
 
 
 def observing(process: subprocess.Popen[str]) -> dict[str, Any]:
     """Wait for the first window: from then on everything counts."""
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line, process.communicate()
-    first: dict[str, Any] = json.loads(line)
+    while "\n" not in written(process):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    first: dict[str, Any] = json.loads(written(process).splitlines()[0])
     return first
 
 
@@ -420,8 +492,9 @@ def test_text_fits_a_terminal(hosts: Hosts, backend: str) -> None:
     hosts.listen(hosts.b, THERE, 7000)
     hosts.connect(hosts.a, THERE, 7000)
     process = start(hosts, "--backend", backend, "--mode", "both", "--duration", "1.2", "--rtt-above", "1us")
-    out, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=30)
     assert process.returncode == 0, err
+    out = written(process)
     assert max(len(line) for line in out.splitlines()) <= 80
     assert "RTT" in out
     assert "whole run" in out

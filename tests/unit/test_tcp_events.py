@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.tcp import detector, events, listen
-from engine.tcp.backend import Connection, Event, Limits, Listener, Triggers
+from engine.tcp import detector, events, listen, observer
+from engine.tcp.backend import Connection, Cost, Event, Limits, Listener, Triggers
 from engine.tcp.community import community_id
 from engine.tcp.limits import Stages
 from engine.tcp.mask import Mask
@@ -160,6 +160,56 @@ def test_a_listener_that_was_opened_again_counts_from_zero() -> None:
     drops.look([listener(7)], kernel(7, 0))
     drops.look([listener(2)], kernel(9, 0))
     assert drops.since_start[1, "0.0.0.0", 80] == (2, 2, 0)
+
+
+class Cpu:
+    """A backend whose programs took so many seconds; remembers the sampling that it was told."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.told: list[int] = []
+
+    def costs(self) -> list[Cost]:
+        return [Cost("segment", 1, round(self.seconds * 1e9))]
+
+    def set_sampling(self, one_of: int) -> None:
+        self.told.append(one_of)
+
+
+def test_the_observer_stays_below_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the share factors double with each report, below a third of it they halve."""
+    now, process, backend = [0.0], [0.0], Cpu()
+    monkeypatch.setattr(observer.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(observer.time, "process_time", lambda: process[0])
+    governor = observer.Governor(0.02)
+    governor.begin(backend)  # type: ignore[arg-type]
+
+    def report(user: float, kernel: float) -> tuple[int, int]:
+        now[0] += 1
+        process[0] += user
+        backend.seconds += kernel
+        governor.report(backend)  # type: ignore[arg-type]
+        return governor.stretch, governor.sampling
+
+    assert report(0.005, 0.005) == (1, 1)
+    assert governor.share == pytest.approx(0.01)
+    assert report(0.05, 0.0) == (2, 1)
+    assert report(0.005, 0.05) == (2, 2)
+    assert report(0.05, 0.05) == (4, 4)
+    assert report(0.001, 0.001) == (2, 2)
+    assert report(0.001, 0.001) == (1, 1)
+    assert backend.told == [2, 4, 2, 1]
+    for _ in range(30):
+        report(1.0, 1.0)
+    assert (governor.stretch, governor.sampling) == (observer.MOST_STRETCH, observer.MOST_SAMPLING)
+
+
+def test_without_a_bound_nothing_is_thinned() -> None:
+    governor, backend = observer.Governor(None), Cpu()
+    governor.begin(backend)  # type: ignore[arg-type]
+    backend.seconds = 100.0
+    governor.report(backend)  # type: ignore[arg-type]
+    assert (governor.stretch, governor.sampling, backend.told) == (1, 1, [])
 
 
 def test_lines_have_the_fields_of_the_schema() -> None:
