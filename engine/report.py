@@ -21,6 +21,7 @@ from engine.shm.counters import FACTS, NOT_DROPS, Counters, drops
 from engine.shm.flows import FlowTable
 from engine.shm.region import alone
 from engine.shm.streams import StreamTable
+from engine.stream_report import quality_fields, rounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -132,7 +133,7 @@ class Analysis:
 
     def streams_report(self) -> list[dict[str, Any]]:
         """Every media stream, in the order of their first packets."""
-        rows = sorted(self.streams.rows(), key=lambda row: row["start_ns"])
+        rows = sorted(self.streams.rows(detail=True), key=lambda row: row["start_ns"])
         return [
             {
                 "src": row["src"],
@@ -155,14 +156,10 @@ class Analysis:
                 "end": format_timestamp(row["last_ns"]),
                 "call_id": row["call_id"] or None,
                 "found_by": row["found_by"],
+                **quality_fields(row),
             }
             for row in rows
         ]
-
-
-def rounded(value: float | None) -> float | None:
-    """Three decimals; unknown stays unknown."""
-    return None if value is None else round(value, 3)
 
 
 def _octets(path: str) -> int:

@@ -140,7 +140,9 @@ class Quality:
 
     def leave(self, unit: int, highest: int, window: int, ahead: int) -> int:
         """The window moves `ahead` numbers on: what leaves it and was not seen is lost."""
-        steps = min(64, ahead)
+        steps = 64
+        if ahead < 64:
+            steps = ahead
         position = highest - 63
         for _ in range(steps):
             if not window >> 63:
