@@ -7,14 +7,20 @@ import os
 from pathlib import Path
 
 
-def figure(name: str, value: float, must: float, stretch: float, unit: str, note: str = "") -> bool:
-    """Print a figure that must be at least `must`; whether it is.
+def figure(
+    name: str, value: float, must: float, stretch: float, unit: str, note: str = "", *, most: bool = False
+) -> bool:
+    """Print a figure that must be at least `must` (`most`: at most); whether it is.
 
     Where BENCH_FIGURES names a file it is appended there, too, for the comparison with the baseline.
     """
-    good = value >= must
-    reached = "stretch reached" if value >= stretch else f"stretch {stretch:g}"
-    text = f"{name:58} {value:10.4g} {unit:12} must >= {must:g}  {'PASS' if good else 'MISS'}  ({reached})"
+    good = value <= must if most else value >= must
+    far = value <= stretch if most else value >= stretch
+    reached = "stretch reached" if far else f"stretch {stretch:g}"
+    sign = "<=" if most else ">="
+    text = (
+        f"{name:58} {value:10.4g} {unit:12} must {sign} {must:g}  {'PASS' if good else 'MISS'}  ({reached})"
+    )
     print(f"{text}  {note}".rstrip(), flush=True)
     keep(name, value)
     return good

@@ -7,6 +7,7 @@ namespaces and processes go whatever ends a benchmark. Names of namespaces begin
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -27,15 +28,8 @@ from otus_tui.control_client import ControlClient
 ROOT = Path(__file__).parents[1]
 LINK = "otus0"
 """The interface at both ends of a pair of namespaces."""
-
-
-def verdict(name: str, figure: float, must: float, unit: str, *, least: bool = True, note: str = "") -> bool:
-    """Print one figure beside what it must be (`least`: at least, else at most); whether it is reached."""
-    good = figure >= must if least else figure <= must
-    sign = ">=" if least else "<="
-    text = f"{name:58} {figure:10.4g} {unit:12} must {sign} {must:g}  {'PASS' if good else 'MISS'}"
-    print(f"{text}  {note}".rstrip(), flush=True)
-    return good
+CLONE_NEWNET = 0x40000000
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def missing(*programs: str) -> str:
@@ -88,6 +82,22 @@ def pair() -> Iterator[tuple[str, str]]:
         for name in (near, far):
             ip("-n", name, "link", "set", LINK, "up")
         yield near, far
+
+
+@contextlib.contextmanager
+def inside(space: str) -> Iterator[None]:
+    """This thread in a namespace: sockets made here are of it."""
+    with open("/proc/thread-self/ns/net", "rb") as home, open(f"/run/netns/{space}", "rb") as target:
+        _setns(target.fileno())
+        try:
+            yield
+        finally:
+            _setns(home.fileno())
+
+
+def _setns(fd: int) -> None:
+    if _libc.setns(fd, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 @contextlib.contextmanager
