@@ -38,7 +38,8 @@ class WorkerPage:
     """One worker's ledger, read at one moment; `difference` is 0 when it adds up."""
 
     def __init__(self, counters: Counters) -> None:
-        # Before the outcomes, which rise after them.
+        # Before the outcomes, which rise after them; a fragment that is held becomes lost or merged later.
+        held = counters.get("fragments_held")
         reasons = {name: counters.get(name) for name in layout.FRAGMENT_LOSSES}
         before = int(counters.words[layout.RECEIVED])
         values = _LEDGER.unpack_from(counters.region.memory, _FIRST_OCTET)
@@ -46,6 +47,8 @@ class WorkerPage:
         self.outcomes = dict(zip(layout.OUTCOMES, values[1:], strict=True))
         self.fragment_losses = layout.fragment_losses(reasons, self.outcomes["fragments"])
         self.outcomes["fragments"] -= sum(self.fragment_losses.values())
+        self.held = min(held, self.outcomes["fragments"])
+        self.outcomes["fragments"] -= self.held
         ended = sum(values[1:])
         # One packet may be in work: it is received and has not ended yet.
         self.difference = 0 if before - 1 <= ended <= after else before - ended
@@ -103,6 +106,10 @@ def make_books(
         "left_out": {name: sum(page.outcomes[name] for page in ledgers) for name in layout.LEFT_OUT},
     }
     in_work = sum(page.in_work for page in ledgers)
+    held = sum(page.held for page in ledgers)
+    if ended:
+        dropped["worker"]["fragments_unfinished"] += held
+        held = 0
     waiting = output - reported - sum(dropped["buffer"].values()) - sum(dropped["report"].values())
     # What waits must be in a ring or in a queue: taken and not settled, or written and unread.
     seen = sum(taken + (0 if ended else unread) for taken, _, unread in pages) - sum(report.values())
@@ -115,7 +122,7 @@ def make_books(
         "output": output,
         "reported": reported,
         "handled": sum(page.outcomes["handled"] for page in ledgers),
-        "in_flight": max(0, waiting) + in_work,
+        "in_flight": max(0, waiting) + in_work + held,
         "dropped": dropped,
         "partly": partly_lost(sender, report, reporters) if sender is not None else {},
         "even": difference == 0,

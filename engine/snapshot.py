@@ -85,7 +85,7 @@ class Books(TypedDict):
     reported: int
     handled: int
     in_flight: int
-    """Written to a send ring or a reporter's queue and not yet out."""
+    """Written to a send ring or a reporter's queue and not yet out; or a fragment that waits for the rest."""
     dropped: dict[str, dict[str, int]]
     """Layer -> name -> packets; the screens show layer sums. ring, worker, buffer, report: lost there.
     left_out: not reported on purpose (unmatched, filtered, second copies, fragments merged into a packet)."""

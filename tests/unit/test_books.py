@@ -109,3 +109,25 @@ def test_what_one_of_several_reporters_lost() -> None:
     assert balance(books) == 0
     assert make_books(workers, [region], figures, None, reporters=["file"])["partly"] == {}
     assert make_books([filled()], [], None, None)["partly"] == {}
+
+
+def test_fragments_are_merged_lost_or_on_their_way() -> None:
+    """Each is booked once at every moment, and what is left out never gets less."""
+    counters = Counters.create("test", 0)
+    for name, amount in (("received", 10), ("fragments", 10), ("fragments_held", 4)):
+        counters.add(name, amount)
+    counters.add("fragments_timed_out", 3)
+    books = make_books([counters], [], None, None)
+    assert (books["even"], balance(books), books["in_flight"]) == (True, 0, 4)
+    assert books["dropped"]["worker"]["fragments_timed_out"] == 3
+    assert books["dropped"]["left_out"]["fragments"] == 3
+    # The task has ended, and its worker with it: what it held is lost.
+    books = make_books([counters], [], None, None, ended=True)
+    assert (books["even"], balance(books), books["in_flight"]) == (True, 0, 0)
+    assert books["dropped"]["worker"]["fragments_unfinished"] == 4
+    assert books["dropped"]["left_out"]["fragments"] == 3
+    # A fragment that is lost already, its packet still in work.
+    counters.add("fragments_oversize", 8)
+    books = make_books([counters], [], None, None)
+    assert (books["even"], balance(books)) == (True, 0)
+    assert books["dropped"]["left_out"]["fragments"] == 0
