@@ -10,8 +10,9 @@ have a clock each: looks at most once a second, and less often where `--max-cpu`
 
 from __future__ import annotations
 
+import math
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from engine.errors import OtusError
 from engine.tcp import choose, events, summary
@@ -35,6 +36,8 @@ LOOK_S = 1.0
 NAMESPACES_S = 5.0
 """How often it is looked for namespaces that came or went, with `--netns all`."""
 SLACK_S = 0.001
+LOOK_PROGRAM = "sample"
+"""The program of a backend that runs when it is looked."""
 MOST_STRETCH, MOST_SAMPLING = 64, 1024
 EPHEMERAL = 32_768
 """Local ports from here on are those of clients, unless somebody listens there."""
@@ -51,52 +54,74 @@ class Sink(Protocol):
 
 
 class Governor:
-    """Keeps the observer below a share of a CPU: first looks come less often, then segments are sampled."""
+    """Keeps the observer below a share of a CPU: looks come less often, and segments are sampled by flow."""
 
     def __init__(self, limit: float | None) -> None:
         self.limit = limit
         self.stretch = self.sampling = 1
         self.share = 0.0
-        """Of one CPU, this process and its programs in the kernel together, over the last report."""
-        self._wall = self._process = self._kernel = 0.0
-        self._begun = (0.0, 0.0, 0.0)
+        """Of one CPU, this process and its programs in the kernel together, since the last report."""
+        self._judged = self._last = self._begun = _Used(0.0, 0.0, 0.0, 0.0)
 
     def begin(self, backend: Backend) -> None:
         """From now on."""
-        self._wall, self._process, self._kernel = time.monotonic(), time.process_time(), _kernel_s(backend)
-        self._begun = (self._wall, self._process, self._kernel)
+        self._judged = self._last = self._begun = _used(backend)
 
     def finish(self, backend: Backend) -> None:
         """At the end: the share over the whole run."""
-        wall, process, kernel = self._begun
-        seconds = max(time.monotonic() - wall, 0.001)
-        self.share = (time.process_time() - process + _kernel_s(backend) - kernel) / seconds
+        self.share = sum(_shares(self._begun, _used(backend)))
 
-    def report(self, backend: Backend) -> None:
-        """Once a report: measure, and change the factors by two at most."""
-        wall, process, kernel = time.monotonic(), time.process_time(), _kernel_s(backend)
-        seconds = wall - self._wall
-        if seconds <= 0:
+    def report(self, backend: Backend, look_period: float) -> None:
+        """Once a report: measure, and where a look lies in what was measured, change the factors if need be."""
+        now = _used(backend)
+        self.share = sum(_shares(self._last, now))
+        self._last = now
+        if self.limit is None or now.wall - self._judged.wall < look_period * 0.9:
             return
-        inside = (kernel - self._kernel) / seconds
-        self.share = (process - self._process) / seconds + inside
-        self._wall, self._process, self._kernel = wall, process, kernel
-        if self.limit is None:
-            return
+        looks, segments = _shares(self._judged, now)
+        self._judged = now
         sampling = self.sampling
-        if self.share > self.limit:
-            if inside > self.limit / 2 and sampling < MOST_SAMPLING:
-                self.sampling = sampling * 2
-            if self.share - inside > self.limit / 2:
-                self.stretch = min(MOST_STRETCH, self.stretch * 2)
-        elif self.share < self.limit / 3:
+        if looks + segments > self.limit:
+            # Who takes more than half of what is allowed gives way, at once as far as is needed.
+            if looks > self.limit / 2:
+                self.stretch = min(MOST_STRETCH, self.stretch * _power(looks * 2 / self.limit))
+            if segments > self.limit / 2:
+                self.sampling = min(MOST_SAMPLING, sampling * _power(segments * 2 / self.limit))
+        elif looks + segments < self.limit / 3:
             self.sampling, self.stretch = max(1, sampling // 2), max(1, self.stretch // 2)
         if self.sampling != sampling:
             backend.set_sampling(self.sampling)
 
 
-def _kernel_s(backend: Backend) -> float:
-    return sum(cost.ns for cost in backend.costs()) / 1e9
+class _Used(NamedTuple):
+    """CPU time by kind, in seconds."""
+
+    wall: float
+    process: float
+    looks: float
+    """Of the program that walks the sockets."""
+    segments: float
+    """Of all others."""
+
+
+def _used(backend: Backend) -> _Used:
+    costs = backend.costs()
+    looks = sum(cost.ns for cost in costs if cost.program == LOOK_PROGRAM) / 1e9
+    segments = sum(cost.ns for cost in costs if cost.program != LOOK_PROGRAM) / 1e9
+    return _Used(time.monotonic(), time.process_time(), looks, segments)
+
+
+def _shares(begin: _Used, end: _Used) -> tuple[float, float]:
+    """Of one CPU: what looks took, this process counted in, and what the programs of segments and events
+    took."""
+    seconds = max(end.wall - begin.wall, 0.001)
+    looks = end.process - begin.process + end.looks - begin.looks
+    return looks / seconds, (end.segments - begin.segments) / seconds
+
+
+def _power(ratio: float) -> int:
+    """The next power of two, at least 2."""
+    return 1 << max(1, math.ceil(math.log2(max(ratio, 1.0))))
 
 
 class Observer:
@@ -289,7 +314,7 @@ class Observer:
         self._offset = time.time_ns() - time.monotonic_ns()
         self._reported = self.windows.newest
         window = self.windows.since(before)
-        self.governor.report(self.backend)
+        self.governor.report(self.backend, self.look_period)
         self._after(window)
         if self.options.mode == "detail":
             return

@@ -177,30 +177,33 @@ class Cpu:
 
 
 def test_the_observer_stays_below_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above the share factors double with each report, below a third of it they halve."""
+    """Above the share what takes most gives way at once, below a third of it both factors halve."""
     now, process, backend = [0.0], [0.0], Cpu()
     monkeypatch.setattr(observer.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(observer.time, "process_time", lambda: process[0])
     governor = observer.Governor(0.02)
     governor.begin(backend)  # type: ignore[arg-type]
 
-    def report(user: float, kernel: float) -> tuple[int, int]:
-        now[0] += 1
+    def report(user: float, kernel: float, seconds: float = 1.0) -> tuple[int, int]:
+        now[0] += seconds
         process[0] += user
         backend.seconds += kernel
-        governor.report(backend)  # type: ignore[arg-type]
+        governor.report(backend, 1.0 * governor.stretch)  # type: ignore[arg-type]
         return governor.stretch, governor.sampling
 
     assert report(0.005, 0.005) == (1, 1)
     assert governor.share == pytest.approx(0.01)
-    assert report(0.05, 0.0) == (2, 1)
-    assert report(0.005, 0.05) == (2, 2)
-    assert report(0.05, 0.05) == (4, 4)
-    assert report(0.001, 0.001) == (2, 2)
-    assert report(0.001, 0.001) == (1, 1)
-    assert backend.told == [2, 4, 2, 1]
+    assert report(0.08, 0.0) == (8, 1)
+    assert report(0.0, 0.0) == (8, 1), "there was no look in this second"
+    assert report(0.0, 0.7, 7) == (8, 16)
+    assert governor.share == pytest.approx(0.1)
+    assert report(0.0, 0.0, 8) == (4, 8)
+    for _ in range(3):
+        report(0.0, 0.0, 8)
+    assert (governor.stretch, governor.sampling) == (1, 1)
+    assert backend.told == [16, 8, 4, 2, 1]
     for _ in range(30):
-        report(1.0, 1.0)
+        report(60.0, 60.0, 64)
     assert (governor.stretch, governor.sampling) == (observer.MOST_STRETCH, observer.MOST_SAMPLING)
 
 
@@ -208,7 +211,7 @@ def test_without_a_bound_nothing_is_thinned() -> None:
     governor, backend = observer.Governor(None), Cpu()
     governor.begin(backend)  # type: ignore[arg-type]
     backend.seconds = 100.0
-    governor.report(backend)  # type: ignore[arg-type]
+    governor.report(backend, 0.0)  # type: ignore[arg-type]
     assert (governor.stretch, governor.sampling, backend.told) == (1, 1, [])
 
 
