@@ -60,6 +60,15 @@ class TunnelInfo:
     vni: int
     """VXLAN, Geneve, NVGRE: network; GRE: key; GTP-U: TEID; ERSPAN: session; PPP in GRE: call; else 0."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """The `tunnel` object of records and messages."""
+        return {
+            "type": self.type,
+            "outer_src_ip": str(self.outer_src_ip),
+            "outer_dst_ip": str(self.outer_dst_ip),
+            "vni": self.vni,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class NetworkMeta:
@@ -202,14 +211,7 @@ def envelope_fields(flow_id: FiveTuple, network: NetworkMeta) -> dict[str, Any]:
             "vlans": list(network.vlans),
             "interface": network.interface_name or network.interface or None,
             "fragmented": network.fragmented,
-            "tunnel": None
-            if tunnel is None
-            else {
-                "type": tunnel.type,
-                "outer_src_ip": str(tunnel.outer_src_ip),
-                "outer_dst_ip": str(tunnel.outer_dst_ip),
-                "vni": tunnel.vni,
-            },
+            "tunnel": None if tunnel is None else tunnel.as_dict(),
         },
     }
 

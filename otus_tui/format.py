@@ -9,8 +9,12 @@ from __future__ import annotations
 import time
 import unicodedata
 from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 UNKNOWN = "·"
 NS = 1_000_000_000
@@ -246,3 +250,11 @@ def zone(time_ns: int) -> str:
         return time.strftime("%Z", time.localtime(time_ns // NS))
     except (OverflowError, ValueError, OSError):
         return ""
+
+
+def tunnel(found: Mapping[str, Any] | None, arrow: str) -> list[str]:
+    """What a message came in, such as `in vxlan 77: 192.0.2.1 → 192.0.2.2`; nothing where in none."""
+    if not found:
+        return []
+    number = f" {found['vni']}" if found["vni"] else ""
+    return [clean(f"in {found['type']}{number}: {found['outer_src_ip']} {arrow} {found['outer_dst_ip']}")]

@@ -12,6 +12,8 @@ cdef unsigned long long MIX
 cdef Py_ssize_t MASK_EIGHT
 cdef unsigned long long MASK64
 cdef unsigned long long MASK32
+cdef unsigned long long MASK48
+cdef Py_ssize_t MOST_TUNNELS
 
 @cython.final
 cdef class Arena:
@@ -26,6 +28,9 @@ cdef class Arena:
     cdef readonly Py_ssize_t free_cell
     cdef unsigned long long buckets
     cdef unsigned long long[::1] seen
+    cdef dict numbers
+    # Octets of each: type, VNI (little-endian), outer source and destination.
+    cdef readonly list tunnels
 
     @cython.locals(need=cython.ulonglong, offset=cython.ulonglong)
     cdef Py_ssize_t place(self) except -2
@@ -41,6 +46,8 @@ cdef class Arena:
     cdef bint keep(
         self, Dialog dialog, unsigned long long timestamp, Py_ssize_t position, unsigned long long signature,
         bint repeated) except -1
+    @cython.locals(view=RecordView, number=cython.ulonglong, key=bytes)
+    cdef unsigned long long tunnel_number(self) except? 0x5a5a5a5a5a5a5a5a
     cdef int link(self, Py_ssize_t cell, unsigned long long after) except -1
     @cython.locals(found=Py_ssize_t, cell=Py_ssize_t, _=Py_ssize_t)
     cdef int mark_copied(self, Dialog dialog, unsigned long long signature) except -1

@@ -7,7 +7,7 @@
 
 Words of a cell: 0 time; 1 arena position + 1, 0 where never kept; 2 signature; 3-6 addresses;
 7 ports and length; 8 status, error and CSeq number; 9 method, flags (C_*), protocol, copies on other
-interfaces and next cell; 10 frame.
+interfaces and next cell; 10 frame, in the upper 16 bits the number of the tunnel.
 The pools are private mappings that take memory only where they are used.
 """
 
@@ -35,6 +35,9 @@ MIX = 0x9E3779B97F4A7C15
 MASK_EIGHT = -8
 MASK64 = 0xFFFFFFFFFFFFFFFF
 MASK32 = 0xFFFFFFFF
+MASK48 = 0xFFFFFFFFFFFF
+MOST_TUNNELS = 16_384
+"""Different ones that are told apart; messages in others have none to show."""
 
 
 class Arena:
@@ -52,6 +55,8 @@ class Arena:
         self.free_cell = 0
         self.buckets = buckets or SEEN_BUCKETS
         self.seen = pool(32 * self.buckets).cast("Q")
+        self.numbers: dict[bytes, int] = {}
+        self.tunnels: list[bytes] = []
 
     def place(self) -> int:
         """Word in the arena for the message's octets; -1 where they are not kept."""
@@ -134,7 +139,7 @@ class Arena:
         self.cells[base + 8] = view.status | (view.error << 16) | (wide << 32)
         flags = C_RETRANSMISSION if repeated else 0
         self.cells[base + 9] = view.method | (flags << 8) | ((view.ints[9] & 0xFF) << 16)
-        self.cells[base + 10] = view.words[14]
+        self.cells[base + 10] = (view.words[14] & MASK48) | (self.tunnel_number() << 48)
         if dialog.last_cell:
             self.link(dialog.last_cell, cell)
         else:
@@ -142,6 +147,19 @@ class Arena:
         dialog.last_cell = cell
         dialog.kept += 1
         return True
+
+    def tunnel_number(self) -> int:
+        """Of the tunnel around the message of the view, from 1; 0 without, and beyond MOST_TUNNELS."""
+        view = self.view
+        if view.words[4] >> 56 == 0:
+            return 0
+        key = bytes(view.record[39:40]) + bytes(view.record[44:48]) + bytes(view.record[80:112])
+        number = self.numbers.get(key, 0)
+        if number == 0 and len(self.numbers) < MOST_TUNNELS:
+            number = len(self.numbers) + 1
+            self.numbers[key] = number
+            self.tunnels.append(key)
+        return number
 
     def link(self, cell: int, after: int) -> int:
         """The cell behind `cell` is `after`."""

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any
 from engine.calls.arena import FLAG_RETRANSMISSION
 from engine.calls.rows import address_octets, endpoint
 from engine.errors import OtusError
+from engine.packet import TunnelInfo, address_from_bytes
 from engine.parsers.sdp import summarise
 from engine.parsers.sip import ERRORS, SipParser
+from engine.shm.records import TUNNELS
 
 if TYPE_CHECKING:
     from engine.calls.dialogs import DialogTable
     from engine.calls.states import Dialog
 
+FRAME = 0xFFFFFFFFFFFF
 MOST_TEXT = 32_768
 """Characters of `raw`: with the longest message in base64 beside it, an answer fits into a line."""
 
@@ -69,10 +72,24 @@ def _row(table: DialogTable, parser: SipParser, index: int, words: tuple[int, ..
         "retransmission": bool(words[9] >> 8 & FLAG_RETRANSMISSION),
         "copies": words[9] >> 24 & 0xFF,
         "error": error_text(error),
-        "frame": words[10] or None,
+        "frame": words[10] & FRAME or None,
         "length": words[7] >> 32,
         "gone": octets is None,
+        "tunnel": tunnel_of(table.arena.tunnels, words[10] >> 48),
     }
+
+
+def tunnel_of(tunnels: list[bytes], number: int) -> dict[str, Any] | None:
+    """The tunnel with this number (engine.calls.arena); None for 0."""
+    if not 0 < number <= len(tunnels):
+        return None
+    octets = tunnels[number - 1]
+    return TunnelInfo(
+        TUNNELS[octets[0]] if octets[0] < len(TUNNELS) else str(octets[0]),
+        address_from_bytes(octets[5:21]),
+        address_from_bytes(octets[21:]),
+        int.from_bytes(octets[1:5], "little"),
+    ).as_dict()
 
 
 def error_text(number: int) -> str | None:

@@ -310,5 +310,6 @@ MESSAGE_ROW = (
     "frame",  # frame number in a file, else None
     "length",
     "gone",  # the octets had to make room
+    "tunnel",  # None, or the innermost one it came in: type, outer_src_ip, outer_dst_ip, vni
 )
 """Keys of a message of the `call` answer."""

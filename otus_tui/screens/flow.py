@@ -447,6 +447,7 @@ def answer_lines(
         extra.append("retransmission")
     if message.get("copies"):
         extra.append(f"{message['copies'] + 1} interfaces")
+    extra += fmt.tunnel(message.get("tunnel"), glyphs.arrow)
     lines: list[Line] = [[(fmt.clean(ends), "dim")], [("  ".join(extra), "dim")]]
     wrong = answer.get("error") or message.get("error")
     if wrong:

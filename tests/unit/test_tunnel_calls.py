@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ from engine.report import analyse
 from engine.reporters.output import OutputMaker
 from engine.shm import records
 from engine.shm.counters import Counters
+from otus_tui.format import tunnel
 from tests.builds import Build
 from tests.tunnel_calls import call_frames, ip, sip, speech
-from tests.tunnel_packets import FORMS, INNER, OUTER, V4, Form, erspan2, gtp, vxlan
+from tests.tunnel_packets import FORMS, INNER, OUTER, V4, V6, Form, erspan2, gtp, vxlan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -252,3 +254,39 @@ def test_the_report_of_a_file(tmp_path: Path, name: str) -> None:
     kind = FORMS[name].type.replace("-", "_")
     assert (found["decode"]["tunnels"], found["decode"][f"tunnels_{kind}"]) == (8, 8)
     assert found["books"]["received"] == found["books"]["reported"] == 8
+
+
+def test_the_messages_of_a_call_name_their_tunnel(build: Build) -> None:
+    workers = Workers(build)
+    frames = call_frames(FORMS["vxlan"]) + call_frames(FORMS["4in6"])
+    bare = [bytes(OUTER / ip(4) / UDP(sport=5060, dport=5060) / Raw(sip(4, "a@b")))]
+    for octets in (frames[0], frames[1], frames[8], *bare, frames[0]):
+        workers.give(0, octets)
+    calls = build.module("engine.calls.store").Calls({}, "packet")
+    for kind, body in workers.witnessed():
+        calls.add(kind, NOW, body)
+    name = calls.answer("query", {})["rows"][0]["id"]
+    found = [row["tunnel"] for row in calls.answer("call", {"id": name})["messages"]]
+    there = {"type": "vxlan", "outer_src_ip": V4.src, "outer_dst_ip": V4.dst, "vni": 0xABCDE}
+    back = {**there, "outer_src_ip": V4.dst, "outer_dst_ip": V4.src}
+    plain = {"type": "ipip", "outer_src_ip": V6.src, "outer_dst_ip": V6.dst, "vni": 0}
+    assert found == [there, back, plain, None, there]
+    assert tunnel(there, ">") == [f"in vxlan 703710: {V4.src} > {V4.dst}"]
+    assert tunnel(plain, ">") == [f"in ipip: {V6.src} > {V6.dst}"]
+    assert tunnel(None, ">") == []
+
+
+def test_tunnels_of_messages_are_bounded(build: Build) -> None:
+    workers = Workers(build)
+    calls = build.module("engine.calls.store").Calls({}, "packet")
+    workers.give(0, call_frames(FORMS["gtp-u"])[0])
+    ((kind, body),) = workers.witnessed()
+    most = 16_384
+    for teid in range(most + 10):
+        changed = bytearray(body)
+        struct.pack_into("<I", changed, 44, teid)
+        calls.add(kind, NOW + teid, bytes(changed))
+    assert len(calls.table.arena.tunnels) == most
+    name = calls.answer("query", {})["rows"][0]["id"]
+    last = calls.answer("call", {"id": name, "from": 0, "count": 1})["messages"]
+    assert last[0]["tunnel"]["vni"] == 0
