@@ -137,6 +137,8 @@ class Sampling(Model):
     enabled: bool = False
     lowest_rate: float = Field(0.01, gt=0, le=1)
     """The share of streams that stays, however full the send buffer is."""
+    in_kernel: bool = False
+    """Leave them out before they are copied, too: cheaper; then they are not in the figures of streams."""
 
 
 class BackPressure(Model):

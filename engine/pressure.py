@@ -9,6 +9,7 @@ looks; the workers read what it decides in shared memory and ask nobody.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from typing import TYPE_CHECKING
 
 from engine.log import log
@@ -63,6 +64,11 @@ class SendPressure:
         self.reporters = reporters
         self.rate = 1.0
         """The share of media conversations that is reported now."""
+        self.kernel: Callable[[int, int], None] | None = None
+        """Tells the capture sockets (share of 2**32, key), where that is asked for."""
+        self.key = secrets.randbits(32)
+        for counters in workers:
+            counters.words[layout.SAMPLING_KEY] = self.key
         self.rules: list[str] = []
         """What the processors' counters of the workers stand for (engine.processors.chain)."""
 
@@ -88,8 +94,11 @@ class SendPressure:
         if rate == self.rate:
             return False
         self.rate = rate
+        left_out = min(ALL - 1, round((1.0 - rate) * ALL))
         for counters in self.workers:
-            counters.words[layout.LEFT_OUT_SHARE] = min(ALL - 1, round((1.0 - rate) * ALL))
+            counters.words[layout.LEFT_OUT_SHARE] = left_out
+        if self.kernel is not None:
+            self.kernel(ALL - left_out, self.key)
         return True
 
     async def watch(self, running: Callable[[], bool]) -> None:

@@ -123,6 +123,8 @@ class Task:
             raise
         self.state = "running"
         if self._rings and self._pressure is not None:
+            if self.node.backpressure.sampling.in_kernel:
+                self._pressure.kernel = self._rings.sample
             self._later(self._pressure.watch(lambda: self.state == "running"))
         self._measure = asyncio.create_task(self._measure_rings())
         log.info("task", "running", task=self.id, workers=workers)

@@ -19,6 +19,7 @@ from typing import Any
 
 from engine.capture import cbpf, interfaces
 from engine.capture.cbpf import Program
+from engine.capture.media_sampling import leave_out
 from engine.errors import NotPermittedError, OtusError
 
 SOL_PACKET = 263
@@ -107,6 +108,7 @@ class RingSocket:
         self._retire_ms = int(options.get("retire_ms", 1))
         self._promiscuous = bool(options.get("promiscuous", True))
         self._program = program
+        self._sampled: tuple[int, int] | None = None
         self._fanout = fanout
         self._indexes: list[int] = []
         self._bound = 0
@@ -187,6 +189,8 @@ class RingSocket:
             program = cbpf.once_on_loopback(program)
         if len(self.names) > 1:
             program = cbpf.only_interfaces(program, self._indexes)
+        if self._sampled is not None:
+            program = leave_out(program, *self._sampled)
         return program
 
     def join(self) -> bool:
@@ -268,6 +272,12 @@ class RingSocket:
     def set_filter(self, program: Program) -> None:
         """Replace the filter of the running capture; what is in the ring already stays there."""
         self._program = program
+        if self._open:
+            attach(self._socket, self._effective())
+
+    def sample(self, share: int, key: int) -> None:
+        """Leave media out of what passes the filter (engine.capture.media_sampling); all passes at 2**32."""
+        self._sampled = None if share >> 32 else (share, key)
         if self._open:
             attach(self._socket, self._effective())
 

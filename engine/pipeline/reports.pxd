@@ -18,7 +18,9 @@ cdef unsigned long long ALL
 cdef Py_ssize_t FACTS
 cdef Py_ssize_t PORTS
 cdef Py_ssize_t KEY
-cdef Py_ssize_t DOMAIN
+cdef unsigned long long SPREAD1
+cdef unsigned long long SPREAD2
+cdef Py_ssize_t W_KEY
 cdef Py_ssize_t LATEST
 cdef Py_ssize_t C_OUTPUT
 cdef Py_ssize_t C_HANDLED
@@ -44,9 +46,9 @@ cdef class RtpReports:
     cdef int silent(
         self, unsigned long long now, Py_ssize_t most, RecordWriter writer, unsigned long long share) except -1
     cdef bint last(self, Py_ssize_t most, RecordWriter writer, unsigned long long share) except -1
+    @cython.locals(folded=cython.ulonglong)
     cdef bint left_out(self, Decoder decoder, unsigned long long share) except -1
-    @cython.locals(ports=cython.ulonglong)
+    @cython.locals(ports=cython.ulonglong, folded=cython.ulonglong)
     cdef bint stream_left_out(self, Py_ssize_t entry, unsigned long long share) except -1
-    cdef bint beyond(
-        self, unsigned long long address0, unsigned long long address1, unsigned long long ports,
-        unsigned long long domain, unsigned long long share) except -1
+    @cython.locals(place=cython.ulonglong)
+    cpdef unsigned long long place_of(self, unsigned long long folded, unsigned long long ports) except? 0x5a5a5a5a5a5a5a5a

@@ -29,9 +29,11 @@ WAITING = 0x10000
 COUNT = 0xFFFF
 ALL = EVERYBODY = 1 << 32
 """The share of streams that is reported without sampling, in 1/ALL; the second name is for Python."""
-FACTS, PORTS, KEY, DOMAIN = 1, 2, 3, 7
+FACTS, PORTS, KEY = 1, 2, 3
 LATEST = stream_layout.PLACE_LATEST
 """Places in an entry (engine.shm.slots, engine.shm.streams)."""
+SPREAD1, SPREAD2 = 0x9E3779B1, 0x85EBCA77
+W_KEY = layout.SAMPLING_KEY
 C_OUTPUT, C_HANDLED, C_OUTPUT_RTP, C_RTP_HANDLED = (
     layout.index(name) for name in ("output", "handled", "output_rtp", "rtp_handled")
 )
@@ -138,27 +140,35 @@ class RtpReports:
 
     def left_out(self, decoder: Decoder, share: int) -> bool:
         """Whether sampling leaves out the packet in work; `share` of all conversations in 1/ALL is kept."""
-        return self.beyond(
-            (decoder.src0 + decoder.dst0) & MASK64,
-            (decoder.src1 + decoder.dst1) & MASK64,
-            (decoder.sport + decoder.dport) & MASK64,
-            decoder.domain,
-            share,
-        )
+        if share >= ALL:
+            return False
+        folded = decoder.src0 ^ decoder.dst0 ^ decoder.src1 ^ decoder.dst1
+        return self.place_of(folded, decoder.sport + decoder.dport) >= share
 
     def stream_left_out(self, entry: int, share: int) -> bool:
         """The same of a stream, by the place of its entry."""
-        ports = self.streams.words[entry + PORTS]
-        return self.beyond(
-            (self.streams.words[entry + KEY] + self.streams.words[entry + KEY + 2]) & MASK64,
-            (self.streams.words[entry + KEY + 1] + self.streams.words[entry + KEY + 3]) & MASK64,
-            (ports & 0xFFFF) + ((ports >> 16) & 0xFFFF),
-            self.streams.words[entry + DOMAIN],
-            share,
-        )
-
-    def beyond(self, address0: int, address1: int, ports: int, domain: int, share: int) -> bool:
-        """By a keyed hash that is the same in both directions, so a conversation is whole or absent."""
         if share >= ALL:
             return False
-        return (self.flows.hash(address0, address1, ports, domain, 0, 0) & MASK32) >= share
+        folded = (
+            self.streams.words[entry + KEY]
+            ^ self.streams.words[entry + KEY + 1]
+            ^ self.streams.words[entry + KEY + 2]
+            ^ self.streams.words[entry + KEY + 3]
+        )
+        ports = self.streams.words[entry + PORTS]
+        return self.place_of(folded, (ports & 0xFFFF) + ((ports >> 16) & 0xFFFF)) >= share
+
+    def place_of(self, folded: int, ports: int) -> int:
+        """Where a conversation stands among all, below ALL: by both addresses and the sum of the ports.
+
+        The same in both directions, so a conversation is whole or absent, and simple enough for the
+        kernel's filter (engine.capture.media_sampling). The key of the task keeps others from choosing it.
+        """
+        folded = (folded ^ (folded >> 32)) & MASK32
+        # Addresses are in network order, the words that hold them are not.
+        folded = ((folded & 0xFF00FF) << 8) | ((folded >> 8) & 0xFF00FF)
+        folded = ((folded << 16) | (folded >> 16)) & MASK32
+        place = (folded ^ ((ports * SPREAD1) & MASK32)) ^ self.counters[W_KEY]
+        place = (place * SPREAD1) & MASK32
+        place = place ^ (place >> 15)
+        return (place * SPREAD2) & MASK32

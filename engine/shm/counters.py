@@ -12,7 +12,7 @@ Words behind the region header (index of the 64-bit word):
     19 received when it was begun        20 index of that block     21 CPU time of the process, ns
     22 newest packet time, ns            23 pid
     24 share of the media conversations that sampling leaves out, in 1/2^32 (written by the controller)
-    25 1 + the CPU that the worker is bound to, 0: none
+    26 key of that sampling, 32 bits     25 1 + the CPU that the worker is bound to, 0: none
     32 counters, in the order of NAMES  544 latency histogram, LATENCY_BUCKETS words
     672 packets that a rule of the processors decided, RULES words
 """
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 VERSION = 2
 HEARTBEAT, STATE, BLOCK_SEQUENCE, BLOCK_BASE, BLOCK_INDEX, CPU_TIME, PACKET_TIME, PID = range(16, 24)
 LEFT_OUT_SHARE = 24
+SAMPLING_KEY = 26
 CPU = 25
 FIRST_COUNTER = 32
 FIRST_LATENCY = 544

@@ -27,7 +27,7 @@ otus:
   backpressure:
     send_buffer: {capacity: %(capacity)d, high_watermark: 0.8, low_watermark: 0.3}
     reporter: {send_timeout: 1s, max_retries: 1}
-    sampling: {enabled: %(sampling)s, lowest_rate: 0.1}
+    sampling: {enabled: %(sampling)s, lowest_rate: 0.1, in_kernel: %(kernel)s}
 """
 PLUGIN = '''
 import time
@@ -75,10 +75,18 @@ def traffic(engine: Engine) -> Iterator[Traffic]:
     found.close()
 
 
-def begin(engine: Engine, tmp_path: Path, capacity: int = 1024, sampling: bool = False, **task: Any) -> None:
+def begin(
+    engine: Engine,
+    tmp_path: Path,
+    capacity: int = 1024,
+    sampling: bool = False,
+    kernel: bool = False,
+    **task: Any,
+) -> None:
     """Start the engine with a node file, and a task."""
     node = tmp_path / "otus.yml"
-    node.write_text(NODE % {"capacity": capacity, "sampling": str(sampling).lower()})
+    values = {"capacity": capacity, "sampling": str(sampling).lower(), "kernel": str(kernel).lower()}
+    node.write_text(NODE % values)
     engine.start("--config", str(node))
     engine.create(**task)
 
@@ -299,18 +307,18 @@ def test_one_record_a_stream_and_interval_by_default(engine: Engine, wire: Wire,
 
 
 def test_sampling_above_the_high_watermark(engine: Engine, wire: Wire, tmp_path: Path) -> None:
-    slow = bad("slow", pause=0.1, most=64, queue=1000)
+    slow = bad("slow", pause=0.4, queue=4000)
     begin(engine, tmp_path, capacity=4096, sampling=True, **veth_task(slow, "every"))
     wire.calls(100)
     assert engine.task()["send_buffer"]["sample_rate"] == 1.0
 
     def sampled() -> bool:
-        wire.media(100, 500, 0.1)
+        wire.media(100, 1500, 0.15)
         return bool(engine.task()["send_buffer"]["sample_rate"] < 0.3)
 
     wait_for(sampled, 8.0, "media is sampled")
     assert metric("otus_backpressure_sample_rate", task="test") < 0.3
-    wire.media(100, 500, 0.1)
+    wire.media(100, 1500, 0.15)
     wire.calls(100)
     wait_for(lambda: engine.received() == wire.sent, 5.0)
     figures = engine.task()
@@ -331,3 +339,30 @@ def test_a_port_of_the_metrics_that_is_taken(engine: Engine, tmp_path: Path) -> 
     assert len(lines) == 1
     assert "no metrics at 127.0.0.1:9091: " in lines[0]
     assert engine.answers()
+
+
+def test_sampling_in_the_kernel(engine: Engine, wire: Wire, tmp_path: Path) -> None:
+    slow = bad("slow", pause=0.4, queue=4000)
+    begin(engine, tmp_path, capacity=4096, sampling=True, kernel=True, **veth_task(slow, "every"))
+    wire.calls(100)
+
+    def passed() -> int:
+        """Of 1500 packets of 100 conversations, those that came to the workers at one rate; else -1."""
+        rate, before = engine.task()["send_buffer"]["sample_rate"], engine.received()
+        wire.media(100, 1500, 0.15)
+        time.sleep(0.15)
+        figures = engine.task()
+        same = figures["send_buffer"]["sample_rate"] == rate < 1
+        return int(figures["books"]["received"]) - before if same else -1
+
+    found = wait_for(lambda: (count := passed()) >= 0 and (count,), 15.0, "a steady rate")[0]
+    assert found < 1000, "much of it does not come to the workers"
+    assert found % 15 == 0, "conversations are whole or absent"
+    wire.calls(100)
+    wait_for(lambda: sum(worker["counters"]["output_sip"] for worker in engine.task()["workers"]) == 200, 5.0)
+    wait_for(lambda: engine.task()["send_buffer"]["sample_rate"] == 1.0, 10.0, "all of it again")
+    before = engine.received()
+    wire.media(100, 1500, 0.15)
+    wait_for(lambda: engine.received() == before + 1500, 5.0)
+    books = engine.call("stop_task", task_id="test")["books"]
+    assert books["even"], books

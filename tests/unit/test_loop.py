@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.capture.media_sampling import leave_out
+from engine.capture.packet_filter import PacketFilter
 from engine.packet import DictPayload, NetworkMeta, OutputPacket
 from engine.plugin import Parser, Processor
 from engine.processors.chain import Chain, build_chain
@@ -776,6 +778,52 @@ def test_sampling_keeps_conversations_whole(build: Build) -> None:
     for address, port in sides:
         road.udp(rtp(4, 1), BOB, 5000, address, port)
     assert road.counted("sampled") == (sampled,)
+
+
+@pytest.mark.parametrize("addresses", [("10.1.0.{}", BOB), ("2001:db8::{:x}", "2001:db8:1::2")])
+def test_the_kernel_leaves_out_what_the_worker_does(build: Build, addresses: tuple[str, str]) -> None:
+    road = Road(build, slots=4096)
+    road.counters.words[layout.SAMPLING_KEY] = key = 0x89ABCDEF
+    share = 1 << 30
+    road.counters.words[layout.LEFT_OUT_SHARE] = (1 << 32) - share
+    program = leave_out([(6, 0, 0, 262_144)], share, key)
+    kernel = PacketFilter(program)
+
+    def passes(octets: bytes) -> bool:
+        kernel.attach(memoryview(octets))
+        kernel.wire_length, kernel.network = len(octets), 14
+        kernel.protocol = int.from_bytes(octets[12:14], "big")
+        return kernel.match(0, len(octets)) != 0
+
+    kept = 0
+    for number in range(1, 200):
+        near, far = addresses[0].format(number), addresses[1]
+        road.say(
+            sip(call=f"{number}@b", body=sdp(near, 4000).replace("IP4", "IP6" if ":" in near else "IP4"))
+        )
+        for ends in ((far, 5000 + number, near, 4000), (near, 4000, far, 5000 + number)):
+            octets = frame(rtp(1), *ends)
+            before = road.counted("sampled")
+            road.give(octets)
+            assert passes(octets) is (road.counted("sampled") == before), ends
+            kept += passes(octets)
+    assert 60 < kept < 140
+    assert not any(passes(frame(rtp(1), BOB, 5000 + number, ALICE, 1023)) is False for number in range(50)), (
+        "services"
+    )
+    for never in (
+        frame(sip(), ALICE, 5060, BOB, 5060),
+        frame(SR + bytes(40), ALICE, 4001, BOB, 5001),
+        frame(bytes(100), ALICE, 4000, BOB, 5000),
+        frame(rtp(1), ALICE, 4000, BOB, 5000, 6),
+        frame(rtp(1)[:12], ALICE, 4000, BOB, 5000)[:54],
+        bytes(60),
+    ):
+        hidden = PacketFilter(leave_out([(6, 0, 0, 262_144)], 0, key))
+        hidden.attach(memoryview(never))
+        hidden.wire_length, hidden.network = len(never), 14
+        hidden.protocol = int.from_bytes(never[12:14], "big")
+        assert hidden.match(0, len(never)), never
 
 
 def test_sampling_of_what_is_forwarded(build: Build) -> None:
