@@ -194,6 +194,35 @@ class MediaSection(TypedDict):
     version: int
 
 
+class TcpSection(TypedDict, total=False):
+    """The TCP observer: the first four keys always, the others while it runs (docs/tcp.md)."""
+
+    state: str
+    """off (nobody has looked yet), starting, running, restarting, stopping, stopped or failed."""
+    error: str
+    """Why it failed, in a line; `hint` is the line that mends it."""
+    hint: str
+    restarts: int
+    backend: str
+    netns: int | str
+    notes: list[str]
+    """Why better backends do not run."""
+    off: dict[str, str]
+    """Metric -> why it is not measured."""
+    windows: dict[str, dict[str, Any]]
+    """1, 10, 60 (seconds) and run: objects as of docs/schemas/tcp-summary.json."""
+    connections: int
+    states: dict[str, int]
+    """State -> connections now."""
+    owners_hidden: int
+    """Processes whose sockets may not be seen."""
+    sampling: dict[str, Any]
+    events: dict[str, int]
+    """newest: sequence number of the newest; held; file_lost: lines that the file did not take."""
+    version: int
+    """Rises with each look."""
+
+
 class Snapshot(TypedDict, total=False):
     """All sections; a subscriber gets those it named, `sequence` and `time_ns` always."""
 
@@ -203,5 +232,5 @@ class Snapshot(TypedDict, total=False):
     tasks: list[TaskSection]
     sip: SipSection | None
     media: MediaSection | None
-    tcp: dict[str, Any] | None
+    tcp: TcpSection | None
     findings: list[dict[str, Any]] | None

@@ -11,7 +11,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from engine.errors import UsageError
+from engine.errors import NotPermittedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,6 +95,15 @@ def pids(word: str) -> list[int]:
             )
         if not os.path.isdir(f"/proc/{int(part)}"):
             raise UsageError(f"there is no process {part}", "ps -e lists them")
+        try:
+            os.listdir(f"/proc/{int(part)}/fd")
+        except PermissionError as error:
+            raise NotPermittedError(
+                f"the sockets of process {part} may not be seen: that takes CAP_SYS_PTRACE",
+                "run it as root: sudo otus-tui tcp ...",
+            ) from error
+        except OSError as error:
+            raise UsageError(f"there is no process {part}", "ps -e lists them") from error
         found.append(int(part))
     return _bounded(found, "--pid")
 

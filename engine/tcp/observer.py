@@ -72,7 +72,7 @@ class Governor:
         self.share = sum(_shares(self._begun, _used(backend)))
 
     def report(self, backend: Backend, look_period: float) -> None:
-        """Once a report: measure, and where a look lies in what was measured, change the factors if need be."""
+        """Once a report: measure; where a look lies in what was measured, change the factors if need be."""
         now = _used(backend)
         self.share = sum(_shares(self._last, now))
         self._last = now

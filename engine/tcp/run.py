@@ -43,6 +43,10 @@ def run(options: Options) -> ExitCode:
                 observer.finish_window()
             signals.last = True
             observer.stop()
+    except BrokenPipeError:
+        # Who read standard output has seen enough. The interpreter shall not complain when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        interrupted = False
     finally:
         observer.close()
         outputs.close()

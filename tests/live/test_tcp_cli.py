@@ -549,6 +549,31 @@ def test_without_root() -> None:
     assert "sudo" in entered.stderr
 
 
+def test_what_another_user_may_not_see_is_said() -> None:
+    refused = as_nobody("--backend", "netlink", "--pid", "1", "--duration", "0.3")
+    assert refused.returncode == 3
+    assert "CAP_SYS_PTRACE" in refused.stderr
+
+
+def test_a_reader_that_leaves_and_a_disk_that_is_full() -> None:
+    command = f"{sys.executable} -m otus_tui tcp --backend netlink --interval 0.1 --duration 1"
+    piped = subprocess.run(
+        ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True, text=True, check=False, cwd=ROOT, timeout=20,
+    )  # fmt: skip
+    assert (piped.returncode, piped.stderr, piped.stdout.count("\n")) == (0, "", 1)
+    full = subprocess.run(
+        [*command.split(), "--output", "/dev/full"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=20,
+    )
+    assert full.returncode == 1
+    assert "/dev/full: No space left on device" in full.stderr
+
+
 def test_without_root_the_programs_are_refused() -> None:
     if not (ROOT / "engine/data/bpf/tcp_observer.bpf.o").exists():
         pytest.skip("the eBPF object is not built")
