@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 ENTRY, UNIT = 64, 128
 """Words of an entry, and of a unit."""
 SIGNALS = ENTRY + UNIT
+LARGEST_SKEW_PPM = 10_000
+"""What is further off is no clock, but a sender that does not keep time."""
 PACKET_MS = 20.0
 """Taken for the time of speech in a packet, in the delay of the E-model."""
 _QUALITY = struct.Struct("<8x 7Q I I II II Q Q Q Q II II II 10I")
@@ -112,7 +114,8 @@ def _skew(slope: float, clock: int) -> float | None:
     if slope >= NO_TRANSIT or clock < 1000:
         return None
     # Nominal times are made with whole kHz (engine.shm.streams).
-    return ((1 - slope) * (clock // 1000 * 1000) / clock - 1) * 1e6
+    ppm = ((1 - slope) * (clock // 1000 * 1000) / clock - 1) * 1e6
+    return ppm if abs(ppm) < LARGEST_SKEW_PPM else None
 
 
 def _intervals(view: Quality, octets: memoryview, start: int, delay: float) -> list[dict[str, Any]]:
