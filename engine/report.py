@@ -156,6 +156,7 @@ class Analysis:
                 "end": format_timestamp(row["last_ns"]),
                 "call_id": row["call_id"] or None,
                 "found_by": row["found_by"],
+                "tunnel": row["tunnel"],
                 **quality_fields(row),
             }
             for row in rows

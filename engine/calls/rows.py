@@ -237,7 +237,9 @@ class CallRows:
 
 def stream_columns() -> dict[str, Column]:
     """Columns of the streams store over the rows that the stream table gives."""
-    texts = {"id", "call_id", "src", "dst", "codec", "payload_types", "found_by", "active", "digits"}
+    texts = {
+        "id", "call_id", "src", "dst", "codec", "payload_types", "found_by", "active", "digits", "tunnel",
+    }  # fmt: skip
 
     def getter(name: str) -> Callable[[dict[str, Any]], Any]:
         if name == "payload_types":
@@ -270,6 +272,6 @@ def stream_search(row: dict[str, Any]) -> str:
     """The joined columns of a stream, in lower case."""
     text = (
         f"{row['src']}:{row['sport']} {row['dst']}:{row['dport']} 0x{row['ssrc']:08x} {row['codec'] or ''} "
-        f"{row['call_id'] or ''} {row['found_by']}"
+        f"{row['call_id'] or ''} {row['found_by']} {row.get('tunnel') or ''}"
     )
     return text.lower()

@@ -268,6 +268,7 @@ STREAM_ROW = (
     "far",
     "sender",
     "xr",
+    "tunnel",  # None, or type and number of the innermost one, such as "vxlan 77"
 )
 """Keys of a row of the streams store (docs/fields.md); unknown is null. far: what the receiver of the stream
 reported by RTCP, STREAM_FAR; sender: what its sender did, STREAM_SENDER; xr: the receiver's VoIP metrics,

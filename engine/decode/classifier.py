@@ -67,8 +67,8 @@ class Decoder(Tunnels):
 
     `domain` keeps tenants with the same addresses apart (part of the flow key): bits 0-11 VLAN id of
     the inner tag, 12-23 of the outer or only one, 28-31 tunnel type, 32-63 VNI or key, of several tunnels
-    mixed. Identifiers that differ by direction are not in it (ADR 6). A priority tag (id 0) is domain 0, as
-    if untagged.
+    mixed, and then bit 24 is set. Identifiers that differ by direction are not in it (ADR 6). A priority tag
+    (id 0) is domain 0, as if untagged.
 
     Valid after FRAGMENT: `fragment_id`, `fragment_offset` (octets), `fragment_more`,
     `fragment_start`..`fragment_end` (the octets it carries); ports and payload are not.

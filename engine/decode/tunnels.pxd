@@ -29,6 +29,7 @@ cdef unsigned int LEAST_VSID
 cdef unsigned int MOST_VSID
 cdef unsigned long long MIX
 cdef unsigned long long LOW32
+cdef unsigned long long MIXED
 
 cdef Py_ssize_t C_TUNNELS
 cdef Py_ssize_t C_MALFORMED_TUNNEL
@@ -62,6 +63,7 @@ cdef class Tunnels(LinkLayer):
     cdef public unsigned long long outer_dst1
     # Of all tunnels around the packet, what is the same in both directions.
     cdef public unsigned long long identifier
+    cdef public unsigned int identifiers
 
     # The tunnel that was found last.
     cdef public unsigned int next_type

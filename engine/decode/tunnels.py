@@ -45,6 +45,8 @@ LEAST_VSID, MOST_VSID = 0x1000, 0xFFFFFE
 """RFC 7637 section 3.3: others are reserved, so a key without one of these is no NVGRE key."""
 MIX = 0x9E3779B1
 LOW32 = 0xFFFFFFFF
+MIXED = 1 << 24
+"""In a domain: its upper half is made of several identifiers."""
 
 
 class Tunnels(LinkLayer):
@@ -66,7 +68,7 @@ class Tunnels(LinkLayer):
         self.protocol = self.tos = self.ttl = 0
         self.sport = self.dport = self.tcp_flags = 0
         self.tunnel_type = self.vni = self.depth = 0
-        self.identifier = 0
+        self.identifier = self.identifiers = 0
         self.outer_src0 = self.outer_src1 = self.outer_dst0 = self.outer_dst1 = 0
         self.next_type = self.next_vni = self.inner_type = 0
         self.separate = False
@@ -100,8 +102,11 @@ class Tunnels(LinkLayer):
         self.vni = self.next_vni
         if self.separate:
             self.identifier = (self.identifier * MIX + self.next_vni) & LOW32
+            self.identifiers += 1
         self.tunnel_domain = self.identifier
         self.tunnel_domain = (self.tunnel_domain << 32) | (self.next_type << 28)
+        if self.identifiers > 1:
+            self.tunnel_domain |= MIXED
         if self.inner_type == ETHER:
             self.vlan_count = self.outer_vlan = self.inner_vlan = 0
         self.domain = self.tunnel_domain | self.outer_vlan << 12 | self.inner_vlan
@@ -114,7 +119,7 @@ class Tunnels(LinkLayer):
     def leave(self) -> int:
         """Forget the tunnels of the packet before."""
         self.depth = 0
-        self.tunnel_type = self.vni = self.identifier = 0
+        self.tunnel_type = self.vni = self.identifier = self.identifiers = 0
         self.tunnel_domain = 0
         self.outer_src0 = self.outer_src1 = self.outer_dst0 = self.outer_dst1 = 0
         return 0
@@ -122,16 +127,16 @@ class Tunnels(LinkLayer):
     def state(self) -> tuple[Any, ...]:
         """What the tunnels and tags around this packet come to, for restore()."""
         return (
-            self.depth, self.tunnel_type, self.vni, self.identifier, self.tunnel_domain, self.domain,
-            self.outer_src0, self.outer_src1, self.outer_dst0, self.outer_dst1,
+            self.depth, self.tunnel_type, self.vni, self.identifier, self.identifiers, self.tunnel_domain,
+            self.domain, self.outer_src0, self.outer_src1, self.outer_dst0, self.outer_dst1,
             self.vlan_count, self.outer_vlan, self.inner_vlan, self.mac, self.flags,
         )  # fmt: skip
 
     def restore(self, state: tuple[Any, ...]) -> int:
         """Undo what enter() did since state()."""
         (
-            self.depth, self.tunnel_type, self.vni, self.identifier, self.tunnel_domain, self.domain,
-            self.outer_src0, self.outer_src1, self.outer_dst0, self.outer_dst1,
+            self.depth, self.tunnel_type, self.vni, self.identifier, self.identifiers, self.tunnel_domain,
+            self.domain, self.outer_src0, self.outer_src1, self.outer_dst0, self.outer_dst1,
             self.vlan_count, self.outer_vlan, self.inner_vlan, self.mac, self.flags,
         ) = state  # fmt: skip
         return 0

@@ -45,6 +45,16 @@ record has the flag, and the send ring has no copies."""
 TUNNELS = ("", "vxlan", "gre", "erspan", "geneve", "ipip", "gtp-u", "nvgre", "ppp-gre")
 NO_SLOT = 0xFFFFFFFF
 
+
+def domain_tunnel(domain: int) -> str | None:
+    """The tunnel in a flow's domain (engine.decode.classifier): `vxlan 77`; no number of several mixed."""
+    kind = domain >> 28 & 15
+    if not kind:
+        return None
+    name = TUNNELS[kind] if kind < len(TUNNELS) else str(kind)
+    return f"{name} {domain >> 32}" if domain >> 32 and not domain >> 24 & 1 else name
+
+
 SIP_FIXED = struct.Struct("<HHHBBII")
 SIP_SLOTS = 32
 SIP_MESSAGE = PACKET_SIZE + SIP_FIXED.size + 8 * SIP_SLOTS

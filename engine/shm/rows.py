@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 from engine.packet import address_text
-from engine.shm.records import FOUND_BY
+from engine.shm.records import FOUND_BY, domain_tunnel
 
 FIVE_TUPLE = 1
 F_RTCP, F_CUT = 1, 2
@@ -115,6 +115,7 @@ def stream_row(slot: int, octets: bytes) -> dict[str, Any]:
         "type_changes": changes,
         "highest_sequence": highest & 0xFFFF,
         "domain": domain,
+        "tunnel": domain_tunnel(domain),
         "flow_slot": flow_slot,
         "flow_generation": flow_generation,
     }

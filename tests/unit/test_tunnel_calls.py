@@ -251,6 +251,8 @@ def test_the_report_of_a_file(tmp_path: Path, name: str) -> None:
     found = analyse(str(path))
     assert [row["call_id"] for row in found["sip"]["dialogs"]] == ["a@b"]
     assert [row["call_id"] for row in found["rtp"]["streams"]] == ["a@b", "a@b"]
+    number = f" {FORMS[name].vni}" if FORMS[name].separates else ""
+    assert {row["tunnel"] for row in found["rtp"]["streams"]} == {FORMS[name].type + number}
     kind = FORMS[name].type.replace("-", "_")
     assert (found["decode"]["tunnels"], found["decode"][f"tunnels_{kind}"]) == (8, 8)
     assert found["books"]["received"] == found["books"]["reported"] == 8
@@ -278,7 +280,7 @@ def test_the_messages_of_a_call_name_their_tunnel(build: Build) -> None:
 
 def test_tunnels_of_messages_are_bounded(build: Build) -> None:
     workers = Workers(build)
-    calls = build.module("engine.calls.store").Calls({}, "packet")
+    calls = build.module("engine.calls.store").Calls({"messages_per_call": 20_000}, "packet")
     workers.give(0, call_frames(FORMS["gtp-u"])[0])
     ((kind, body),) = workers.witnessed()
     most = 16_384

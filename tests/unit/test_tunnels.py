@@ -394,7 +394,22 @@ def test_a_tunnel_in_a_tunnel(bench: Bench) -> None:
     one = domain(bench, nest(["vxlan", "geneve"], inner(4)))
     other = domain(bench, nest(["vxlan-8472", "geneve"], inner(4)))
     assert one != other
-    assert one & 0xFFFFFFFF == other & 0xFFFFFFFF == 4 << 28
+    assert one & 0xFFFFFFFF == other & 0xFFFFFFFF == 4 << 28 | 1 << 24
+    assert records.domain_tunnel(one) == "geneve"
+
+
+def test_the_tunnel_in_a_domain_as_text(bench: Bench) -> None:
+    names = {name: records.domain_tunnel(domain(bench, SIMPLE[name])) for name in FORMS}
+    assert names["vxlan"] == "vxlan 703710"
+    assert names["gre-all"] == "gre 3735928559"
+    assert (names["gre"], names["gtp-u"], names["4in6"], names["nvgre"]) == (
+        "gre",
+        "gtp-u",
+        "ipip",
+        "nvgre 1193046",
+    )
+    assert records.domain_tunnel(7 << 12) is records.domain_tunnel(0) is None
+    assert records.domain_tunnel(15 << 28) == "15"
 
 
 def test_depth(bench: Bench) -> None:
