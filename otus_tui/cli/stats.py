@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import click
@@ -43,6 +44,7 @@ def command(as_json: bool, path: str | None) -> None:
     for task in snapshot["tasks"]:
         lines.append(("task", f"{task['task_id']}: {task['state']}"))
         lines += books_lines(task["books"]) + lost_before_lines(task)
+        lines += _tunnels(task)
         if task["error"]:
             lines.append(("error", clean(task["error"])))
         lines += [(name, text) for name, text in trouble_lines(task) if name in ("link", "trouble")]
@@ -68,6 +70,22 @@ def _calls(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
             ("media", f"{number(media['streams'])} streams, {number(media['active'])} active, {lost}")
         )
     return lines
+
+
+def _tunnels(task: dict[str, Any]) -> list[tuple[str, str]]:
+    """How many of each type were taken off, and what was wrong with others; nothing where there were none."""
+    total: Counter[str] = Counter()
+    for worker in task["workers"]:
+        total.update(worker["counters"])
+    found = [
+        f"{number(count)} {name.removeprefix('tunnels_').replace('_', '-')}"
+        for name, count in total.items()
+        if count and name.startswith("tunnels_")
+    ]
+    for name, text in (("malformed_tunnel", "malformed"), ("tunnel_depth_exceeded", "too deep")):
+        if total[name]:
+            found.append(f"{WARNING} {number(total[name])} {text}")
+    return [("tunnels", ", ".join(found))] if found else []
 
 
 def _workers(task: dict[str, Any]) -> None:
