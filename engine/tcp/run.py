@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from engine.errors import ExitCode
 from engine.tcp.observer import Observer
 from engine.tcp.outputs import Outputs
+from engine.tcp.text import costs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,6 +44,9 @@ def run(options: Options) -> ExitCode:
                 observer.finish_window()
             signals.last = True
             observer.stop()
+            if options.stats and (options.format != "text" or options.mode == "detail"):
+                # A text summary has them at its end.
+                print("\n".join(costs(observer.backend)), file=sys.stderr)
     except BrokenPipeError:
         # Who read standard output has seen enough. The interpreter shall not complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,6 +13,7 @@ from engine.tcp.backend import RETRANSMIT_CLASSES
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from engine.tcp.backend import Backend
     from engine.tcp.observer import Observer
 
 WIDTH = 80
@@ -36,7 +37,8 @@ def page(document: dict[str, Any], observer: Observer, *, plain: bool = False) -
     if document["final"]:
         lines += _off(document)
         lines += _footer(document)
-        lines += _costs(observer)
+        if observer.options.stats:
+            lines += costs(observer.backend)
     made = "\n".join(lines) + "\n"
     return made.translate(_ASCII) if plain else made
 
@@ -201,10 +203,9 @@ def _footer(document: dict[str, Any]) -> list[str]:
     )
 
 
-def _costs(observer: Observer) -> list[str]:
-    if not observer.options.stats:
-        return []
-    rows = [cost for cost in observer.backend.costs() if cost.runs]
+def costs(backend: Backend) -> list[str]:
+    """What each program took, the dearest first."""
+    rows = [cost for cost in backend.costs() if cost.runs]
     lines = [f"{'program':32}{'runs':>14}{'ns a run':>12}{'total':>12}"]
     for cost in sorted(rows, key=lambda cost: -cost.ns):
         each, total = cost.ns / cost.runs, cost.ns / 1e6
