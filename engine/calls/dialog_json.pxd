@@ -22,6 +22,7 @@ cdef unsigned int DELETE
 cdef unsigned long long MICROSECOND
 cdef unsigned long long MILLION
 cdef unsigned long long LONGEST_EXACT
+cdef unsigned long long SMALLEST_PLAIN
 cdef tuple SCHEMES
 
 @cython.final

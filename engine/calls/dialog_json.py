@@ -29,6 +29,8 @@ FULL = 1 << 17
 """Octets that are written at once."""
 LT, GT, COLON, AT, SEMICOLON, QUESTION, SPACE, DELETE = 60, 62, 58, 64, 59, 63, 32, 127
 MICROSECOND, MILLION = 1000, 1_000_000
+SMALLEST_PLAIN = 100
+"""Microseconds; below them the shortest text has an exponent."""
 LONGEST_EXACT = 1_000_000_000_000_000
 """Microseconds that a double has exactly, with all digits of its shortest text."""
 SCHEMES = (b"sip:", b"sips:", b"tel:", b"im:", b"pres:", b"mailto:", b"h323:")
@@ -225,7 +227,7 @@ class DialogJson(JsonText):
         """Seconds with at most six decimals, as the shortest text of a double."""
         whole = nanoseconds // MICROSECOND
         rest = whole % MILLION
-        if nanoseconds % MICROSECOND or whole >= LONGEST_EXACT or 0 < whole < MICROSECOND:
+        if nanoseconds % MICROSECOND or whole >= LONGEST_EXACT or 0 < whole < SMALLEST_PLAIN:
             return self.put(orjson.dumps(round(nanoseconds / 1e9, 6)))
         self.number(whole // MILLION)
         self.put(b".")

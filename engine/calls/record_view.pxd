@@ -1,6 +1,7 @@
 cimport cython
 
 from engine.calls.states cimport Dialog, Facts
+from engine.parsers cimport octets
 
 cdef Py_ssize_t HEADER
 cdef Py_ssize_t MESSAGE

@@ -9,6 +9,7 @@ import os
 import re
 
 from engine.calls.states import Dialog, Facts
+from engine.parsers import octets
 
 HEADER = 128
 MESSAGE = 400
@@ -110,10 +111,10 @@ class RecordView:
     def cut(self) -> bytes:
         """The octets of the span; a long one as its front and a hash of the whole."""
         if self.last - self.first <= MOST_TEXT:
-            return bytes(self.record[MESSAGE + self.first : MESSAGE + self.last])
+            return octets.cut(self.octets, MESSAGE + self.first, MESSAGE + self.last)
         whole = self.digest()
         return (
-            bytes(self.record[MESSAGE + self.first : MESSAGE + self.first + MOST_TEXT - 20])
+            octets.cut(self.octets, MESSAGE + self.first, MESSAGE + self.first + MOST_TEXT - 20)
             + b"...%016x" % whole
         )
 

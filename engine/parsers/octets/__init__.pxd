@@ -3,6 +3,7 @@
 #   in the .pxd  `from engine.parsers cimport octets`
 # and write `octets.find(self.buf, begin, stop, LF)`.
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.string cimport memchr, memcpy, memset
 
 cdef inline Py_ssize_t find(const unsigned char[::1] buf, Py_ssize_t begin, Py_ssize_t stop, unsigned int octet) except -1:
@@ -18,6 +19,13 @@ cdef inline int clear(int[::1] slots) except -1:
     if slots.shape[0] > 0:
         memset(&slots[0], 0xFF, <size_t>slots.shape[0] * sizeof(int))
     return 0
+
+cdef inline bytes cut(const unsigned char[::1] buf, Py_ssize_t begin, Py_ssize_t stop):
+    if begin >= stop:
+        return b""
+    if begin < 0 or stop > buf.shape[0]:
+        raise IndexError("outside the buffer")
+    return PyBytes_FromStringAndSize(<const char *>&buf[begin], stop - begin)
 
 cdef inline Py_ssize_t copy(
     unsigned char[::1] target, Py_ssize_t place, const unsigned char[::1] buf, Py_ssize_t begin, Py_ssize_t stop

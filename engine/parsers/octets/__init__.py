@@ -32,6 +32,11 @@ def clear(slots: array[int]) -> int:
     return 0
 
 
+def cut(buf: bytes | bytearray | memoryview, begin: int, stop: int) -> bytes:
+    """The octets [begin, stop) of `buf`."""
+    return bytes(buf[begin:stop])
+
+
 def copy(
     target: bytearray | memoryview, place: int, buf: bytes | bytearray | memoryview, begin: int, stop: int
 ) -> int:
