@@ -188,7 +188,7 @@ def task(**changes: Any) -> dict[str, Any]:
         "progress": None,
         "newest_packet_ns": NOW_NS,
         "ring": {
-            "ring_mb": 16.0, "block_kb": 256, "blocks": 64, "retire_ms": 8, "snaplen": 262144,
+            "ring_mb": 16.0, "block_kb": 256, "blocks": 64, "retire_ms": 20, "snaplen": 262144,
             "promiscuous": True, "fanout_mode": "hash", "fanout_group": 4711, "cpus": [0, 1],
         },
         "lost_before": {"rx_dropped": 0, "rx_missed": 0, "rx_fifo": None, "softnet": 0},
