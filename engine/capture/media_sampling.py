@@ -21,6 +21,8 @@ SPREAD1, SPREAD2 = 0x9E3779B1, 0x85EBCA77
 """As in engine.pipeline.reports."""
 LONGEST_LINK = 28
 """Octets before the network header: cooked, or Ethernet with tags. A load behind the packet would drop it."""
+MAPPED = 0xFFFF
+"""What ::ffff:0:0/96 makes of an IPv4 address whose four words are put together."""
 IPV4, IPV6, UDP = 0x0800, 0x86DD, 17
 FIRST_PORT = 1024
 """Below are services, whose datagrams may begin like RTP."""
@@ -34,7 +36,11 @@ def leave_out(program: Program, share: int, key: int) -> Program:
     code.unless(JEQ, IPV6, "pass")
     code.emit(LD_B, SKF_NET + 6)
     code.unless(JEQ, UDP, "pass")
-    _media(code, 40, [SKF_NET + 8 + 4 * word for word in range(8)], "hash")
+    _looks_like_rtp(code, 40)
+    for side, place in enumerate((8, 24)):
+        _side(code, SKF_NET + 40 + 2 * side, [SKF_NET + place + 4 * word for word in range(4)], key)
+        _add_side(code, side)
+    code.jump("hash")
     code.label("ipv4")
     code.emit(LD_B, SKF_NET)
     code.unless(JEQ, 0x45, "pass")
@@ -42,9 +48,11 @@ def leave_out(program: Program, share: int, key: int) -> Program:
     code.when(JSET, 0x3FFF, "pass")
     code.emit(LD_B, SKF_NET + 9)
     code.unless(JEQ, UDP, "pass")
-    _media(code, 20, [SKF_NET + 12, SKF_NET + 16], "hash")
+    _looks_like_rtp(code, 20)
+    for side, place in enumerate((12, 16)):
+        _side(code, SKF_NET + 20 + 2 * side, [SKF_NET + place], key ^ MAPPED)
+        _add_side(code, side)
     code.label("hash")
-    code.emit(XOR, key)
     code.emit(MUL, SPREAD1)
     code.emit(TAX, 0)
     code.emit(RSH, 15)
@@ -56,8 +64,8 @@ def leave_out(program: Program, share: int, key: int) -> Program:
     return [*code.finish(), *program]
 
 
-def _media(code: Assembler, header: int, addresses: list[int], target: str) -> None:
-    """Go to `target` with the conversation in A if the datagram behind an IP header looks like RTP."""
+def _looks_like_rtp(code: Assembler, header: int) -> None:
+    """Go on if the datagram behind an IP header of so many octets does, else to `pass`."""
     ports, payload = SKF_NET + header, SKF_NET + header + 8
     code.emit(LD_LENGTH, 0)
     code.unless(JGE, LONGEST_LINK + header + 8 + 12, "pass")
@@ -71,13 +79,27 @@ def _media(code: Assembler, header: int, addresses: list[int], target: str) -> N
     code.emit(JGE, 192, 0, 2)
     code.emit(JGE, 224, 1, 0)
     code.jump("pass")
-    code.emit(LD_H, ports)
-    code.emit(TAX, 0)
-    code.emit(LD_H, ports + 2)
-    code.emit(ADD_X, 0)
-    code.emit(MUL, SPREAD1)
-    for address in addresses:
+
+
+def _side(code: Assembler, port: int, words: list[int], key: int) -> None:
+    """One end of the conversation in A, mixed."""
+    code.emit(LD_H, port)
+    for word in words:
         code.emit(TAX, 0)
-        code.emit(LD_W, address)
+        code.emit(LD_W, word)
         code.emit(XOR_X, 0)
-    code.jump(target)
+    code.emit(XOR, key)
+    code.emit(MUL, SPREAD1)
+    code.emit(TAX, 0)
+    code.emit(RSH, 15)
+    code.emit(XOR_X, 0)
+
+
+def _add_side(code: Assembler, side: int) -> None:
+    """Keep the first one, add it to the second."""
+    if side == 0:
+        code.emit(STORE, 0)
+    else:
+        code.emit(TAX, 0)
+        code.emit(LD_MEMORY, 0)
+        code.emit(ADD_X, 0)

@@ -46,9 +46,11 @@ cdef class RtpReports:
     cdef int silent(
         self, unsigned long long now, Py_ssize_t most, RecordWriter writer, unsigned long long share) except -1
     cdef bint last(self, Py_ssize_t most, RecordWriter writer, unsigned long long share) except -1
-    @cython.locals(folded=cython.ulonglong)
+    @cython.locals(source=cython.ulonglong)
     cdef bint left_out(self, Decoder decoder, unsigned long long share) except -1
-    @cython.locals(ports=cython.ulonglong, folded=cython.ulonglong)
+    @cython.locals(ports=cython.ulonglong, source=cython.ulonglong, target=cython.ulonglong)
     cdef bint stream_left_out(self, Py_ssize_t entry, unsigned long long share) except -1
+    cdef unsigned long long side(
+        self, unsigned long long address, unsigned long long port) except? 0x5a5a5a5a5a5a5a5a
     @cython.locals(place=cython.ulonglong)
-    cpdef unsigned long long place_of(self, unsigned long long folded, unsigned long long ports) except? 0x5a5a5a5a5a5a5a5a
+    cdef unsigned long long place_of(self, unsigned long long sides) except? 0x5a5a5a5a5a5a5a5a

@@ -142,33 +142,34 @@ class RtpReports:
         """Whether sampling leaves out the packet in work; `share` of all conversations in 1/ALL is kept."""
         if share >= ALL:
             return False
-        folded = decoder.src0 ^ decoder.dst0 ^ decoder.src1 ^ decoder.dst1
-        return self.place_of(folded, decoder.sport + decoder.dport) >= share
+        source = self.side(decoder.src0 ^ decoder.src1, decoder.sport)
+        return self.place_of(source + self.side(decoder.dst0 ^ decoder.dst1, decoder.dport)) >= share
 
     def stream_left_out(self, entry: int, share: int) -> bool:
         """The same of a stream, by the place of its entry."""
         if share >= ALL:
             return False
-        folded = (
-            self.streams.words[entry + KEY]
-            ^ self.streams.words[entry + KEY + 1]
-            ^ self.streams.words[entry + KEY + 2]
-            ^ self.streams.words[entry + KEY + 3]
-        )
         ports = self.streams.words[entry + PORTS]
-        return self.place_of(folded, (ports & 0xFFFF) + ((ports >> 16) & 0xFFFF)) >= share
+        source = self.streams.words[entry + KEY] ^ self.streams.words[entry + KEY + 1]
+        source = self.side(source, ports & 0xFFFF)
+        target = self.streams.words[entry + KEY + 2] ^ self.streams.words[entry + KEY + 3]
+        return self.place_of(source + self.side(target, (ports >> 16) & 0xFFFF)) >= share
 
-    def place_of(self, folded: int, ports: int) -> int:
-        """Where a conversation stands among all, below ALL: by both addresses and the sum of the ports.
+    def side(self, address: int, port: int) -> int:
+        """One end of a conversation, mixed with the key of the task so that nobody can choose it."""
+        address = (address ^ (address >> 32)) & MASK32
+        # The address is in network order, the word that holds it is not.
+        address = ((address & 0xFF00FF) << 8) | ((address >> 8) & 0xFF00FF)
+        address = ((address << 16) | (address >> 16)) & MASK32
+        address = ((address ^ port ^ self.counters[W_KEY]) * SPREAD1) & MASK32
+        return address ^ (address >> 15)
+
+    def place_of(self, sides: int) -> int:
+        """Where a conversation stands among all, below ALL, by the sum of its sides.
 
         The same in both directions, so a conversation is whole or absent, and simple enough for the
-        kernel's filter (engine.capture.media_sampling). The key of the task keeps others from choosing it.
+        kernel's filter (engine.capture.media_sampling).
         """
-        folded = (folded ^ (folded >> 32)) & MASK32
-        # Addresses are in network order, the words that hold them are not.
-        folded = ((folded & 0xFF00FF) << 8) | ((folded >> 8) & 0xFF00FF)
-        folded = ((folded << 16) | (folded >> 16)) & MASK32
-        place = (folded ^ ((ports * SPREAD1) & MASK32)) ^ self.counters[W_KEY]
-        place = (place * SPREAD1) & MASK32
+        place = ((sides & MASK32) * SPREAD1) & MASK32
         place = place ^ (place >> 15)
         return (place * SPREAD2) & MASK32
