@@ -234,11 +234,21 @@ def test_every_form(tmp_path: Path, wire: Wire) -> None:
         wait_for(lambda: sums(engine, "rtp_packets") == 6 * len(FORMS))
         rows = wait_for(lambda: len(found := stored(engine, "calls")) == len(FORMS) and found)
         streams = streams_of(engine, 2 * len(FORMS), 3)
+        shown = subprocess.run(
+            [sys.executable, "-m", "otus_tui", "stats", "--socket", engine.path],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
+        ).stdout
         taken = {name: sums(engine, f"tunnels_{name}") for name in TYPES}
         books = engine.call("stop_task", task_id="test")["books"]
     assert books["even"], books
     assert {row["call_id"] for row in rows} == set(FORMS)
     assert Counter(row["call_id"] for row in streams) == dict.fromkeys(FORMS, 2)
+    vxlan_forms = sum(form.type == "vxlan" for form in FORMS.values())
+    assert f"{8 * vxlan_forms} vxlan" in shown
+    assert "8 nvgre" in shown
     assert taken == {
         name: 8 * sum(form.type.replace("-", "_") == name for form in FORMS.values()) for name in TYPES
     }

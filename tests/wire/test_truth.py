@@ -129,3 +129,25 @@ def test_streams_add_up(name: str) -> None:
         assert row["found_by"] in ("sdp", "heuristic")
         if row["expected"] is not None:
             assert row["lost"] == row["expected"] - row["packets"] or row["duplicates"] or row["out_of_order"]
+
+
+def test_tunnels_of_the_collection() -> None:
+    """Every tunnel that tshark takes off is taken off, and nothing else."""
+    name = "arkime+arkime/arkime_synthetic.pcap"
+    if name not in TRUTH:
+        pytest.skip(f"{name} is not in the collection")
+    decode = report(name)["decode"]
+    taken = {key.removeprefix("tunnels_"): n for key, n in decode.items() if key.startswith("tunnels_") and n}
+    # tshark -T fields -e frame.protocols; two datagrams of VXLAN-GPE (port 4790) and one of Geneve on
+    # another port are plain UDP here.
+    assert taken == {"vxlan": 2, "gre": 2, "erspan": 1, "geneve": 3, "ipip": 2, "gtp_u": 1}
+    assert decode["malformed_tunnel"] == decode["tunnel_depth_exceeded"] == 0
+
+
+def test_ppp_in_gre() -> None:
+    name = "ntop+nDPI/gre.pcapng"
+    if name not in TRUTH:
+        pytest.skip(f"{name} is not in the collection")
+    found = report(name)
+    assert (found["decode"]["tunnels_ppp_gre"], found["decode"]["vlan_tagged"]) == (1, 1)
+    assert found["sip"]["messages"] == 1
