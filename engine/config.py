@@ -285,7 +285,7 @@ class CaptureOptions(Model):
     """A packet that GRO merged, up to 64 KB, must fit into one block."""
     retire_ms: int = Field(20, ge=1, le=200)
     """A block is handed over when full or this old. With few packets the ring lasts blocks x this: 128 x 20 ms
-    is the second that a worker's restart may take without loss; 1 is for the lowest latency."""
+    is more than the 2 s in which a killed or stopped worker is back; 1 is for the lowest latency."""
     snaplen: int = Field(262144, ge=64, le=262144)
     """Octets of a packet that are kept; what SIP needs may be 64 KB."""
     promiscuous: bool = True
