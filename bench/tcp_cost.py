@@ -2,8 +2,8 @@
 
     sudo python -m bench.tcp_cost [SECONDS]
 
-Both hook the same segments at the same time: requests and answers, then bulk, over loopback in a namespace of its
-own. Figures are the kernel's own (bpf_stats), which adds some ns to each run of either.
+Both hook the same segments at the same time: requests and answers, then bulk, over loopback in a namespace
+of its own. Figures are the kernel's own (bpf_stats), which adds some ns to each run of either.
 """
 
 from __future__ import annotations
@@ -111,8 +111,7 @@ def main() -> int:
                 backend = LibbpfBackend(filters, Triggers(), Limits(), Sizes())
                 backend.start()
             backend.count_costs()
-            for bulk in (False, True):
-                pairs.append(compare(backend, baseline, seconds / ROUNDS / 2, bulk))
+            pairs += [compare(backend, baseline, seconds / ROUNDS / 2, bulk) for bulk in (False, True)]
             baseline.object.close()
     for cost in backend.costs():
         if cost.runs:
@@ -123,9 +122,7 @@ def main() -> int:
     return int(ratio > MOST)
 
 
-def compare(
-    backend: LibbpfBackend, baseline: Baseline, seconds: float, bulk: bool
-) -> tuple[float, float]:
+def compare(backend: LibbpfBackend, baseline: Baseline, seconds: float, bulk: bool) -> tuple[float, float]:
     """ns a run of both over one load."""
 
     def segment() -> tuple[int, int]:

@@ -2,6 +2,17 @@
 /* Counters, histograms, and the state that is kept of a socket. */
 #pragma once
 
+/*
+ * value & mask, done where the verifier sees it: the compiler leaves out what it knows to be needless, and verifiers
+ * before 6.2 lose the bounds of a value that was put together by |.
+ */
+#define BOUNDED(value, mask)                                                                       \
+	({                                                                                         \
+		__u64 bounded = (value);                                                           \
+		asm volatile("%0 &= %1" : "+r"(bounded) : "i"(mask));                              \
+		bounded;                                                                           \
+	})
+
 static __always_inline struct totals *totals_here(void)
 {
 	__u32 key = 0;

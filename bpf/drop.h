@@ -19,13 +19,7 @@ static __always_inline bool is_tcp(const struct sock *sk)
 
 static __always_inline bool is_benign(__u32 reason)
 {
-	__u64 word = reason >> 6;
-
-	if (reason >= 256)
-		return false;
-	/* The compiler knows that this is below 4; the verifier must see it. */
-	asm volatile("" : "+r"(word));
-	return config.benign[word & 3] >> (reason & 63) & 1;
+	return reason < 256 && config.benign[BOUNDED(reason >> 6, 3)] >> (reason & 63) & 1;
 }
 
 /* The final ACK of a handshake found its listener's queue full. */

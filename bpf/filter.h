@@ -20,7 +20,7 @@ static __always_inline void map_ipv4(__be32 *out, __be32 address)
 
 static __always_inline bool in_bitmap(const volatile __u64 *bits, __u16 port)
 {
-	return bits[port >> 6] >> (port & 63) & 1;
+	return bits[BOUNDED(port >> 6, 1023)] >> (port & 63) & 1;
 }
 
 static __always_inline bool in_networks(const volatile struct prefix *networks, __u32 number, const __be32 *address)

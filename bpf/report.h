@@ -118,10 +118,10 @@ static __noinline bool in_top(__u64 flow, __u64 triggers)
 {
 	__u64 fewest = ~0ULL;
 	__u32 weakest = 0, i;
+	struct top_slot *slot;
 
 	for (i = 0; i < TOP_FLOWS; i++) {
-		struct top_slot *slot = &runtime.top[i];
-
+		slot = &runtime.top[i];
 		if (i >= config.top_flows)
 			break;
 		if (slot->flow == flow) {
@@ -135,9 +135,9 @@ static __noinline bool in_top(__u64 flow, __u64 triggers)
 	}
 	if (triggers <= fewest)
 		return false;
-	weakest &= TOP_FLOWS - 1;
-	runtime.top[weakest].flow = flow;
-	runtime.top[weakest].triggers = triggers;
+	slot = &runtime.top[BOUNDED(weakest, TOP_FLOWS - 1)];
+	slot->flow = flow;
+	slot->triggers = triggers;
 	return true;
 }
 

@@ -96,14 +96,14 @@ static __always_inline void reset_sent(const struct sock *sk, const struct sk_bu
 	if (!here)
 		return;
 	here->counters[RESETS_SENT] += 1;
-	here->reset_reasons[reason & (RESET_REASONS - 1)] += 1;
+	here->reset_reasons[BOUNDED(reason, RESET_REASONS - 1)] += 1;
 	if (sk)
 		number = BPF_CORE_READ(sk, __sk_common.skc_state);
 	if (sk && is_full(number) && number != TCP_LISTEN) {
 		state = state_of(sk);
 		if (state && number == TCP_CLOSE && state->closed_from) {
 			/* close() with unread data: CLOSE first, then the reset. */
-			here->resets_after[state->closed_from & (TCP_STATES - 1)] += 1;
+			here->resets_after[BOUNDED(state->closed_from, TCP_STATES - 1)] += 1;
 			state->closed_from = 0;
 		} else if (state) {
 			state->reset_ns = bpf_ktime_get_ns();

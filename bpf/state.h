@@ -7,7 +7,7 @@ static __always_inline void count_transition(__u8 from, __u8 to)
 	struct totals *here = totals_here();
 
 	if (here)
-		here->transitions[(from & (TCP_STATES - 1)) * TCP_STATES + (to & (TCP_STATES - 1))] += 1;
+		here->transitions[BOUNDED(from * TCP_STATES + to, TCP_STATES * TCP_STATES - 1)] += 1;
 }
 
 /* connect() and listen() run in the process that owns the socket; a kernel thread is nobody. */
@@ -103,7 +103,7 @@ static __always_inline void leave(struct sock *sk, struct socket_state *state, _
 		connection_ended(sk, state, now);
 	state->closed_from = old;
 	if (state->reset_ns && now - state->reset_ns < 10000000 && here) {
-		here->resets_after[old & (TCP_STATES - 1)] += 1;
+		here->resets_after[BOUNDED(old, TCP_STATES - 1)] += 1;
 		state->closed_from = 0;
 	}
 	if (config.last)

@@ -1,4 +1,4 @@
-"""Two hosts and the network between them, for TCP: sockets made inside them, packets dropped in the middle."""
+"""Two hosts and the network between them: sockets made inside them, packets dropped in the middle."""
 
 from __future__ import annotations
 
@@ -44,7 +44,18 @@ class Path:
     def connect(self) -> None:
         """Links, addresses and routes."""
         for host, name, net in ((self.client, "a", 1), (self.server, "b", 2)):
-            link = ["link", "add", "otus0", "netns", host.name, "type", "veth", "peer", "name", f"otus-{name}"]
+            link = [
+                "link",
+                "add",
+                "otus0",
+                "netns",
+                host.name,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                f"otus-{name}",
+            ]
             ip(*link, "netns", self.middle.name)
             for where, device, last in ((host, "otus0", 2), (self.middle, f"otus-{name}", 1)):
                 ip("-n", where.name, "addr", "add", f"10.98.{net}.{last}/24", "dev", device)
@@ -68,8 +79,14 @@ class Path:
 
     def drop(self, match: str, where: Namespace | None = None, hook: str = "forward") -> None:
         """Drop what matches from now on (nft syntax), and count it."""
-        table = "add table inet otus\nadd chain inet otus it { type filter hook %s priority 0; }\n" % hook
-        self.run(where or self.middle, "nft", "-f", "-", stdin=f"{table}add rule inet otus it {match} counter drop\n")
+        table = f"add table inet otus\nadd chain inet otus it {{ type filter hook {hook} priority 0; }}\n"
+        self.run(
+            where or self.middle,
+            "nft",
+            "-f",
+            "-",
+            stdin=f"{table}add rule inet otus it {match} counter drop\n",
+        )
 
     def dropped(self, where: Namespace | None = None) -> int:
         """Packets that drop() has dropped."""
@@ -81,7 +98,9 @@ class Path:
         """Drop nothing more."""
         self.run(where or self.middle, "nft", "delete", "table", "inet", "otus")
 
-    def listen(self, port: int = 8080, backlog: int = 128, receive_buffer: int = 0, **more: Any) -> socket.socket:
+    def listen(
+        self, port: int = 8080, backlog: int = 128, receive_buffer: int = 0, **more: Any
+    ) -> socket.socket:
         """A listening socket of the server."""
 
         def make() -> socket.socket:

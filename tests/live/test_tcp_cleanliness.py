@@ -149,7 +149,9 @@ def test_a_program_that_the_verifier_refuses_is_left_out(monkeypatch: pytest.Mon
 
     def refuse(self: loader.BpfObject, programs: list[str]) -> None:
         if "segment" in programs:
-            raise loader.RefusedError("segment", "R1 is not what it should be", ["R1 is not what it should be"])
+            raise loader.RefusedError(
+                "segment", "R1 is not what it should be", ["R1 is not what it should be"]
+            )
         whole(self, programs)
 
     monkeypatch.setattr(loader.BpfObject, "load", refuse)

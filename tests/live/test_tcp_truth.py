@@ -318,7 +318,9 @@ def test_drops_by_a_firewall(between: Path) -> None:
         found = {reason: count for (reason, _), count in reading.drops.items()}
         assert found["NETFILTER_DROP"] == packets >= 5
         places = {place for reason, place in reading.drops if reason == "NETFILTER_DROP"}
-        assert places <= {"nf_hook_slow", "nft_do_chain", "ip_local_deliver", "nf_hook_slow_list", "?"}, places
+        assert places <= {"nf_hook_slow", "nft_do_chain", "ip_local_deliver", "nf_hook_slow_list", "?"}, (
+            places
+        )
         drops = [event for event in observer.backend.events() if event.trigger == "drop"]
         assert len([event for event in drops if event.drop_reason == "NETFILTER_DROP"]) == packets
         one = next(event for event in drops if event.drop_reason == "NETFILTER_DROP").connection

@@ -56,8 +56,8 @@ def names(choice: programs.Choice) -> set[str]:
 def test_a_kernel_that_has_all_gets_the_newest_of_each() -> None:
     choice = choose(Kernel(), pids=True)
     assert names(choice) == {
-        "segment", "retransmit_3", "retransmit_synack", "state_change", "destroy", "reset_received", "reset_sent_3",
-        "drop_4", "sample", "io_send", "io_receive",
+        "segment", "retransmit_3", "retransmit_synack", "state_change", "destroy", "reset_received",
+        "reset_sent_3", "drop_4", "sample", "io_send", "io_receive",
     }  # fmt: skip
     assert choice.off == {}
     assert "io_send" not in names(choose(Kernel(), pids=False))
@@ -145,9 +145,7 @@ def test_the_object_holds_the_programs_of_the_table() -> None:
         text = OBJECT.read_bytes()
         assert all(one.name.encode() in text for one in PROGRAMS)
         return
-    text = subprocess.run(
-        ["llvm-objdump", "-t", str(OBJECT)], capture_output=True, check=True
-    ).stdout
+    text = subprocess.run(["llvm-objdump", "-t", str(OBJECT)], capture_output=True, check=True).stdout
     found = {line.split()[-1].decode() for line in text.splitlines() if b"tp" in line or b"iter" in line}
     assert {one.name for one in PROGRAMS} <= found
 
@@ -209,7 +207,9 @@ def test_enums_of_the_header_are_those_of_this_side() -> None:
         body = text[text.index(f"enum {name} {{") :]
         body = body[body.index("{") + 1 : body.index("}")]
         lines = [line.split("/*")[0] for line in body.splitlines()]
-        return [word.strip().split(" ")[0].lower() for line in lines for word in line.split(",") if word.strip()]
+        return [
+            word.strip().split(" ")[0].lower() for line in lines for word in line.split(",") if word.strip()
+        ]
 
     assert enum("counter") == [*layout.COUNTERS, "counters"]
     assert enum("trigger") == [*layout.TRIGGERS, "triggers"]
@@ -274,7 +274,9 @@ def test_reasons_have_the_names_of_this_kernel() -> None:
 
 def test_symbols(tmp_path: Path) -> None:
     file = tmp_path / "kallsyms"
-    file.write_text("0000000000001000 T first\n0000000000002000 t second\t[module]\n0000000000001800 D data\n")
+    file.write_text(
+        "0000000000001000 T first\n0000000000002000 t second\t[module]\n0000000000001800 D data\n"
+    )
     symbols = Symbols(str(file))
     assert [symbols.name(at) for at in (0x1010, 0x1900, 0x2FFF, 0x10)] == ["first", "first", "second", "?"]
     file.write_text("0000000000000000 T hidden\n")
@@ -389,8 +391,8 @@ def test_records_of_the_kernel() -> None:
     head = layout.EVENT_HEAD.pack(5, 1, 0, 77, layout.TRIGGERS.index("rto"), 2, 0, 0)
     local = bytes(10) + b"\xff\xff" + bytes((10, 0, 0, 1))
     row = layout.CONNECTION.pack(
-        local, local, 80, 4000, 2, 99, 1000, 7, 1, 55, (1 << 64) - 1, 10, 20, 300, 30, 10, 0x7FFFFFFF, 1, 2, 3, 4, 5,
-        6, 1, 50, 70, 80, 290, 0, 0, 123, 1, 0, 1, 1, 1, b"curl",
+        local, local, 80, 4000, 2, 99, 1000, 7, 1, 55, (1 << 64) - 1, 10, 20, 300, 30, 10, 0x7FFFFFFF, 1, 2,
+        3, 4, 5, 6, 1, 50, 70, 80, 290, 0, 0, 123, 1, 0, 1, 1, 1, b"curl",
     )  # fmt: skip
     event = one.event(head + row)
     found = event.connection
@@ -400,4 +402,7 @@ def test_records_of_the_kernel() -> None:
     assert (found.pid, found.comm, found.pid_source, found.role) == (123, "curl", "connect", "client")
     assert found.rto_us == 50 * records.tick_us()
     drop = layout.EVENT_HEAD.pack(5, 1, 0, 77, layout.TRIGGERS.index("drop"), 0, 12, 0)
-    assert (one.event(drop + row).drop_reason, one.event(drop + row).drop_function) == ("REASON_12", "tcp_v4_rcv")
+    assert (one.event(drop + row).drop_reason, one.event(drop + row).drop_function) == (
+        "REASON_12",
+        "tcp_v4_rcv",
+    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import struct
 import threading
@@ -16,8 +17,6 @@ from typing import TYPE_CHECKING
 from engine.errors import NotPermittedError, OtusError
 from engine.tcp import owners
 from engine.tcp.backend import (
-    HISTOGRAMS,
-    STATES,
     Closed,
     Connection,
     Cost,
@@ -30,6 +29,7 @@ from engine.tcp.backend import (
 )
 from engine.tcp.libbpf import layout, loader, maps, programs, settings
 from engine.tcp.libbpf.btf import Btf
+from engine.tcp.libbpf.reading import Reader
 from engine.tcp.libbpf.reasons import Reasons
 from engine.tcp.libbpf.records import Records
 from engine.tcp.libbpf.symbols import Symbols
@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     from engine.tcp.backend import Filters, Limits, Sizes, Triggers
 
 _READ_OCTETS = 1 << 18
-_KEY = struct.pack("=I", 0)
-_CLOSE, _RESET = STATES.index("CLOSE"), STATES.index("RESET")
 _NONE = Reasons({}, {})
 
 
@@ -74,9 +72,8 @@ class LibbpfBackend:
         self._listening: set[tuple[int, int]] = set()
         self._surplus = self._found_events = 0
         self._second = self._in_second = 0
-        self._evicted = 0
-        self._plain: dict[tuple[int, int], int] = {}
         self._last: Reading | None = None
+        self._runtime: mmap.mmap | None = None
         self._lock = threading.Lock()
 
     def plan(self) -> Plan:
@@ -87,7 +84,11 @@ class LibbpfBackend:
         known = bool(on or self._choice.why)
         rows = [
             Program(
-                one.name, one.section, one.metrics, not known or one.name in on, self._choice.why.get(one.name, "")
+                one.name,
+                one.section,
+                one.metrics,
+                not known or one.name in on,
+                self._choice.why.get(one.name, ""),
             )
             for one in programs.PROGRAMS
         ]
@@ -117,7 +118,11 @@ class LibbpfBackend:
         if self._object is None:
             return self._last or Reading(time.monotonic_ns())
         with self._lock:
-            return self._read()
+            reading = self._reader.read()
+        # Events that two CPUs let pass for one token, and those that a look has found, are booked here.
+        reading.counters["events_emitted"] += self._found_events - self._surplus
+        reading.suppressed["rate"] += self._surplus
+        return reading
 
     def connections(self) -> list[Connection]:
         """One sample of every socket; listening ones are kept for listeners()."""
@@ -165,8 +170,7 @@ class LibbpfBackend:
 
     def set_rtt_p99(self, value_us: int) -> None:
         """For the trigger rtt_p99."""
-        if runtime := self._runtime():
-            runtime.rtt_p99_us = value_us
+        self._set("rtt_p99_us", value_us)
 
     def set_namespaces(self, namespaces: Sequence[Namespace]) -> None:
         """Which the iterator visits; the programs see all, or the one of Filters.netns."""
@@ -174,8 +178,7 @@ class LibbpfBackend:
 
     def set_sampling(self, one_of: int) -> None:
         """The program of each segment looks at one of so many flows."""
-        if runtime := self._runtime():
-            runtime.sample_shift = max(0, one_of - 1).bit_length()
+        self._set("sample_shift", max(0, one_of - 1).bit_length())
 
     def count_costs(self) -> None:
         """BPF_ENABLE_STATS until stop()."""
@@ -203,6 +206,9 @@ class LibbpfBackend:
         for ring in self._rings.values():
             ring.close()
         self._rings.clear()
+        if self._runtime is not None:
+            self._runtime.close()
+            self._runtime = None
         opened.close()
         if self._statistics is not None:
             self._statistics.close()
@@ -264,9 +270,10 @@ class LibbpfBackend:
 
     def _open_maps(self, opened: loader.BpfObject) -> None:
         self._records = Records(self._reasons, self._symbols.name)
-        self._totals = maps.PerCpu(opened.descriptor("totals"), 8 * layout.TOTALS_WORDS)
-        self._histograms = maps.Histograms(opened.descriptor("histograms"), self.sizes.sub_bits)
-        self._drop_counts = maps.PerCpu(opened.descriptor("drops"), 8)
+        self._reader = Reader(
+            opened, self._reasons, self._symbols, self.off, self.sizes.sockets, self.sizes.sub_bits
+        )
+        self._runtime = opened.share(".data.runtime")
         self._rings["events"] = loader.Ring(opened.descriptor("events"), self._take_event)
         self._rings["closed"] = loader.Ring(opened.descriptor("closed"), self._take_closed)
 
@@ -279,112 +286,10 @@ class LibbpfBackend:
         for inode in owners.inodes_of(self.filters.pids):
             maps.update(inodes, struct.pack("=Q", inode), struct.pack("=I", 1))
 
-    def _runtime(self) -> layout.Runtime | None:
-        if self._object is None:
-            return None
-        return layout.Runtime.from_address(self._object.memory(".data.runtime")[0])
-
-    # ---- reading
-
-    def _read(self) -> Reading:
-        words = iter(self._totals.total(_KEY))
-        parts = {name: [next(words) for _ in range(count)] for name, count in layout.TOTALS}
-        counters = dict(zip(layout.COUNTERS, parts["counters"], strict=True))
-        reading = Reading(time.monotonic_ns())
-        for number, name in enumerate(HISTOGRAMS):
-            reading.histograms[name] = self._histograms.read(number)
-        for number, state in enumerate(STATES):
-            one = self._histograms.read(len(HISTOGRAMS) + number)
-            if state and any(one.buckets):
-                reading.dwell[state] = one
-        counters["rtt_samples"] = sum(reading.histograms["rtt_us"].buckets)
-        self._read_states(reading, parts)
-        reading.resets = {
-            self._reasons.reset(number): count for number, count in enumerate(parts["reset_reasons"]) if count
-        }
-        reading.suppressed = dict(zip(layout.SUPPRESSED, parts["suppressed"], strict=True))
-        self._read_drops(reading, counters)
-        self._read_events(reading, counters)
-        counters["sockets_evicted"] = self._count_evicted(
-            counters.pop("sockets_inserted"), counters.pop("sockets_deleted")
-        )
-        reading.counters = counters
-        self._leave_out(reading)
-        return reading
-
-    def _read_states(self, reading: Reading, parts: Mapping[str, list[int]]) -> None:
-        transitions = parts["transitions"]
-        for old in range(layout.STATES):
-            for new in range(layout.STATES):
-                if count := transitions[old * layout.STATES + new]:
-                    if new == _CLOSE:
-                        count = self._book_reset(reading, old, count, parts["resets_after"][old])
-                    if count:
-                        reading.transitions[STATES[old], STATES[new]] = count
-
-    def _book_reset(self, reading: Reading, old: int, closed: int, resets: int) -> int:
-        """Some transitions to CLOSE were resets, a few of which are known only after them."""
-        resets = min(resets, closed)
-        if resets:
-            reading.transitions[STATES[old], STATES[_RESET]] = resets
-        key = (old, _CLOSE)
-        self._plain[key] = max(self._plain.get(key, 0), closed - resets)
-        return self._plain[key]
-
-    def _read_drops(self, reading: Reading, counters: dict[str, int]) -> None:
-        unlisted = counters.pop("drops_unlisted")
-        for key in maps.keys(self._drop_counts.descriptor, layout.DROP_KEY.size):
-            location, reason, _ = layout.DROP_KEY.unpack(key)
-            packets = self._drop_counts.total(key)[0]
-            name = self._reasons.drop(reason)
-            if location == 0:
-                reading.benign[name] = reading.benign.get(name, 0) + packets
-            else:
-                place = (name, self._symbols.name(location))
-                reading.drops[place] = reading.drops.get(place, 0) + packets
-        if unlisted:
-            reading.drops["OTHER", "?"] = unlisted
-
-    def _read_events(self, reading: Reading, counters: dict[str, int]) -> None:
-        """Events that two CPUs let pass for one token, and those that a look has found, are booked here."""
-        counters["events_emitted"] += self._found_events - self._surplus
-        reading.suppressed["rate"] += self._surplus
-
-    def _count_evicted(self, inserted: int, deleted: int) -> int:
-        """Sockets that the map gave up for others: inserted, not deleted, not there."""
-        there = inserted - deleted
-        entries = self.sizes.sockets
-        if there > entries // 2 and self._object is not None:
-            held = maps.occupancy(
-                self._object.descriptor("sockets"), 8, layout.SOCKET_STATE_OCTETS, entries + entries // 4 + 64
-            )
-            self._evicted = max(self._evicted, there - (entries if held is None else held))
-        return self._evicted
-
-    def _leave_out(self, reading: Reading) -> None:
-        """What is off is absent, not zero."""
-        off = self.off
-        absent = {
-            "rtt": ("rtt_us", "rtt_samples"), "rttvar": ("rttvar_us",), "tlp_new_data": ("tlp_new_data",),
-            "zero_window_received": ("zero_window_received", "zero_window_received_ns"),
-            "zero_window_sent": ("zero_window_sent", "zero_window_sent_ns"),
-            "handshake_client": ("handshake_client_us", "handshake_client_failed"),
-            "handshake_server": ("handshake_server_us", "handshake_server_unsampled"),
-            "retransmits.per_connection": ("retransmits_per_connection", "tlp_per_connection"),
-            "retransmits.synack": ("retransmit_synack_events", "retransmit_synack_segments"),
-            "resets.sent": ("resets_sent",), "resets.received": ("resets_received",),
-            "drops": ("drops", "drops_benign"), "cwnd": ("cwnd",), "ssthresh": ("ssthresh",),
-            "pacing": ("pacing_bps",), "send_queue": ("send_queue_bytes",),
-            "unsent_queue": ("unsent_queue_bytes",), "receive_queue": ("receive_queue_bytes",),
-        }  # fmt: skip
-        for metric, names in absent.items():
-            if metric in off:
-                for name in names:
-                    reading.counters.pop(name, None)
-                    reading.histograms.pop(name, None)
-        if "retransmits" in off:
-            for name in [name for name in reading.counters if name.startswith("retransmit_")]:
-                del reading.counters[name]
+    def _set(self, name: str, value: int) -> None:
+        """Set a variable that the running programs read."""
+        if self._runtime is not None:
+            struct.pack_into("=Q", self._runtime, getattr(layout.Runtime, name).offset, value)
 
     # ---- sockets
 
@@ -420,7 +325,7 @@ class LibbpfBackend:
             connection.role = "server" if key in self._listening else "unknown"
 
     def _note_drops(self, listeners: Sequence[Listener]) -> None:
-        """SYNs that are turned away raise no tracepoint: an event for each listening socket that dropped more."""
+        """SYNs that are turned away raise no tracepoint: an event for each one that dropped more."""
         found: dict[tuple[int, str, int], int] = {}
         for one in listeners:
             key = (one.netns, one.local, one.port)
@@ -431,12 +336,12 @@ class LibbpfBackend:
             more = found[key] - self._drops.get(key, found[key])
             if more <= 0 or not wanted:
                 continue
-            place = Connection(0, "LISTEN", one.local, one.port, "::" if ":" in one.local else "0.0.0.0", 0)
+            place = Connection(0, "LISTEN", one.local, one.port, "", 0)
             place.netns, place.inode, place.pid, place.comm = one.netns, one.inode, one.pid, one.comm
             place.pid_source, place.role = one.pid_source, "server"
             place.receive_queue, place.send_queue = one.backlog, one.limit
             self._found_events += 1
-            self._events.append(Event(time.monotonic_ns(), "backlog_overflow", more, one.limit, place))
+            self._give(Event(time.monotonic_ns(), "backlog_overflow", more, one.limit, place))
             self._drops[key] = found[key]
         self._drops = found
 
@@ -448,8 +353,10 @@ class LibbpfBackend:
                 self._rings[name].consume()
 
     def _take_event(self, record: bytes) -> None:
-        event = self._records.event(record)
-        # The kernel's bucket may give one token to two CPUs; here it is held to the letter.
+        self._give(self._records.event(record))
+
+    def _give(self, event: Event) -> None:
+        """The kernel's bucket may give one token to two CPUs; here it is held to the letter."""
         second = event.time_ns // 1_000_000_000
         if second != self._second:
             self._second, self._in_second = second, 0

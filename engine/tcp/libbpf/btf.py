@@ -87,9 +87,7 @@ class Btf:
         count = info & 0xFFFF
         base = self._library.btf__type_by_id(self._handle, number) + _HEAD
         words = (ctypes.c_uint32 * (3 * count)).from_address(base)
-        members = [
-            Member(self._name(words[3 * i]), (words[3 * i + 2] & 0xFFFFFF) // 8) for i in range(count)
-        ]
+        members = [Member(self._name(words[3 * i]), (words[3 * i + 2] & 0xFFFFFF) // 8) for i in range(count)]
         return size, members
 
     def _find(self, name: str, kind: int) -> int:

@@ -19,9 +19,9 @@ HISTOGRAM_HEAD = 16
 COUNTERS = (
     "rtt_samples", "handshake_client_failed", "handshake_server_unsampled",
     *(f"retransmit_{name}_{unit}" for name in RETRANSMIT_CLASSES for unit in ("events", "segments")),
-    "tlp_new_data", "zero_window_received", "zero_window_received_ns", "zero_window_sent", "zero_window_sent_ns",
-    "resets_sent", "resets_received", "drops", "drops_benign", "drops_unlisted", "events_emitted", "events_lost",
-    "closed_lost", "sockets_inserted", "sockets_deleted",
+    "tlp_new_data", "zero_window_received", "zero_window_received_ns", "zero_window_sent",
+    "zero_window_sent_ns", "resets_sent", "resets_received", "drops", "drops_benign", "drops_unlisted",
+    "events_emitted", "events_lost", "closed_lost", "sockets_inserted", "sockets_deleted",
 )  # fmt: skip
 
 TRIGGERS = (
@@ -44,6 +44,14 @@ LAST_KEY_OCTETS = 16
 LISTENER_KEY_OCTETS, OWNER_OCTETS = 8, 20
 
 
+_WORDS = (
+    "netns", "interface", "filtered", "port_filtered_local", "port_filtered_remote", "local_networks",
+    "remote_networks", "pid_filtered", "sub_bits", "bucket_count", "socket_cookie", "rdonly_cast",
+    "listen_overflow", "rtt_above_us", "rtt_p99", "retransmit_burst", "rto", "tlp", "pacing_zero",
+    "zero_window", "backlog_overflow", "resets", "drops", "sample", "top_flows", "first", "last", "per_second",
+)  # fmt: skip
+
+
 class Config(ctypes.Structure):
     """Constants of one run."""
 
@@ -52,15 +60,7 @@ class Config(ctypes.Structure):
         ("benign", ctypes.c_uint64 * 4),
         ("rtt_jump_percent", ctypes.c_uint64),
         ("cwnd_halved_ns", ctypes.c_uint64),
-        *(
-            (name, ctypes.c_uint32)
-            for name in (
-                "netns", "interface", "filtered", "port_filtered_local", "port_filtered_remote", "local_networks",
-                "remote_networks", "pid_filtered", "sub_bits", "bucket_count", "socket_cookie", "rdonly_cast", "listen_overflow",
-                "rtt_above_us", "rtt_p99", "retransmit_burst", "rto", "tlp", "pacing_zero", "zero_window",
-                "backlog_overflow", "resets", "drops", "sample", "top_flows", "first", "last", "per_second",
-            )  # fmt: skip
-        ),
+        *((name, ctypes.c_uint32) for name in _WORDS),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import mmap
 import os
 import platform
 import re
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 OBJECT = "tcp_observer.bpf.o"
 _REFUSED = re.compile(r"prog '(\w+)': (?:BPF program load failed|failed to load)")
-_GRANT = "sudo otus-tui tcp ...; or sudo setcap cap_bpf,cap_perfmon,cap_net_admin+ep on the Python that runs it"
+_GRANT = (
+    "sudo otus-tui tcp ...; or sudo setcap cap_bpf,cap_perfmon,cap_net_admin+ep on the Python that runs it"
+)
 _GRANT_OLD = "sudo otus-tui tcp ...  (before Linux 5.8 it takes root or CAP_SYS_ADMIN)"
 _STATS_RUN_TIME = 0
 _INFO_OCTETS = 256
@@ -102,20 +105,18 @@ class BpfObject:
         """Size of a map's values, before load()."""
         self._check(self._library.bpf_map__set_value_size(self.map(name), size), name)
 
-    def memory(self, name: str) -> tuple[int, int]:
-        """(address, octets) of a section of variables: before load() what it will hold, after it the map itself."""
-        size = ctypes.c_size_t()
-        address = self._library.bpf_map__initial_value(self.map(name), ctypes.byref(size))
-        if not address:
-            raise OtusError(f"the eBPF object has no section {name}")
-        return address, size.value
-
     def fill(self, name: str, content: bytes) -> None:
         """Set a section of constants, before load()."""
-        address, size = self.memory(name)
-        if len(content) != size:
-            raise OtusError(f"the eBPF object does not fit this program: {name} has {size} octets", "./dev setup")
-        ctypes.memmove(address, content, size)
+        size = ctypes.c_size_t()
+        address = self._library.bpf_map__initial_value(self.map(name), ctypes.byref(size))
+        if not address or len(content) != size.value:
+            raise OtusError(f"the eBPF object does not fit this program (section {name})", "./dev setup")
+        ctypes.memmove(address, content, len(content))
+
+    def share(self, name: str) -> mmap.mmap:
+        """A section of variables, shared with the programs, after load()."""
+        size = self._library.bpf_map__value_size(self.map(name))
+        return mmap.mmap(self.descriptor(name), -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
 
     def map(self, name: str) -> int:
         """libbpf's handle of a map."""

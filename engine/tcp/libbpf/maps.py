@@ -126,7 +126,7 @@ def planned(filters: Filters, limits: Limits, sizes: Sizes) -> list[tuple[str, i
 
 
 def closed_ring(sizes: Sizes) -> int:
-    """Octets of the ring of ended connections: room for as many as there are sockets, whole pages, a power of two."""
+    """Octets of the ring of ended connections: room for as many as there are sockets; a power of two."""
     octets = _PAGE * 16
     while octets < sizes.sockets * (layout.CLOSED.size + 8):
         octets *= 2
@@ -139,7 +139,7 @@ def last_entries(limits: Limits) -> int:
 
 
 def footprint(name: str, kind: int, key: int, value: int, entries: int) -> Map:
-    """What a map takes in the kernel, all CPUs together; as the kernel accounts for it, without its own heads."""
+    """What a map takes in the kernel, all CPUs together."""
     cpus = possible_cpus()
     value8, key8 = (value + 7) & ~7, (key + 7) & ~7
     buckets = 1 << max(0, (entries - 1).bit_length())

@@ -1,7 +1,7 @@
 """The table of programs: what each hooks, which metrics die with it, and what its kernel must have.
 
-`choose` decides from the kernel's BTF alone, never from its version. bpf/README.md is this table for people, and a
-test holds the two together.
+`choose` decides from the kernel's BTF alone, never from its version. bpf/README.md is this table for people,
+and a test holds the two together.
 """
 
 from __future__ import annotations
@@ -50,7 +50,17 @@ class Program:
         return f"{self.kind}/{self.hook}"
 
 
-_NO_RESET_REASON = ("reset_reasons", "the tracepoint tcp_send_reset gives no reason (it does since Linux 6.10)")
+_NO_RESET_REASON = (
+    "reset_reasons",
+    "the tracepoint tcp_send_reset gives no reason (it does since Linux 6.10)",
+)
+
+_NO_SOCKET = ("resets.no_socket", "before Linux 6.10 resets to packets without a socket raise no tracepoint")
+_NO_DROP_SOCKET = (
+    "drops.socket",
+    "the tracepoint kfree_skb names no receiving socket (it does since Linux 6.11): the packet's headers say "
+    "whose it was",
+)
 
 PROGRAMS = (
     Program("segment", "tp_btf", "tcp_probe", 2,
@@ -71,18 +81,17 @@ PROGRAMS = (
     Program("reset_received", "tp_btf", "tcp_receive_reset", 1, ("resets.received",), "4.15", "none"),
     Program("reset_sent_2", "raw_tp", "tcp_send_reset", 2, ("resets.sent",), "4.15",
             "TcpOutRsts of the namespace",
-            (_NO_RESET_REASON,
-             ("resets.no_socket", "before Linux 6.10 resets to packets without a socket raise no tracepoint"))),
+            (_NO_RESET_REASON, _NO_SOCKET)),
     Program("reset_sent_3", "raw_tp", "tcp_send_reset", 3, ("resets.sent", "reset_reasons"), "6.10",
             "reset_sent_2 before"),
     Program("drop_2", "raw_tp", "kfree_skb", 2, ("drops",), "2.6.30", "sk_drops of listening sockets",
             (("drop_reasons", "the tracepoint kfree_skb gives no reason (it does since Linux 5.17)"),)),
     Program("drop_3", "raw_tp", "kfree_skb", 3, ("drops", "drop_reasons"), "5.17", "drop_2 before",
-            (("drops.socket", "the tracepoint kfree_skb names no receiving socket (it does since Linux 6.11): "
-                              "the packet's headers say whose it was"),)),
+            (_NO_DROP_SOCKET,)),
     Program("drop_4", "raw_tp", "kfree_skb", 4, ("drops", "drop_reasons"), "6.11", "drop_3 before"),
     Program("sample", "iter", "tcp", 0,
-            ("cwnd", "ssthresh", "pacing", "send_queue", "unsent_queue", "receive_queue", "throughput", "listen"),
+            ("cwnd", "ssthresh", "pacing", "send_queue", "unsent_queue", "receive_queue", "throughput",
+             "listen"),
             "5.9", "inet_diag (--backend netlink)"),
     Program("io_send", "tp_btf", "sock_send_length", 3, ("process.io",), "6.3",
             "the process that called connect() or listen()", only_for_pids=True),
@@ -103,7 +112,7 @@ class Choice:
 
 
 def choose(kernel: KernelTypes, *, pids: bool, refused: Mapping[str, str] | None = None) -> Choice:
-    """The programs that this kernel can run. refused: those that its verifier did not take, with its reason."""
+    """The programs that this kernel can run. refused: those that its verifier did not take, and why."""
     refused = refused or {}
     choice = Choice([], {}, {})
     hooks: dict[str, list[Program]] = {}
@@ -127,7 +136,8 @@ def _choose_variant(
     for program in variants:
         if program.only_for_pids and not pids:
             choice.why[program.name] = "only loaded to watch processes (--pid)"
-        elif have is None:
+            continue
+        if have is None:
             what = "iterator" if first.kind == "iter" else "tracepoint"
             choice.why[program.name] = f"this kernel has no {what} {first.hook} (Linux {first.since})"
         elif program.arguments != have:

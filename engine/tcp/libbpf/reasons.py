@@ -22,6 +22,12 @@ BENIGN = {
 }
 """Reason -> why it is no loss; by name, because the numbers change from kernel to kernel."""
 
+BENIGN_PLACES = frozenset(
+    ("sk_stream_kill_queues", "inet_sock_destruct", "tcp_write_queue_purge", "skb_queue_purge",
+     "__skb_queue_purge", "skb_rbtree_purge")
+)  # fmt: skip
+"""Where the kernel gives no reason: functions that only empty queues."""
+
 _DROP_PREFIXES = ("SKB_DROP_REASON_", "SKB_")
 _RESET_PREFIX = "SK_RST_REASON_"
 _SUBSYSTEM = 16

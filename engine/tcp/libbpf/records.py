@@ -66,10 +66,10 @@ class Records:
     def connection(self, record: bytes) -> tuple[Connection, int]:
         """A connection, and its last RTT sample in us (0: none)."""
         (
-            local, remote, local_port, remote_port, interface, netns, uid, cookie, cgroup, inode, pacing, acked,
-            received, srtt, rttvar, cwnd, ssthresh, in_flight, octets_in_flight, send_queue, unsent, receive_queue,
-            retransmits, tlp, rto, send_window, receive_window, sample, _drops, _accept_drops, pid, state, _kind,
-            pid_source, role, full, comm,
+            local, remote, local_port, remote_port, interface, netns, uid, cookie, cgroup, inode, pacing,
+            acked, received, srtt, rttvar, cwnd, ssthresh, in_flight, octets_in_flight, send_queue, unsent,
+            receive_queue, retransmits, tlp, rto, send_window, receive_window, sample, _drops, _accept_drops,
+            pid, state, _kind, pid_source, role, full, comm,
         ) = layout.CONNECTION.unpack(record)  # fmt: skip
         one = Connection(
             cookie, STATES[state] if state < len(STATES) else "", address(local), local_port, address(remote),

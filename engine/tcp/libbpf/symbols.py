@@ -10,7 +10,7 @@ _UNKNOWN = "?"
 
 
 class Symbols:
-    """Read when the first name is asked for, and once more for an address that no function covers (a module)."""
+    """Read when the first name is asked for."""
 
     def __init__(self, path: str = KALLSYMS) -> None:
         self._path = path

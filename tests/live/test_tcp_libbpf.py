@@ -1,0 +1,538 @@
+"""The libbpf backend on real sockets: times against ss and the wire, filters, owners, limits, memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from ipaddress import ip_network
+from pathlib import Path as File
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine import resources
+from engine.tcp import histogram
+from engine.tcp.backend import Filters, Limits, Sizes, Triggers
+from engine.tcp.libbpf import LibbpfBackend, maps
+from tests.live.namespace import own_namespace
+from tests.live.tcp_delay import FAR, delay
+from tests.live.tcp_path import CLIENT, SERVER, Path, path, watch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(
+        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
+    ),
+]
+
+
+@pytest.fixture
+def between() -> Iterator[Path]:
+    with path() as made:
+        yield made
+
+
+@pytest.fixture
+def loopback() -> Iterator[int]:
+    """Inode of a namespace of one's own, entered."""
+    with own_namespace() as name:
+        yield os.stat(f"/run/netns/{name}").st_ino
+
+
+def observer(**filters: object) -> LibbpfBackend:
+    made = LibbpfBackend(Filters(**filters), Triggers(), Limits(), Sizes())  # type: ignore[arg-type]
+    made.start()
+    return made
+
+
+def visit(listener: socket.socket, requests: int = 1, address: str = "127.0.0.1") -> int:
+    """A short connection; its client's port."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as client:
+        client.connect((address, listener.getsockname()[1]))
+        server, _ = listener.accept()
+        with server:
+            for _ in range(requests):
+                client.sendall(b"q" * 1000)
+                server.recv(1000)
+                server.sendall(b"a" * 10)
+                client.recv(10)
+        port: int = client.getsockname()[1]
+    return port
+
+
+def test_times_of_a_slow_path(between: Path) -> None:
+    with delay(between, 0.01) as slow, watch(between.client) as near, watch(between.server) as far:
+        listener = between.listen()
+        pairs = []
+        for _ in range(5):
+            client = between.open()
+            client.connect((FAR, 8080))
+            server, _ = listener.accept()
+            pairs.append((client, server))
+        for _ in range(8):
+            for client, server in pairs:
+                client.sendall(b"q" * 100)
+                server.recv(100)
+                server.sendall(b"a")
+                client.recv(1)
+        text = between.run(between.client, "ss", "-tin", "dst", FAR)
+        truth = [float(one) * 1000 for one in re.findall(r" rtt:([\d.]+)/", text)]
+        rows = [row for row in near.backend.connections() if row.remote == FAR]
+        assert len(rows) == len(truth) == 5
+        for row, rtt in zip(sorted(row.srtt_us or 0 for row in rows), sorted(truth), strict=True):
+            assert abs(row - rtt) <= rtt * 0.02
+        reading, _ = near.read()
+        middle = histogram.quantile(reading.histograms["rtt_us"].buckets, 0.5, 3)
+        assert middle is not None
+        assert abs(middle - sum(truth) / 5) <= sum(truth) / 5 * (0.1 + histogram.error(3))
+        wire = sum(slow.handshakes) / 5 * 1e6
+        took = reading.histograms["handshake_client_us"]
+        assert sum(took.buckets) == 5
+        assert abs(took.total / 5 - wire) <= wire * 0.2
+        server_side, _ = far.read()
+        took = server_side.histograms["handshake_server_us"]
+        assert sum(took.buckets) == 5
+        assert abs(took.total / 5 - wire) <= wire * 0.2
+        for client, server in pairs:
+            client.close()
+            server.close()
+
+
+def test_octets_of_ended_connections_are_whole(loopback: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        backend = observer(netns=loopback)
+        try:
+            ports = [visit(listener, 50) for _ in range(20)]
+            ended = backend.closed()
+            assert len(ended) == 2 * len(ports)
+            # The SYN and the FIN count as one octet each in what was acknowledged.
+            sent = [one for one in ended if one.bytes_received < one.bytes_acked]
+            assert all(50_000 <= one.bytes_acked <= 50_002 for one in sent)
+            assert all(500 <= one.bytes_received <= 501 for one in sent)
+        finally:
+            backend.stop()
+
+
+def counted(loopback: int, listener: socket.socket, **filters: object) -> tuple[int, int]:
+    """Transitions into ESTABLISHED and RTT samples of one visit, with a filter."""
+    backend = observer(netns=loopback, **filters)
+    try:
+        visit(listener, 5)
+        reading = backend.read()
+        return (
+            sum(count for (_, new), count in reading.transitions.items() if new == "ESTABLISHED"),
+            reading.counters["rtt_samples"],
+        )
+    finally:
+        backend.stop()
+
+
+def test_filters_of_ports_prefixes_and_interface(loopback: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        both, samples = counted(loopback, listener)
+        assert both == 2
+        assert samples >= 10
+        server = counted(loopback, listener, local_ports=[(port, port)])
+        assert server[0] == 1
+        assert 0 < server[1] < samples
+        assert counted(loopback, listener, remote_ports=[(port - 1, port + 1)])[0] == 1
+        assert counted(loopback, listener, local_ports=[(1, port - 1)], remote_ports=[(1, 2)]) == (0, 0)
+        assert counted(loopback, listener, local_networks=[ip_network("127.0.0.0/8")])[0] == 2
+        assert counted(loopback, listener, remote_networks=[ip_network("10.0.0.0/8")]) == (0, 0)
+        wanted = [ip_network("2001:db8::/32"), ip_network("127.0.0.1/32")]
+        assert counted(loopback, listener, remote_networks=wanted)[0] == 2
+        assert counted(loopback, listener, interface="lo")[0] == 2
+
+
+def test_a_client_is_counted_from_its_first_state_by_its_own_port(loopback: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        backend = observer(netns=loopback, local_ports=[(31_007, 31_007)])
+        try:
+            with socket.socket() as client:
+                client.bind(("127.0.0.1", 31_007))
+                client.connect(listener.getsockname())
+                listener.accept()[0].close()
+                client.recv(1)
+            visit(listener)
+            transitions = backend.read().transitions
+            assert transitions["CLOSE", "SYN_SENT"] == transitions["SYN_SENT", "ESTABLISHED"] == 1
+            assert sum(backend.read().histograms["handshake_client_us"].buckets) == 1
+        finally:
+            backend.stop()
+
+
+def test_mapped_addresses_are_those_of_ipv4(loopback: int) -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        backend = observer(netns=loopback, local_networks=[ip_network("127.0.0.1/32")])
+        try:
+            with socket.create_connection(("127.0.0.1", listener.getsockname()[1])):
+                server, _ = listener.accept()
+                rows = backend.connections()
+                assert {(row.local, row.remote) for row in rows} == {("127.0.0.1", "127.0.0.1")}
+                assert len(rows) == 2
+                server.close()
+            visit(listener, 1, "::1")
+            assert sum(n for (_, new), n in backend.read().transitions.items() if new == "ESTABLISHED") == 2
+        finally:
+            backend.stop()
+
+
+def test_other_namespaces_do_not_count(loopback: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        backend = observer(netns=loopback + 1)
+        try:
+            visit(listener)
+            with suppress(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", 1))
+            reading = backend.read()
+            assert not reading.transitions
+            assert not reading.drops
+            assert not any(value for name, value in reading.counters.items() if name != "sockets_evicted")
+        finally:
+            backend.stop()
+
+
+def test_every_namespace_is_visited(between: Path) -> None:
+    listener = between.listen()
+    client, server = between.pair(listener)
+    backend = observer(namespaces=(between.client, between.server))
+    try:
+        rows = {(row.netns, row.local): row for row in backend.connections()}
+        assert (between.client.inode, CLIENT) in rows
+        assert rows[between.server.inode, SERVER].role == "server"
+        assert {one.netns for one in backend.listeners()} == {between.server.inode}
+        assert len({row.cookie for row in rows.values()}) == len(rows)
+        backend.set_namespaces((between.client,))
+        assert {row.netns for row in backend.connections()} == {between.client.inode}
+    finally:
+        backend.stop()
+        client.close()
+        server.close()
+
+
+def test_a_cgroup_and_what_is_below_it(loopback: int) -> None:
+    mounts = File("/proc/mounts").read_text("ascii").splitlines()
+    mount = next((line.split()[1] for line in mounts if " cgroup2 " in line), "")
+    if not mount:
+        pytest.skip("no cgroup v2")
+    outer = File(mount, f"otus-test-{os.getpid()}")
+    inner = outer / "inner"
+    try:
+        inner.mkdir(parents=True)
+    except OSError:
+        pytest.skip("cgroups cannot be made here")
+    home = File(mount, File("/proc/self/cgroup").read_text("ascii").split("::", 1)[1].split()[0].lstrip("/"))
+    try:
+        backend = observer(netns=loopback, cgroup=outer.stat().st_ino)
+        try:
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                visit(listener)
+                assert not backend.read().transitions
+                (inner / "cgroup.procs").write_text(str(os.getpid()))
+                visit(listener)
+                (home / "cgroup.procs").write_text(str(os.getpid()))
+            transitions = backend.read().transitions
+            # The accepted side is in its listener's cgroup.
+            assert transitions["SYN_SENT", "ESTABLISHED"] == 1
+            assert ("SYN_RECV", "ESTABLISHED") not in transitions
+        finally:
+            backend.stop()
+    finally:
+        (home / "cgroup.procs").write_text(str(os.getpid()))
+        inner.rmdir()
+        outer.rmdir()
+
+
+PEER = """
+import socket, sys, time
+held = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+held.sendall(b"x" * 10)
+print("up", flush=True)
+for line in sys.stdin:
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as one:
+        one.sendall(b"x" * 10)
+        one.recv(1)
+        held.sendall(b"x")
+    print("done", flush=True)
+"""
+
+
+def test_a_process_is_watched_by_its_sockets(loopback: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        port = listener.getsockname()[1]
+        child = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-c", PEER, str(port)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stdout.readline() == "up\n"
+        old, _ = listener.accept()
+        stack.enter_context(old)
+        backend = observer(netns=loopback, pids=[child.pid])
+        stack.callback(backend.stop)
+        # The socket that the process had before the observer began.
+        assert [row.remote_port for row in backend.connections()] == [port]
+        child.stdin.write("go\n")
+        child.stdin.flush()
+        new, _ = listener.accept()
+        new.recv(10)
+        rows = backend.connections()
+        assert {row.pid_source for row in rows if row.pid == child.pid} <= {"connect", "io"}
+        assert all(row.remote_port == port for row in rows)
+        new.close()
+        assert child.stdout.readline() == "done\n"
+        visit(listener)
+        assert backend.read().transitions["SYN_SENT", "ESTABLISHED"] == 1
+        child.stdin.close()
+
+
+def flood(triggers: Triggers, limits: Limits, loopback: int, connections: int = 4) -> LibbpfBackend:
+    """An observer that saw some connections of many segments, all above a threshold; stopped."""
+    backend = LibbpfBackend(Filters(netns=loopback), triggers, limits, Sizes())
+    backend.start()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(connections):
+            visit(listener, 3)
+    for _ in range(30):
+        with suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", 1)).close()
+    backend.stop()
+    return backend
+
+
+def test_events_above_the_rate_are_counted_not_given(loopback: int) -> None:
+    backend = flood(Triggers(resets=True), Limits(per_second=10), loopback)
+    events = backend.events()
+    reading = backend.read()
+    # At most two seconds' worth.
+    assert 10 <= len(events) <= 20
+    assert reading.counters["events_emitted"] == len(events)
+    assert reading.counters["events_emitted"] + reading.suppressed["rate"] == 60
+    assert reading.counters["events_lost"] == 0
+    assert [event.time_ns for event in events] == sorted(event.time_ns for event in events)
+
+
+def test_one_of_n_flows(loopback: int) -> None:
+    backend = flood(Triggers(resets=True), Limits(per_second=1000, sample=4), loopback)
+    given, kept = len(backend.events()), backend.read().suppressed["sample"]
+    assert given + kept == 60
+    assert 2 <= given <= 35
+
+
+def test_a_ring_that_is_full_loses_and_counts(loopback: int) -> None:
+    backend = LibbpfBackend(
+        Filters(netns=loopback), Triggers(resets=True), Limits(per_second=100_000), Sizes(ring_bytes=4096)
+    )
+    backend.start()
+    for _ in range(60):
+        with suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", 1)).close()
+    backend.stop()
+    given, reading = backend.events(), backend.read()
+    assert reading.counters["events_lost"] > 0
+    assert len(given) == reading.counters["events_emitted"]
+    assert len(given) + reading.counters["events_lost"] == 120
+    assert reading.counters["resets_sent"] == reading.counters["resets_received"] == 60
+
+
+@pytest.mark.parametrize(("first", "last"), [(1, 0), (1, 2), (0, 2)])
+def test_first_and_last_of_a_flow(loopback: int, first: int, last: int) -> None:
+    backend = LibbpfBackend(
+        Filters(netns=loopback),
+        Triggers(rtt_above_us=1, drops=False, tlp=False),
+        Limits(first=first, last=last, per_second=1000),
+        Sizes(),
+    )
+    backend.start()
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as client,
+    ):
+        server, _ = listener.accept()
+        # One event a second and side: the trigger holds for as long as the connection lives.
+        for _ in range(4):
+            for _ in range(3):
+                client.sendall(b"q")
+                server.recv(1)
+                server.sendall(b"a")
+                client.recv(1)
+            time.sleep(1.01)
+        server.close()
+        client.recv(1)
+    time.sleep(0.1)
+    backend.stop()
+    events, reading = backend.events(), backend.read()
+    flows: dict[int, int] = {}
+    for event in events:
+        flows[event.connection.cookie] = flows.get(event.connection.cookie, 0) + 1
+    assert set(flows.values()) == {first + last}
+    assert len(flows) == 2
+    assert reading.suppressed["first"] >= 2
+    assert reading.suppressed["repeat"] > 0
+    assert reading.counters["events_emitted"] == len(events)
+
+
+def test_top_flows_give_way_to_those_with_more(loopback: int) -> None:
+    backend = LibbpfBackend(
+        Filters(netns=loopback), Triggers(resets=True), Limits(top_flows=2, per_second=1000), Sizes()
+    )
+    backend.start()
+    for _ in range(20):
+        with suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", 1)).close()
+    backend.stop()
+    reading = backend.read()
+    assert reading.suppressed["flow"] > 0
+    assert len(backend.events()) == reading.counters["events_emitted"]
+
+
+def test_more_sockets_than_the_map_holds_are_evicted_and_counted(loopback: int) -> None:
+    backend = LibbpfBackend(Filters(netns=loopback), Triggers(), Limits(), Sizes(sockets=128))
+    backend.start()
+    try:
+        with socket.create_server(("127.0.0.1", 0), backlog=512) as listener, ExitStack() as stack:
+            for _ in range(400):
+                client = stack.enter_context(socket.create_connection(listener.getsockname()))
+                stack.enter_context(listener.accept()[0])
+                assert client
+            reading = backend.read()
+            assert 800 - 128 <= reading.counters["sockets_evicted"] <= 801
+            assert reading.transitions["SYN_SENT", "ESTABLISHED"] == 400
+            assert len(backend.connections()) == 800
+        assert backend.read().transitions["CLOSE", "SYN_SENT"] == 400
+    finally:
+        backend.stop()
+
+
+def test_many_short_connections_evict_nothing(loopback: int) -> None:
+    backend = LibbpfBackend(Filters(netns=loopback), Triggers(), Limits(), Sizes(sockets=512))
+    backend.start()
+    try:
+        ended = 0
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            for _ in range(1500):
+                visit(listener, 0)
+                ended += len(backend.closed())
+        reading = backend.read()
+        assert ended == 3000
+        assert reading.counters["sockets_evicted"] == reading.counters["closed_lost"] == 0
+    finally:
+        backend.stop()
+
+
+def test_memory_of_the_maps_is_what_the_plan_says() -> None:
+    backend = LibbpfBackend(Filters(), Triggers(), Limits(), Sizes())
+    planned = {one.name: one.octets for one in backend.plan().maps}
+    backend.start()
+    try:
+        for name, octets in planned.items():
+            opened = backend._object
+            assert opened is not None
+            text = File(f"/proc/self/fdinfo/{opened.descriptor(name)}").read_text("ascii")
+            held = next(int(line.split()[1]) for line in text.splitlines() if line.startswith("memlock"))
+            if held and octets > 65_536:
+                assert abs(held - octets) <= octets * 0.25, (name, held, octets)
+    finally:
+        backend.stop()
+
+
+def test_segments_can_be_sampled_by_flow(loopback: int) -> None:
+    backend = observer(netns=loopback)
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            for _ in range(20):
+                visit(listener, 5)
+            whole = backend.read().counters["rtt_samples"]
+            backend.set_sampling(8)
+            for _ in range(20):
+                visit(listener, 5)
+            thin = backend.read().counters["rtt_samples"] - whole
+            assert thin < whole / 2
+            backend.set_sampling(1)
+            before = backend.read()
+            visit(listener, 5)
+            assert backend.read().counters["rtt_samples"] - before.counters["rtt_samples"] >= 10
+            # Rarer things stay exact.
+            assert backend.read().transitions["SYN_SENT", "ESTABLISHED"] == 41
+    finally:
+        backend.stop()
+
+
+def test_the_p99_is_told_to_the_kernel(loopback: int) -> None:
+    backend = LibbpfBackend(Filters(netns=loopback), Triggers(rtt_p99=True), Limits(), Sizes())
+    backend.start()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            visit(listener, 5)
+            assert backend.events() == []
+            backend.set_rtt_p99(1)
+            visit(listener, 5)
+        events = backend.events()
+        assert {event.trigger for event in events} == {"rtt_p99"}
+        assert all(event.value > event.threshold == 1 for event in events)
+    finally:
+        backend.stop()
+
+
+def test_costs_are_the_kernels(loopback: int) -> None:
+    backend = observer(netns=loopback)
+    try:
+        assert backend.costs() == []
+        backend.count_costs()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            visit(listener, 20)
+        costs = {one.program: one for one in backend.costs()}
+        assert costs["segment"].runs >= 40
+        assert costs["segment"].ns > 0
+    finally:
+        backend.stop()
+    assert {one.program for one in backend.costs()} == set(costs)
+
+
+def test_buckets_of_the_kernel_are_those_of_this_side(loopback: int) -> None:
+    backend = LibbpfBackend(Filters(netns=loopback), Triggers(), Limits(), Sizes(sub_bits=4))
+    backend.start()
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            visit(listener, 50)
+            with socket.create_connection(listener.getsockname()):
+                backend.connections()
+        reading = backend.read()
+        for name, one in reading.histograms.items():
+            assert len(one.buckets) == histogram.bucket_count(4)
+            if any(one.buckets):
+                highest = max(index for index, count in enumerate(one.buckets) if count)
+                assert highest == histogram.bucket(one.largest, 4), name
+                low = sum(histogram.lower_bound(i, 4) * n for i, n in enumerate(one.buckets))
+                high = sum(histogram.upper_bound(i, 4) * n for i, n in enumerate(one.buckets))
+                assert low <= one.total <= high, name
+    finally:
+        backend.stop()
+
+
+def test_keys_of_a_map_end(loopback: int) -> None:
+    backend = observer(netns=loopback)
+    try:
+        opened = backend._object
+        assert opened is not None
+        with suppress(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", 1)).close()
+        assert len(list(maps.keys(opened.descriptor("drops"), 16))) >= 1
+    finally:
+        backend.stop()
