@@ -129,7 +129,8 @@ def test_bad_words(words: dict[str, Any], message: str) -> None:
 def test_good_words() -> None:
     made = options.make(
         mode="both", interval="500ms", duration="10m", window="1,10,60", lport=[80, "8000-8100"],
-        pid=os.getpid(), rtt_above="1.5s", rtt_jump="3x", rtt_p99=True, retrans_burst="10/s", cwnd_halved="5", tlp=False,
+        pid=os.getpid(), rtt_above="1.5s", rtt_jump="3x", rtt_p99=True, retrans_burst="10/s",
+        cwnd_halved="5", tlp=False,
         max_events="100/s", sample="1/16", top_flows="8", first="5", last="3", max_cpu="2%", ring="300K",
     )  # fmt: skip
     assert (made.interval, made.duration, made.windows) == (0.5, 600.0, (1.0, 10.0, 60.0))
