@@ -57,6 +57,16 @@ static __noinline bool tuple_passes(const struct tuple *tuple)
 	return true;
 }
 
+/* A socket gives its number back before it tells that it is closed; what it sent in its packets stays. */
+static __always_inline __u16 port_of(const struct sock *sk)
+{
+	__u16 port = BPF_CORE_READ(sk, __sk_common.skc_num);
+
+	if (port || !is_full(BPF_CORE_READ(sk, __sk_common.skc_state)))
+		return port;
+	return bpf_ntohs(BPF_CORE_READ((const struct inet_sock *)sk, inet_sport));
+}
+
 /* Out of the part that all kinds of sockets share. */
 static __noinline void read_tuple(const struct sock_common *sk, struct tuple *out)
 {
@@ -70,7 +80,7 @@ static __noinline void read_tuple(const struct sock_common *sk, struct tuple *ou
 		map_ipv4(out->local, BPF_CORE_READ(sk, skc_rcv_saddr));
 		map_ipv4(out->remote, BPF_CORE_READ(sk, skc_daddr));
 	}
-	out->local_port = BPF_CORE_READ(sk, skc_num);
+	out->local_port = port_of((const struct sock *)sk);
 	out->remote_port = bpf_ntohs(BPF_CORE_READ(sk, skc_dport));
 	out->netns = BPF_CORE_READ(sk, skc_net.net, ns.inum);
 	out->interface = BPF_CORE_READ(sk, skc_bound_dev_if);

@@ -26,7 +26,7 @@ static __always_inline __u64 cookie_address(const struct sock *sk)
 	/* The verifier lets nobody calculate with a pointer; a copy of it is a number. */
 	bpf_probe_read_kernel(&key, sizeof(key), &spilled);
 	/* Ports, because the address alone is soon another socket's. */
-	key ^= (__u64)BPF_CORE_READ(sk, __sk_common.skc_num) << 48;
+	key ^= (__u64)port_of(sk) << 48;
 	key ^= (__u64)BPF_CORE_READ(sk, __sk_common.skc_dport) << 32;
 	return (key * 0x9e3779b97f4a7c15ULL) | 1ULL << 63;
 }

@@ -169,6 +169,32 @@ def test_a_program_that_the_verifier_refuses_is_left_out(monkeypatch: pytest.Mon
         backend.stop()
 
 
+BARE = """
+from engine.errors import OtusError
+from engine.tcp.backend import Filters, Limits, Sizes, Triggers
+from engine.tcp.libbpf import LibbpfBackend
+try:
+    LibbpfBackend(Filters(), Triggers(), Limits(), Sizes()).start()
+except OtusError as error:
+    print(int(error.code), error.message, "|", error.hint)
+"""
+
+
+def test_without_the_right_one_line_says_which() -> None:
+    if shutil.which("setpriv") is None:
+        pytest.skip("needs setpriv")
+    drop = ["--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all"]
+    done = subprocess.run(
+        ["setpriv", *drop, sys.executable, "-c", BARE], text=True, capture_output=True, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.stdout.startswith("3 loading eBPF programs is not permitted"), done
+    assert "CAP_BPF and CAP_PERFMON" in done.stdout
+    assert "sudo" in done.stdout
+    assert done.stdout.count("\n") == 1
+    assert not done.stderr
+
+
 def test_two_observers_see_the_same() -> None:
     backends = [LibbpfBackend(Filters(), Triggers(), Limits(), Sizes()) for _ in range(2)]
     for backend in backends:

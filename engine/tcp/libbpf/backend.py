@@ -70,6 +70,8 @@ class LibbpfBackend:
         self._listeners: list[Listener] | None = None
         self._drops: dict[tuple[int, str, int], int] = {}
         self._listening: set[tuple[int, int]] = set()
+        self._watched: dict[int, int] = {}
+        """Inode -> process, of the sockets that watched processes had at the start."""
         self._surplus = self._found_events = 0
         self._second = self._in_second = 0
         self._last: Reading | None = None
@@ -108,6 +110,8 @@ class LibbpfBackend:
         try:
             self._attach(opened, names, refused)
             self._open_maps(opened)
+            if self.filters.pids:
+                self._own_listeners(opened)
             self._listeners = None
         except BaseException:
             self.stop()
@@ -283,8 +287,17 @@ class LibbpfBackend:
         pids, inodes = opened.descriptor("watched_pids"), opened.descriptor("watched_inodes")
         for pid in self.filters.pids:
             maps.update(pids, struct.pack("=I", pid), b"\1")
-        for inode in owners.inodes_of(self.filters.pids):
-            maps.update(inodes, struct.pack("=Q", inode), struct.pack("=I", 1))
+            for inode in owners.inodes_of([pid]):
+                self._watched[inode] = pid
+                maps.update(inodes, struct.pack("=Q", inode), struct.pack("=I", 1))
+
+    def _own_listeners(self, opened: loader.BpfObject) -> None:
+        """Connections accepted from now on are of who listened before."""
+        descriptor = opened.descriptor("listener_owners")
+        for one in self.listeners():
+            if pid := self._watched.get(one.inode or 0):
+                key = struct.pack("=II", one.netns, one.port)
+                maps.update(descriptor, key, struct.pack("=I16s", pid, owners.command(pid).encode()[:15]))
 
     def _set(self, name: str, value: int) -> None:
         """Set a variable that the running programs read."""

@@ -48,7 +48,8 @@ _WORDS = (
     "netns", "interface", "filtered", "port_filtered_local", "port_filtered_remote", "local_networks",
     "remote_networks", "pid_filtered", "sub_bits", "bucket_count", "socket_cookie", "rdonly_cast",
     "listen_overflow", "rtt_above_us", "rtt_p99", "retransmit_burst", "rto", "tlp", "pacing_zero",
-    "zero_window", "backlog_overflow", "resets", "drops", "sample", "top_flows", "first", "last", "per_second",
+    "zero_window", "backlog_overflow", "resets", "drops", "sample", "top_flows", "first", "last",
+    "per_second",
 )  # fmt: skip
 
 

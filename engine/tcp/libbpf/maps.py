@@ -42,8 +42,11 @@ class PerCpu:
 
     def total(self, key: bytes) -> tuple[int, ...]:
         """The words summed over CPUs; zeros where the key is not there."""
+        return self.sum_of(self.each(key))
+
+    def sum_of(self, values: list[bytes]) -> tuple[int, ...]:
+        """The same of what each() gave."""
         # One addition of long integers for each CPU: no word overflows into the next one.
-        values = self.each(key)
         summed = sum(int.from_bytes(value, sys.byteorder) for value in values)
         return self._unpack.unpack(summed.to_bytes(self.octets, sys.byteorder))
 
@@ -59,7 +62,7 @@ class Histograms:
         """One of them, over all CPUs."""
         key = struct.pack("=I", number)
         values = self._values.each(key)
-        words = self._values.total(key)
+        words = self._values.sum_of(values)
         largest = max((struct.unpack_from("=Q", value, 8)[0] for value in values), default=0)
         return Histogram(list(words[2:]), words[0], largest)
 

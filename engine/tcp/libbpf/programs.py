@@ -76,7 +76,7 @@ PROGRAMS = (
             ("handshake_client", "handshake_server", "transitions", "dwell", "retransmits.per_connection",
              "throughput.closed", "process.connect"),
             "4.16", "states at each look"),
-    Program("destroy", "tp_btf", "tcp_destroy_sock", 1, ("sockets.forget",), "4.15",
+    Program("destroy", "tp_btf", "tcp_destroy_sock", 1, ("dwell.forget",), "4.15",
             "the least recently used socket is evicted"),
     Program("reset_received", "tp_btf", "tcp_receive_reset", 1, ("resets.received",), "4.15", "none"),
     Program("reset_sent_2", "raw_tp", "tcp_send_reset", 2, ("resets.sent",), "4.15",
