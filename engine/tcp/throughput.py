@@ -44,7 +44,9 @@ class Throughput:
         first = not self._time_ns
         self.covered_ns += 0 if first else time_ns - self._time_ns
         self._time_ns = time_ns
+        ended = set()
         for end in closed:
+            ended.add(end.cookie)
             before = self._known.pop(end.cookie, None)
             if first:
                 continue
@@ -54,7 +56,8 @@ class Throughput:
         namespaces = set()
         for one in connections:
             namespaces.add(one.netns)
-            if one.bytes_acked is None or one.bytes_received is None:
+            # One that ended after it was looked at is booked with its last octet already.
+            if one.bytes_acked is None or one.bytes_received is None or one.cookie in ended:
                 continue
             now = (one.bytes_acked, one.bytes_received)
             before = self._known.get(one.cookie)

@@ -24,6 +24,7 @@ from engine.tcp.libbpf.library import library
 from engine.tcp.libbpf.programs import PROGRAMS, choose
 from engine.tcp.libbpf.reasons import BENIGN, Reasons
 from engine.tcp.libbpf.symbols import Symbols
+from engine.tcp.throughput import Throughput
 
 ROOT = Path(__file__).parents[2]
 OBJECT = resources.data("bpf", "tcp_observer.bpf.o")
@@ -384,6 +385,16 @@ def test_map_memory_follows_the_sizes() -> None:
     small, large = total(Sizes()), total(Sizes(sockets=65_536))
     assert 3_000_000 < small < 12_000_000
     assert large - small > 49_152 * 200
+
+
+def test_a_connection_that_ends_while_it_is_looked_at_counts_once() -> None:
+    throughput = Throughput(3)
+    throughput.visited(1)
+    throughput.look([], [], 1_000_000_000)
+    row = contract.Connection(7, "ESTABLISHED", "", 1, "", 2, netns=1, bytes_acked=900, bytes_received=90)
+    throughput.look([row], [contract.Closed(7, 1000, 100)], 2_000_000_000)
+    throughput.look([], [], 3_000_000_000)
+    assert (throughput.send_bytes, throughput.receive_bytes) == (1000, 100)
 
 
 def test_records_of_the_kernel() -> None:
