@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from otus_tui import format as fmt
+from otus_tui.screens.stream_text import MOS_WARNING
 from otus_tui.widgets.columns import Cell, Column, Row
 from otus_tui.widgets.ladder import LOSS_WARNING_PCT, join_endpoint, status_role
 
@@ -77,6 +78,23 @@ def _jitter(glyphs: Glyphs, key: str) -> Callable[[Row], Cell]:
     return cell
 
 
+def _score(glyphs: Glyphs, key: str) -> Callable[[Row], Cell]:
+    def cell(row: Row) -> Cell:
+        value = row.get(key)
+        if value is None:
+            return fmt.UNKNOWN, "dim"
+        if value < MOS_WARNING:
+            return f"{glyphs.warning}{value:.2f}", "warning"
+        return f"{value:.2f}", ""
+
+    return cell
+
+
+def _of(end: str, cell: Callable[[Row], Cell]) -> Callable[[Row], Cell]:
+    """A cell of what one of the ends reported by RTCP."""
+    return lambda row: cell(row.get(end) or {})
+
+
 def _method(glyphs: Glyphs) -> Callable[[Row], Cell]:
     def cell(row: Row) -> Cell:
         method = str(row.get("method") or "")
@@ -139,8 +157,8 @@ def call_columns(glyphs: Glyphs, named: Callable[[str], str] = _itself) -> list[
                about="from INVITE to the first ringing"),
         Column("lost_pct", "loss %", 7, _loss(g), ">", density=140, descending=True,
                about="worst media stream"),
-        Column("mos", "MOS", 5, _made("mos", lambda v: fmt.UNKNOWN if v is None else f"{v:.2f}"), ">",
-               density=200, about="worst media stream, E-model"),
+        Column("mos", "MOS", 5, _score(g, "mos"), ">", density=150,
+               about="worst media stream, E-model (ITU-T G.107)"),
         Column("setup_s", "setup s", 7, _made("setup_s", _secs), ">", density=160, descending=True,
                about="from INVITE to 200"),
         Column("transport", "transp", 6, _text("transport", g, "dim"), density=160, about="transport"),
@@ -172,6 +190,14 @@ def _secs(value: float | None) -> str:
     if value < 0.1:
         return f"{value:.3f}" if value else "0"
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def _ppm(value: float | None) -> str:
+    return fmt.UNKNOWN if value is None else f"{value:+,.0f}"
+
+
+def _plain(value: int | None) -> str:
+    return fmt.UNKNOWN if value is None else str(value)
 
 
 def stream_columns(glyphs: Glyphs, named: Callable[[str], str] = _itself) -> list[Column]:
@@ -218,6 +244,7 @@ def stream_columns(glyphs: Glyphs, named: Callable[[str], str] = _itself) -> lis
                about="largest jitter (RFC 3550)"),
         Column("max_delta_ms", "Δ max ms", 9, _made("max_delta_ms", fmt.milliseconds), ">", density=110,
                descending=True, about="longest time between two packets"),
+        Column("mos", "MOS", 5, _score(g, "mos"), ">", density=90, about="E-model (ITU-T G.107)"),
         Column("duration_s", "dur", 7, _made("duration_s", fmt.duration), ">", density=100, descending=True,
                about="from the first to the last packet"),
         Column("found_by", "found by", 8, found, density=120, about="SDP, or a cautious guess without SDP"),
@@ -233,6 +260,31 @@ def stream_columns(glyphs: Glyphs, named: Callable[[str], str] = _itself) -> lis
                about="packets by sequence number"),
         Column("bytes", "octets", 9, _made("bytes", fmt.octets), ">", density=never, descending=True,
                about="octets"),
+        Column("mos_min", "MOS min", 7, _score(g, "mos_min"), ">", density=214, about="worst 10 s, E-model"),
+        Column("digits", "DTMF", 8, _text("digits", g), density=226, about="digits (RFC 4733)"),
+        Column("far.lost_pct", "far loss %", 10, _of("far", _loss(g)), ">", density=240, descending=True,
+               about="loss that the receiver reported last (RTCP)"),
+        Column("far.rtt_ms", "RTT ms", 7, _of("far", _made("rtt_ms", fmt.milliseconds)), ">", density=250,
+               descending=True, about="from here to the receiver and back (RTCP)"),
+        Column("mos_now", "MOS now", 7, _score(g, "mos_now"), ">", density=never, about="last 10 s, E-model"),
+        Column("late", "late", 6, _made("late", fmt.count), ">", density=never, descending=True,
+               about="packets 60 ms behind the fastest ones"),
+        Column("burst_count", "bursts", 6, _made("burst_count", fmt.count), ">", density=never,
+               descending=True, about="bursts of loss (RFC 3611, Gmin 16)"),
+        Column("longest_loss", "in a row", 8, _made("longest_loss", fmt.count), ">", density=never,
+               descending=True, about="most packets lost in a row"),
+        Column("pauses", "pauses", 6, _made("pauses", fmt.count), ">", density=never, descending=True,
+               about="half a second and more without a packet"),
+        Column("longest_pause_s", "pause s", 7, _made("longest_pause_s", _secs), ">", density=never,
+               descending=True, about="longest time without a packet"),
+        Column("skew_ppm", "skew ppm", 8, _made("skew_ppm", _ppm), ">", density=never, descending=True,
+               about="the sender's clock against ours"),
+        Column("dscp", "DSCP", 4, _made("dscp", _plain), ">", density=never,
+               about="marking of the newest packet"),
+        Column("dscp_changes", "DSCP chg", 8, _made("dscp_changes", fmt.count), ">", density=never,
+               descending=True, about="changes of the marking"),
+        Column("far.jitter_ms", "far jitter", 10, _of("far", _jitter(g, "jitter_ms")), ">", density=never,
+               descending=True, about="jitter that the receiver reported last (RTCP), ms"),
         Column("jitter_ms", "now ms", 8, _jitter(g, "jitter_ms"), ">", density=never, descending=True,
                about="jitter now (RFC 3550)"),
     ]  # fmt: skip

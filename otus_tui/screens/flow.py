@@ -13,6 +13,7 @@ from otus_tui.client import ClientError
 from otus_tui.screens.cells import state_cell
 from otus_tui.screens.dialogs import AskText
 from otus_tui.screens.frame import FrameScreen
+from otus_tui.screens.stream_text import mos, mos_role, stream_lines
 from otus_tui.settings import COLOUR_MODES
 from otus_tui.widgets.frame import StatusLine
 from otus_tui.widgets.ink import Line, plain, width_of
@@ -24,10 +25,10 @@ from otus_tui.widgets.ladder import (
     Ladder,
     LadderHead,
     Options,
-    join_endpoint,
+    split_endpoint,
 )
 from otus_tui.widgets.prompt import Prompt
-from otus_tui.widgets.text_view import TextView, message_lines, table_lines
+from otus_tui.widgets.text_view import TextView, message_lines
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -157,7 +158,7 @@ class FlowScreen(FrameScreen):
             status.set([(f"{g.warning} {fmt.clean(self.gone)}", "warning")])
             return
         if row:
-            line = title_line(row, g, self.app.size.width - 2)
+            line = title_line(row, g, self.app.size.width - 2, self.ladder.flow.streams)
             right: Line = [(options_words(self.ladder.flow.options), "dim")]
             status.set(line, right)
 
@@ -390,7 +391,28 @@ class FlowScreen(FrameScreen):
         self.save_text(path, "\n".join([call, hosts, *lines, ""]))
 
 
-def title_line(row: dict[str, Any], glyphs: Glyphs, width: int) -> Line:
+def mos_both_ways(row: dict[str, Any], streams: list[dict[str, Any]], glyphs: Glyphs) -> Line:
+    """`MOS 4.31 > < 2.10`: of what the first side sends, and of what it hears; empty: none is known."""
+    first = split_endpoint(str(row["src"]))[0]
+    if all(stream["src"] != first for stream in streams):
+        first = streams[0]["src"] if streams else ""
+    scores: list[float | None] = []
+    for own in (True, False):
+        known = [s["mos"] for s in streams if (s["src"] == first) is own and s.get("mos") is not None]
+        scores.append(min(known, default=None))
+    if scores == [None, None]:
+        return []
+    return [
+        ("MOS ", "dim"),
+        (mos(scores[0]), mos_role(scores[0]) or "dim"),
+        (f" {glyphs.right} {glyphs.left} ", "dim"),
+        (mos(scores[1]), mos_role(scores[1]) or "dim"),
+    ]
+
+
+def title_line(
+    row: dict[str, Any], glyphs: Glyphs, width: int, streams: list[dict[str, Any]] | None = None
+) -> Line:
     """The call in one line: who, in which state, how long, how good; whole words as far as there is room."""
 
     def clean(value: object) -> str:
@@ -411,6 +433,8 @@ def title_line(row: dict[str, Any], glyphs: Glyphs, width: int) -> Line:
         pieces.append([(f"PDD {fmt.seconds(row['pdd_s'])}", "dim")])
     if row["lost_pct"] is not None:
         pieces.append([(f"loss {fmt.percent(row['lost_pct'])} %", "dim")])
+    if streams and (both := mos_both_ways(row, streams, glyphs)):
+        pieces.append(both)
     if row["reason"]:
         pieces.append([(clean(row["reason"]), "dim")])
     line: Line = []
@@ -463,36 +487,3 @@ def raw_text(answer: dict[str, Any]) -> str:
     if answer["raw_base64"] is None:
         return answer["raw"] or ""
     return base64.b64decode(answer["raw_base64"]).decode("utf-8", "surrogateescape")
-
-
-def stream_lines(stream: dict[str, Any], glyphs: Glyphs) -> list[Line]:
-    """All figures of a media stream."""
-    ssrc = stream.get("ssrc")
-    types = stream.get("payload_types")
-    found = "SDP" if stream.get("found_by") == "sdp" else "guess (no SDP was seen for it)"
-    pairs = [
-        ("source", join_endpoint(str(stream["src"]), stream["sport"])),
-        ("destination", join_endpoint(str(stream["dst"]), stream["dport"])),
-        ("codec", str(stream["codec"] or fmt.UNKNOWN)),
-        ("payload types", ", ".join(str(t) for t in types) if types else fmt.UNKNOWN),
-        ("SSRC", f"0x{ssrc:08x}" if isinstance(ssrc, int) else str(ssrc or fmt.UNKNOWN)),
-        ("", ""),
-        ("packets", fmt.count(stream["packets"])),
-        ("expected", fmt.count(stream["expected"])),
-        ("lost", f"{fmt.count(stream['lost'])}  {fmt.percent(stream['lost_pct'])} %"),
-        ("out of order", fmt.count(stream["out_of_order"])),
-        ("duplicates", fmt.count(stream["duplicates"])),
-        ("octets", fmt.octets(stream["bytes"])),
-        ("", ""),
-        ("mean jitter", f"{fmt.milliseconds(stream['mean_jitter_ms'])} ms"),
-        ("largest jitter", f"{fmt.milliseconds(stream['max_jitter_ms'])} ms"),
-        ("largest delta", f"{fmt.milliseconds(stream['max_delta_ms'])} ms"),
-        ("", ""),
-        ("first packet", fmt.clock(stream["start_ns"], 6)),
-        ("last packet", fmt.clock(stream["last_ns"], 6)),
-        ("duration", fmt.seconds(stream["duration_s"])),
-        ("goes on", "yes" if stream.get("active") else "no"),
-        ("found by", found),
-    ]
-    safe = [(name, glyphs.ink(fmt.clean(value)) if value else "") for name, value in pairs]
-    return table_lines(safe, "RTP stream")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from otus_tui.client import ClientError
 from otus_tui.screens.cells import stream_columns
 from otus_tui.screens.table import TableScreen
 from otus_tui.widgets.columns import Column
@@ -58,4 +59,12 @@ class MediaScreen(TableScreen):
             return
         if row.get("call_id"):
             self.notify("the call of this stream is no longer in the store", severity="warning")
-        self.app.push_screen(StreamScreen(row))
+        self.app.push_screen(StreamScreen(await self._in_full(row)))
+
+    async def _in_full(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with its lists; as it is where the engine has it no more."""
+        try:
+            answer = await self.ask("query", store=self.STORE, ids=[row["id"]])
+        except ClientError:
+            return row
+        return answer["rows"][0] if answer["rows"] else row

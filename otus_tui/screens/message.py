@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from otus_tui import format as fmt
 from otus_tui.client import ClientError
 from otus_tui.screens.dialogs import AskText
-from otus_tui.screens.flow import FlowScreen, answer_lines, raw_text, stream_lines
+from otus_tui.screens.flow import FlowScreen, answer_lines, raw_text
 from otus_tui.screens.frame import FrameScreen
+from otus_tui.screens.stream_text import stream_lines
 from otus_tui.widgets.frame import StatusLine
 from otus_tui.widgets.ladder import message_label
 from otus_tui.widgets.prompt import Prompt

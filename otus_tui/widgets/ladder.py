@@ -28,6 +28,8 @@ TIME_WIDTH = 13
 MIN_GAP = 22
 MAX_GAP = 46
 CSEQ_ROLES = ("accent", "register", "good", "redirect", "warning", "presence")
+STOPPED_S = 2.0
+"""A stream of a call that had no packet for so long has stopped."""
 LOSS_WARNING_PCT = 1.0
 
 SDP_MODES = ("mark", "first", "full", "off")
@@ -115,6 +117,13 @@ def stream_label(stream: dict[str, Any], glyphs: Glyphs) -> tuple[str, str]:
         bad = lost >= LOSS_WARNING_PCT
         text += f"  {glyphs.warning + ' ' if bad else ''}loss {fmt.percent(lost)} %"
         role = "warning" if bad else role
+    score = stream.get("mos")
+    if score is not None:
+        text += f"  MOS {score:.2f}"
+    silent = stream.get("silent_for_s")
+    if silent is not None and silent >= STOPPED_S:
+        text += f"  {glyphs.warning} stopped {fmt.seconds(silent)}"
+        role = "warning"
     if stream["found_by"] == "heuristic":
         text += " ?"
     return text, role
