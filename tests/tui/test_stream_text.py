@@ -1,4 +1,4 @@
-"""The text of a media stream and its arrow, of rows that the engine made and of rows that lack what is new."""
+"""The text of a media stream and its arrow: of rows that the engine made, and of rows without what is new."""
 
 from __future__ import annotations
 
