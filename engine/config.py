@@ -25,6 +25,7 @@ from engine.processors.pattern import pattern_problem
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+WHOLE_KEY = f"^{LABEL_KEY.pattern}$"
 MAX_RULES = 100
 """Of one filter processor: each rule has a counter."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)?")
@@ -379,7 +380,7 @@ class RtpOptions(Model):
 class FilterRule(Model):
     """One rule of the filter processor: the first rule whose label has one of the values decides."""
 
-    label: str = Field(pattern=LABEL_KEY.pattern)
+    label: str = Field(pattern=WHOLE_KEY)
     values: list[str] = Field(min_length=1, max_length=1000)
     """Exact, a prefix with a trailing `*`, or `/a regular expression/` whose time is bounded."""
     action: Literal["drop", "pass"] = "drop"
@@ -406,7 +407,7 @@ class FilterOptions(Model):
 class LabelOptions(Model):
     """Processor label."""
 
-    labels: dict[Annotated[str, Field(pattern=LABEL_KEY.pattern)], str] = {}
+    labels: dict[Annotated[str, Field(pattern=WHOLE_KEY)], str] = {}
     """Empty: node, dc and env of the node file, where they are set."""
 
 

@@ -13,10 +13,8 @@ cdef Py_ssize_t LAST
 cdef Py_ssize_t EPOCH
 cdef Py_ssize_t STREAM
 cdef Py_ssize_t LABELS
-cdef Py_ssize_t VERDICTS
 cdef Py_ssize_t CALL
 cdef Py_ssize_t CODECS
-cdef Py_ssize_t TRIES
 cdef unsigned long long MASK64
 cdef unsigned long long MASK32
 cdef unsigned long long TOUCH
@@ -112,7 +110,3 @@ cdef class FlowTable(SlotTable):
     @cython.locals(
         word=Py_ssize_t, count=cython.ulonglong, index=cython.ulonglong)
     cpdef Py_ssize_t codec(self, Py_ssize_t slot, unsigned long long payload_type) except -2
-    @cython.locals(word=Py_ssize_t)
-    cpdef int verdict(self, Py_ssize_t slot, unsigned long long payload_type) except -1
-    @cython.locals(word=Py_ssize_t, _=Py_ssize_t, old=cython.ulonglong, shift=cython.ulonglong)
-    cpdef int keep_verdict(self, Py_ssize_t slot, unsigned long long payload_type, unsigned long long verdict) except -1

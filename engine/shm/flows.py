@@ -16,7 +16,7 @@ Words behind those of engine.shm.slots (index of the 64-bit word):
      2 source port | destination port << 16 | protocol << 32
      8 last use, ns                   9 epoch of the copy << 32 | its two places in the epochs
     10 stream slot + 1 (five-tuple)  11 labels (see below)
-    12 verdicts of the processors, 2 bits for each payload type (0 unknown, 1 pass, 2 drop), 4 words
+    12 free, 4 words
     16 Call-ID, 127 octets, zero padded, 16 words
     32 codecs, 16 of 2 words: u8 payload type, 11 octets name, u32 clock rate
 
@@ -35,10 +35,9 @@ from engine.shm.slots import SlotTable, create_region
 
 VERSION = 2
 ENDED, EPOCHS, TAGS = 512, 2560, 4608
-FACTS, PORTS, KEY, DOMAIN, LAST, EPOCH, STREAM, LABELS, VERDICTS, CALL, CODECS = (
-    1, 2, 3, 7, 8, 9, 10, 11, 12, 16, 32,
+FACTS, PORTS, KEY, DOMAIN, LAST, EPOCH, STREAM, LABELS, CALL, CODECS = (
+    1, 2, 3, 7, 8, 9, 10, 11, 16, 32,
 )  # fmt: skip
-TRIES = 1000
 MASK64 = 0xFFFFFFFFFFFFFFFF
 MASK32 = 0xFFFFFFFF
 TOUCH = 1_000_000_000
@@ -242,8 +241,6 @@ class FlowTable(SlotTable):
         if self.sender >= 0:
             own = self.merge_codecs(slot, self.sender, own)
         self.words[word + LABELS] = (labels & KEPT) | (own << 24)
-        for index in range(VERDICTS, VERDICTS + 4):
-            self.words[word + index] = 0
         atomics.fence()
         if (self.receiver >= 0 and self.words[self.tags + 2 * self.receiver] != self.receiver_tag) or (
             self.sender >= 0 and self.words[self.tags + 2 * self.sender] != self.sender_tag
@@ -458,21 +455,6 @@ class FlowTable(SlotTable):
             if self.words[word + 2 * index] & 0xFF == payload_type:
                 return word + 2 * index
         return -1
-
-    def verdict(self, slot: int, payload_type: int) -> int:
-        """What the processors said of a flow and payload type: 0 nothing yet, 1 pass, 2 drop."""
-        word = self.place(slot) + VERDICTS + ((payload_type & 127) >> 5)
-        return (self.words[word] >> (2 * (payload_type & 31))) & 3
-
-    def keep_verdict(self, slot: int, payload_type: int, verdict: int) -> int:
-        """Remember what the processors said until the labels change."""
-        word = self.place(slot) + VERDICTS + ((payload_type & 127) >> 5)
-        shift = 2 * (payload_type & 31)
-        for _ in range(TRIES):
-            old = atomics.load(self.words, word)
-            if atomics.swap(self.words, word, old, (old | ((verdict & 3) << shift)) & MASK64):
-                break
-        return 0
 
     # ---- cold readers ----
 

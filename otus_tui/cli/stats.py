@@ -45,6 +45,7 @@ def command(as_json: bool, path: str | None) -> None:
         lines.append(("task", f"{task['task_id']}: {task['state']}"))
         lines += books_lines(task["books"]) + lost_before_lines(task)
         lines += _tunnels(task)
+        lines += _send_buffer(task)
         if task["error"]:
             lines.append(("error", clean(task["error"])))
         lines += [(name, text) for name, text in trouble_lines(task) if name in ("link", "trouble")]
@@ -52,6 +53,7 @@ def command(as_json: bool, path: str | None) -> None:
     for task in snapshot["tasks"]:
         _workers(task)
         _reporters(task)
+        _rules(task)
 
 
 def _calls(snapshot: dict[str, Any]) -> list[tuple[str, str]]:
@@ -126,3 +128,26 @@ def _reporters(task: dict[str, Any]) -> None:
         for reporter in task["reporters"]
     ]
     table(rows, ("reporter", "accepted", "queued", "dropped", "state"), right=(1, 2, 3))
+
+
+def _send_buffer(task: dict[str, Any]) -> list[tuple[str, str]]:
+    """How full it is and, where the node asks for sampling, how much of the media is reported."""
+    buffer = task.get("send_buffer")
+    if not buffer:
+        return []
+    lines = [("send buffer", f"{buffer['usage']:.0%} full")]
+    if buffer["sampling"]:
+        high, low = buffer["high_watermark"], buffer["low_watermark"]
+        text = f"media of {buffer['sample_rate']:.0%} of all conversations is reported"
+        sign = f"{WARNING} " if buffer["sample_rate"] < 1 else ""
+        lines.append(("sampling", f"{sign}{text} (less above {high:.0%} full, all again below {low:.0%})"))
+    return lines
+
+
+def _rules(task: dict[str, Any]) -> None:
+    """What each rule of the processors decided, to drop or to pass."""
+    if not task.get("rules"):
+        return
+    click.echo()
+    rows = [(clean(rule["rule"]), number(rule["packets"])) for rule in task["rules"]]
+    table(rows, ("rule", "packets"), right=(1,))

@@ -82,6 +82,8 @@ def task_lines(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
         lines += [[("", "")], *before_lines(task.get("lost_before") or {}, width, glyphs)]
     if task["reporters"]:
         lines += [[("", "")], *reporter_lines(task["reporters"], width, glyphs)]
+    if task.get("send_buffer") or task.get("rules"):
+        lines += [[("", "")], *pressure_lines(task, width, glyphs)]
     if task["workers"]:
         lines += [[("", "")], *worker_lines(task["workers"], width, glyphs)]
     return [*lines, [("", "")]]
@@ -256,6 +258,43 @@ def before_lines(lost: dict[str, int | None], width: int, glyphs: Glyphs) -> lis
                 (f"   {shortened(words, width - 28)}", "dim"),
             ]
         )
+    return lines
+
+
+def pressure_lines(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
+    """How full the send buffer is, what sampling leaves of the media, and what the rules decided."""
+    lines: list[Line] = []
+    buffer = task.get("send_buffer")
+    if buffer:
+        full = buffer["usage"] > buffer["high_watermark"]
+        lines.append(rule("send buffer", width, glyphs))
+        lines.append(
+            [
+                (f"{glyphs.warning if full else ' '}{fmt.fit('full', 14)}", "warning" if full else "dim"),
+                (f"{buffer['usage']:>16.0%}", "warning" if full else ""),
+                ("   the fullest of the send rings and the reporters' queues", "dim"),
+            ]
+        )
+        if buffer["sampling"]:
+            less = buffer["sample_rate"] < 1
+            marks = (
+                f"less above {buffer['high_watermark']:.0%}, all again below {buffer['low_watermark']:.0%}"
+            )
+            lines.append(
+                [
+                    (
+                        f"{glyphs.warning if less else ' '}{fmt.fit('media', 14)}",
+                        "warning" if less else "dim",
+                    ),
+                    (f"{buffer['sample_rate']:>16.0%}", "warning" if less else ""),
+                    (f"   of all conversations is reported: {marks}", "dim"),
+                ]
+            )
+    if task.get("rules"):
+        lines += [[("", "")]] if lines else []
+        lines.append(rule("packets that a rule decided, to drop or to pass", width, glyphs))
+        for one in task["rules"]:
+            lines.append([(f" {fmt.fit(fmt.clean(one['rule']), 40)}", "dim"), (f"{one['packets']:>14,}", "")])
     return lines
 
 

@@ -74,6 +74,29 @@ async def test_drops_show_beside_the_traffic_with_a_sign(start: Start) -> None:
         assert "the books are off by -3 packets" in desk.text
 
 
+async def test_send_buffer_sampling_and_rules_show_with_the_drops(start: Start) -> None:
+    def prepare(engine: ScriptedEngine) -> None:
+        buffer = {
+            "usage": 0.93,
+            "high_watermark": 0.8,
+            "low_watermark": 0.3,
+            "sampling": True,
+            "sample_rate": 0.25,
+        }
+        rules = [{"rule": "pings", "packets": 12_345}]
+        engine.tasks = [task(send_buffer=buffer, rules=rules)]
+
+    async with start(size=LARGE, prepare=prepare, screen="drops") as desk:
+        await desk.tick()
+        full = next(line for line in desk.lines if "the fullest of the send rings" in line)
+        assert "▲full" in full.replace(" ", "")[:8]
+        assert "93%" in full
+        media = next(line for line in desk.lines if "of all conversations is reported" in line)
+        assert "25%" in media
+        assert "less above 80%, all again below 30%" in media
+        assert any("pings" in line and "12,345" in line for line in desk.lines)
+
+
 async def test_what_interface_and_host_lost_is_told_apart(start: Start) -> None:
     def prepare(engine: ScriptedEngine) -> None:
         before = {"rx_dropped": 40, "rx_missed": 2, "rx_fifo": None, "softnet": 7}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from engine import config_file
 from engine.config import NodeConfig
 from engine.errors import OtusError, UsageError
+from engine.task_config import worker_config
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -202,3 +203,78 @@ def test_tunnels() -> None:
     for bad in ("[]", "[0]", "[65536]", "4789", "[x]"):
         with pytest.raises(UsageError, match="vxlan_ports"):
             node_with_tunnels(f"{{vxlan_ports: {bad}}}")
+
+
+PIPELINE = """\
+task:
+  id: t
+  capture: {interface: eth0}
+  parsers: [{plugin: rtp, config: {%s}}]
+  processors:
+    - plugin: filter
+      config: {rules: [{label: %s, values: ["%s"], name: "%s"}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("rtp", "label", "value", "problem"),
+    [
+        ("report: all", "sip.method", "x", "report"),
+        ("report: sample, every: 0", "sip.method", "x", "every"),
+        ("report: interval, interval: 10ms", "sip.method", "x", "interval"),
+        ("intervall: 5s", "sip.method", "x", "'interval'"),
+        ("", "SIP.Method", "x", "label"),
+        ("", "sip_method", "x", "label"),
+        ("", "sip.method", "/(a+)+$/", "may take too long"),
+        ("", "sip.method", "/((/", "no regular expression"),
+    ],
+)
+def test_what_rtp_records_and_rules_cannot_be(rtp: str, label: str, value: str, problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        config_file.task_from_text(PIPELINE % (rtp, label, value, "n"), "task.yml", NODE)
+    assert problem in caught.value.message + caught.value.hint
+    assert caught.value.message.startswith("task.yml:")
+
+
+@pytest.mark.parametrize(
+    ("rtp", "report", "raw"),
+    [
+        ("", "interval", False),
+        ("raw: true", "every", True),
+        ("raw: true, report: sample, every: 7", "sample", True),
+        ("report: every", "every", False),
+    ],
+)
+def test_what_is_reported_of_rtp(rtp: str, report: str, raw: bool) -> None:
+    task = config_file.task_from_text(PIPELINE % (rtp, "rtp.pt", "13", ""), "task.yml", NODE)
+    options = worker_config(task, NODE)["options"]
+    assert (options["rtp_report"], options["rtp_raw"]) == (report, raw)
+    assert options["rtp_interval_ns"] == 5_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("metrics: {listen: 9091}", "listen"),
+        ('metrics: {listen: "9091"}', "listen"),
+        ('metrics: {listen: "127.0.0.1:http"}', "listen"),
+        ("metrics: {port: 9091}", "unknown key"),
+        ("backpressure: {send_buffer: {low_watermark: 0.9}}", "low_watermark must be below high_watermark"),
+        ("backpressure: {send_buffer: {high_watermark: 1.5}}", "high_watermark"),
+        ("backpressure: {sampling: {lowest_rate: 0}}", "lowest_rate"),
+        ("backpressure: {sampling: true}", "sampling"),
+        ("backpressure: {reporter: {max_retries: 9}}", "max_retries"),
+    ],
+)
+def test_what_metrics_and_back_pressure_cannot_be(text: str, problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        config_file.node_from_text(f"otus:\n  {text}\n", "otus.yml")
+    assert problem in caught.value.message
+    assert caught.value.message.startswith("otus.yml:2:")
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:9091", "0.0.0.0:9091", "[::1]:9091", ":9091", "localhost:0"])
+def test_where_metrics_are(listen: str) -> None:
+    node = config_file.node_from_text(f'otus:\n  metrics: {{listen: "{listen}"}}\n', "otus.yml")
+    assert node.metrics.listen == listen
+    assert node.metrics.enabled
