@@ -337,8 +337,8 @@ def test_nothing_is_wrong(between: Path) -> None:
         time.sleep(0.1)
         reading, gained = observer.read()
         compare(reading, gained)
-        # A busy machine makes a probe or two.
-        assert segments(reading) == gained("TcpRetransSegs") <= 3
+        # Where the machine is busy, a probe is sent for an answer that is only late.
+        assert segments(reading) == gained("TcpRetransSegs") <= gained("TcpOutSegs") * 0.02
         assert not reading.drops
         assert reading.counters["resets_sent"] == reading.counters["zero_window_received"] == 0
         assert sum(reading.histograms["handshake_client_us"].buckets) == 4

@@ -116,9 +116,7 @@ def test_a_refused_program_turns_off_its_metrics_alone() -> None:
 
 
 def test_metrics_of_the_table_are_those_of_the_contract() -> None:
-    assert {metric.split(".")[0] for one in PROGRAMS for metric in one.metrics} <= set(
-        contract.METRICS
-    )
+    assert {metric.split(".")[0] for one in PROGRAMS for metric in one.metrics} <= set(contract.METRICS)
 
 
 def test_the_readme_is_the_table() -> None:
