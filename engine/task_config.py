@@ -40,7 +40,7 @@ def _processors(config: TaskConfig) -> list[dict[str, Any]]:
 
 def plugins_of(config: TaskConfig) -> list[dict[str, str]]:
     """Every plugin that a task runs, once: {type, name}."""
-    found = [("capture", config.capture.driver)]
+    found: list[tuple[str, str]] = [("capture", config.capture.driver)]
     found += [("parser", ref.plugin) for ref in config.parsers if ref.enabled]
     found += [("processor", ref.plugin) for ref in config.processors if ref.enabled]
     found += [("reporter", ref.type) for ref in config.all_reporters()]
