@@ -24,7 +24,7 @@ from bench.calibration import processor
 HERE = Path(__file__).parent
 NAMES = (
     "worker", "offline", "calibration", "fragments", "latency", "scaling", "memory", "conservation", "live",
-    "generated", "tcp_cost",
+    "live_frames", "tcp_cost",
 )  # fmt: skip
 """In this order; others of the folder that have a `main()` behind them."""
 HELPERS = ("captures", "figures", "lab", "__init__", "__main__")
