@@ -11,7 +11,7 @@ from engine.stream_report import QUALITY_FIELDS
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "fields.md").read_text()
 ELSEWHERE = {
     "id", "call_id", "src", "sport", "dst", "dport", "ssrc", "codec", "start_ns", "last_ns", "duration_s",
-    "found_by", "active",
+    "found_by", "active", "tunnel",
 }  # fmt: skip
 """What needs no words, or has them in the guide."""
 
