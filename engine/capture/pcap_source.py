@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import select
 import stat
 import zlib
-from pathlib import Path
 
 from engine.errors import NotPermittedError, OtusError, UsageError
 
@@ -190,13 +188,15 @@ def _open(path: str) -> int:
 
 def _nearest(path: str) -> str:
     """Names in the same folder that are much like the one that is not there."""
-    wanted = Path(path)
+    import difflib  # only a mistake needs it
+
+    folder, wanted = os.path.split(path)
     try:
-        names = os.listdir(wanted.parent)
+        names = os.listdir(folder or ".")
     except OSError:
-        return f"no such folder: {wanted.parent}"
-    close = difflib.get_close_matches(wanted.name, names, 3, 0.6)
-    return f"did you mean {', '.join(str(wanted.parent / name) for name in close)}?" if close else HINT
+        return f"no such folder: {folder}"
+    close = difflib.get_close_matches(wanted, names, 3, 0.6)
+    return f"did you mean {', '.join(os.path.join(folder, name) for name in close)}?" if close else HINT
 
 
 def not_a_capture(name: str, first: bytes) -> UsageError:
