@@ -53,6 +53,9 @@ cdef class RingWalk:
     cdef long long offset
     cdef readonly long long shift
     cdef readonly unsigned long long now
+    # Blocks that were found ready and are not walked yet, and when that was
+    cdef Py_ssize_t known
+    cdef unsigned long long known_at
 
     @cython.locals(real=cython.longlong, ahead=cython.longlong)
     cpdef int moment(self, long long monotonic) except -1
@@ -68,8 +71,8 @@ cdef class RingWalk:
     @cython.locals(block=Py_ssize_t, count=Py_ssize_t)
     cpdef Py_ssize_t waiting(self) except -1
     @cython.locals(block=Py_ssize_t, count=Py_ssize_t)
-    cdef Py_ssize_t ready(self, Py_ssize_t most) except -1
-    @cython.locals(walked=Py_ssize_t, found=Py_ssize_t, begun=cython.ulonglong, ended=cython.ulonglong)
+    cdef Py_ssize_t ready(self) except -1
+    @cython.locals(walked=Py_ssize_t)
     cpdef Py_ssize_t run(self, Py_ssize_t max_blocks) except -1
     @cython.locals(bucket=Py_ssize_t, power=Py_ssize_t, rest=cython.ulonglong)
     cpdef int latency(self, unsigned long long nanoseconds) except -1

@@ -146,6 +146,8 @@ class RingWalk:
         self.offset = clock_offset or time.time_ns() - time.monotonic_ns()
         self.shift = 0
         self.now = 0
+        self.known = 0
+        self.known_at = 0
         self.index = 0
         sink.attach(octets)
         self.index = self.find_start()
@@ -244,31 +246,31 @@ class RingWalk:
     def run(self, max_blocks: int) -> int:
         """Walk up to `max_blocks` ready blocks, oldest first, and give them back; returns how many.
 
-        Booked as a block's latency: the time from this call, or from when it was seen ready, to its return,
-        when all of its packets are in the rings behind.
+        Booked as a block's latency: the time from when it was found ready, also by an earlier call, to its
+        return, when all of its packets are in the rings behind.
         """
         walked = 0
-        found = self.ready(max_blocks)
-        begun = ended = time.monotonic_ns()
-        while walked < max_blocks and self.status(self.index) & STATUS_USER:
-            if walked >= found:
-                # This one became ready while the others were walked.
-                begun = ended
-            self.moment(ended)
+        while walked < max_blocks:
+            if self.known == 0:
+                self.known = self.ready()
+                if self.known == 0:
+                    break
+                self.known_at = time.monotonic_ns()
+            self.moment(time.monotonic_ns())
             self.walk(self.index)
-            ended = time.monotonic_ns()
-            self.latency(ended - begun)
+            self.latency(time.monotonic_ns() - self.known_at)
+            self.known -= 1
             self.index += 1
             if self.index == self.block_count:
                 self.index = 0
             walked += 1
         return walked
 
-    def ready(self, most: int) -> int:
-        """How many blocks from the current one on can be walked now, up to `most`."""
+    def ready(self) -> int:
+        """How many blocks from the current one on can be walked now."""
         count = 0
         block = self.index
-        while count < most and self.status(block) & STATUS_USER:
+        while count < self.block_count and self.status(block) & STATUS_USER:
             count += 1
             block += 1
             if block == self.block_count:

@@ -57,8 +57,9 @@ BEAT = 0.05
 """Seconds between two signs of life while there is work."""
 IDLE = 0.1
 """Seconds between two looks for what is due."""
-BLOCKS = 8
-"""Ring blocks between two looks at the clock and the control socket."""
+BLOCKS = 2
+"""Ring blocks between two looks at the clock: few, because a parser in plain Python may take long for each
+packet, and without a sign of life a worker is killed."""
 PACKETS = 2000
 """Packets of a file between two looks; so few also because a reading of a file waits only in between."""
 PROGRESS = 0.05
