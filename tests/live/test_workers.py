@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 TUNSETIFF, IFF_TUN, IFF_NO_PI = 0x400454CA, 0x1, 0x1000
 BACK_WITHIN = 2.0
 """Seconds from a kill -9 until the successor runs."""
+STARTED_WITHIN = 0.4
+"""Seconds in which a process is imported on a machine that is not overloaded."""
 
 
 @pytest.fixture
@@ -186,6 +188,13 @@ def verb(engine: Engine, *words: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
+def slowness() -> float:
+    """How many times longer than on an idle machine the start of a process takes just now; at least 1."""
+    begun = time.monotonic()
+    subprocess.run([sys.executable, "-c", "import engine.calls.store, engine.pipeline.loop"], check=True)
+    return max(1.0, (time.monotonic() - begun) / STARTED_WITHIN)
+
+
 class TestRestart:
     def seconds(self, find: Any, number: signal.Signals) -> float:
         """Seconds from a signal until `find()` names another running process."""
@@ -213,7 +222,7 @@ class TestRestart:
     ) -> None:
         engine.create(reporter={"type": "file", "config": {"path": "/dev/null"}})
         took = self.seconds(lambda: getattr(self, f"running_{part}")(engine), signal.SIGKILL)
-        assert took < BACK_WITHIN
+        assert took < BACK_WITHIN * slowness()
         traffic.send(200)
         stopped_books(engine, 200)
 
@@ -233,7 +242,8 @@ class TestRestart:
         wait_for(lambda: not alive(stopped), 4.0, "the stopped one is killed")
         wait_for(lambda: find(engine) not in (None, stopped), 4.0, "a successor")
         # The heartbeat is missed after 1.5 s; it may be 0.25 s until somebody looks.
-        assert time.monotonic() - begun < 3.0
+        took = time.monotonic() - begun
+        assert took < 1.75 + 1.25 * slowness()
         assert "no heartbeat" in engine.log.read_text()
         books = stopped_books(engine, 300)
         assert books["dropped"]["ring"]["kernel_ring"] == 0
