@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from engine.calls.rows import ACTIVE_NS, Media, media_key
@@ -14,8 +15,35 @@ INTERVAL_S = 0.2
 """The table is read at most so often."""
 PATIENCE = 10
 """And at most every so many times as long as a reading took."""
+MOST_COMPLETED = 500
+"""Streams that fell silent and are read in full in one look."""
 ACTIVE_S = 0.5
 """How long a count of active streams is good."""
+
+
+class StreamRow(dict[str, Any]):
+    """A row of the table of streams: its entry at once, all other figures when one of them is asked for."""
+
+    def __init__(self, table: StreamTable, slot: int, entry: dict[str, Any]) -> None:
+        super().__init__(entry)
+        self.table = table
+        self.slot = slot
+        self.whole = False
+
+    def complete(self) -> None:
+        """Take the other figures, where the stream is still in the table."""
+        if self.whole:
+            return
+        self.whole = True
+        figures = self.table.read(self.slot)
+        if figures is not None and figures["id"] == self["id"]:
+            for name, value in figures.items():
+                self.setdefault(name, value)
+
+    def __missing__(self, name: str) -> Any:
+        """A figure that is not in the entry; None where nobody knows it any more."""
+        self.complete()
+        return self.get(name)
 
 
 class StreamStore:
@@ -24,7 +52,8 @@ class StreamStore:
     def __init__(self, table: StreamTable | None, limit: int) -> None:
         self.table = table
         self.limit = max(1, limit)
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.rows: dict[str, StreamRow] = {}
+        self._open: OrderedDict[str, None] = OrderedDict()
         self.version = 0
         self.newest = 0
         self.removed = 0
@@ -38,30 +67,46 @@ class StreamStore:
         self._since = 0
         self._next = 0.0
 
-    def refresh(self, exact: bool = False) -> None:
-        """Read what has changed since the last time; nothing while that was a moment ago, unless `exact`."""
+    def refresh(self, exact: bool = False, now: int = 0) -> None:
+        """Read what has changed since the last time; nothing while that was a moment ago, unless `exact`.
+
+        `now`: the time, ns, where it passes without packets.
+        """
         begun = time.monotonic()
         if self.table is None or (begun < self._next and not exact):
             return
         self._since, slots = self.table.changed(self._since)
         for slot in slots:
-            row = self.table.read(slot)
+            row = self.table.read_entry(slot)
             if row is not None:
-                self._take(row)
+                self._take(StreamRow(self.table, slot, row))
+        self._complete(max(now, self.newest))
         if len(self.rows) > self.limit:
             self._evict()
         cost = time.monotonic() - begun
         self._next = begun + max(INTERVAL_S, PATIENCE * cost)
 
-    def _take(self, row: dict[str, Any]) -> None:
+    def _complete(self, now: int) -> None:
+        """Take all figures of streams that fell silent, while the table still has them."""
+        for name in list(self._open)[:MOST_COMPLETED]:
+            row = self.rows.get(name)
+            if row is not None and now - row["last_ns"] <= ACTIVE_NS:
+                break
+            del self._open[name]
+            if row is not None:
+                row.complete()
+
+    def _take(self, row: StreamRow) -> None:
         name = row["id"]
         before = self.rows.get(name)
-        if before is not None and all(before[key] == row[key] for key in ("packets", "rtcp", "call_id")):
+        if before is not None and before["changes"] == row["changes"]:
             return
         if self._hidden.get(name) == row["packets"]:
             return
         self.version += 1
         self.rows[name] = row
+        self._open[name] = None
+        self._open.move_to_end(name)
         self.newest = max(self.newest, row["last_ns"])
         self._packets += row["packets"]
         self._lost += max(0, row["lost"])
@@ -110,8 +155,7 @@ class StreamStore:
             if names:
                 rows = [self.rows[name] for name in names]
                 losses = [loss for row in rows if (loss := row["lost_pct"]) is not None]
-                scores = [score for row in rows if (score := row["mos"]) is not None]
-                self._media[call_id] = Media(len(names), max(losses, default=None), min(scores, default=None))
+                self._media[call_id] = Media(len(names), max(losses, default=None), rows)
             else:
                 self._media.pop(call_id, None)
         self._stale.clear()
@@ -128,7 +172,7 @@ class StreamStore:
 
     def ordered(self, now: int) -> list[dict[str, Any]]:
         """All streams, in the order of their first packets; `active` is set."""
-        rows = sorted(self.rows.values(), key=lambda row: (row["start_ns"], row["id"]))
+        rows: list[dict[str, Any]] = sorted(self.rows.values(), key=lambda row: (row["start_ns"], row["id"]))
         for row in rows:
             _at(row, now)
         return rows
@@ -136,7 +180,9 @@ class StreamStore:
     def of_call(self, call_id: bytes, now: int, end: int = 0) -> list[dict[str, Any]]:
         """The streams of a call that was over at `end` (0: goes on), in the order of their first packets."""
         names = self._calls.get(media_key(call_id), ())
-        rows = sorted((self.rows[name] for name in names), key=lambda row: (row["start_ns"], row["id"]))
+        rows: list[dict[str, Any]] = sorted(
+            (self.rows[name] for name in names), key=lambda row: (row["start_ns"], row["id"])
+        )
         for row in rows:
             _at(row, now, end)
         return rows

@@ -105,7 +105,9 @@ class EModel:
             elif ratio > LONGEST_BURST_RATIO:
                 ratio = LONGEST_BURST_RATIO
         share = 100.0 * share
-        return own + (95.0 - own) * share / (share / ratio + robust)
+        share = own + (95.0 - own) * share / (share / ratio + robust)
+        # With bursts, and far more loss than the 20 % that G.107 is made for, it would go beyond the scale.
+        return share if share < 95.0 else 95.0
 
     def delay_impairment(self, delay_ms: float) -> float:
         """Idd of a one-way delay, mouth to ear."""

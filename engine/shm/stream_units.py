@@ -9,6 +9,7 @@ from typing import Any
 from engine.shm import atomics
 from engine.shm.quality import UNIT, Quality
 from engine.shm.region import Region
+from engine.shm.rows import stream_row
 from engine.shm.signals import Signals
 from engine.shm.slots import SlotTable
 from engine.shm.stream_figures import figures
@@ -135,6 +136,13 @@ class StreamUnits(SlotTable):
         if octets is None or not int.from_bytes(octets[64:72], "little"):
             return None
         return figures(slot, octets, self.view, self.scratch, detail)
+
+    def read_entry(self, slot: int) -> dict[str, Any] | None:
+        """What stands in the entry alone (engine.shm.rows.stream_row): several times faster than read()."""
+        octets = self.copy(slot)
+        if octets is None or not int.from_bytes(octets[64:72], "little"):
+            return None
+        return stream_row(slot, octets)
 
     def copy_whole(self, slot: int) -> bytes | None:
         """A consistent entry, and its units in `scratch` behind the entry's place; None as copy() says."""

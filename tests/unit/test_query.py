@@ -274,6 +274,9 @@ class Streams:
             return None
         return {**self.slots[slot], **({"dtmf": [], "intervals": []} if detail else {})}
 
+    def read_entry(self, slot: int) -> dict[str, Any] | None:
+        return self.read(slot)
+
     def put(
         self, name: str, call_id: str, packets: int, lost_pct: float | None, at: float = 0, **more: Any
     ) -> None:
@@ -281,7 +284,7 @@ class Streams:
         row = dict.fromkeys(("src", "dst"), "10.0.0.1") | dict.fromkeys(("sport", "dport", "ssrc", "lost"), 1)
         row |= {"id": name, "call_id": call_id, "packets": packets, "lost_pct": lost_pct, "start_ns": START}
         row |= {"last_ns": last, "codec": "PCMA", "found_by": "sdp", "payload_types": [8], "active": None}
-        row |= {"mos": None, "rtcp": 0, "far": None, **more}
+        row |= {"mos": None, "changes": packets, "far": None, **more}
         self.slots = [old for old in self.slots if old["id"] != name] + [row]
 
 
