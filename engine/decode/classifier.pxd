@@ -57,7 +57,7 @@ cdef class Decoder(Tunnels):
 
     @cython.locals(other=Decoder)
     cpdef Decoder twin(self)
-    @cython.locals(position=Py_ssize_t, verdict=int)
+    @cython.locals(position=Py_ssize_t, verdict=int, kind=cython.uint)
     cpdef int decode(self, Py_ssize_t start, Py_ssize_t end, unsigned int wire_length, unsigned int link_type, unsigned int vlan) except -1
     @cython.locals(
         verdict=int, snapped=cython.ulonglong, tagged=cython.ulonglong, gro=cython.ulonglong,
@@ -85,7 +85,11 @@ cdef class Decoder(Tunnels):
     @cython.locals(value=cython.ulonglong)
     cdef unsigned long long word32(self, Py_ssize_t position) except? 0x5a5a5a5a5a5a5a5a
     cdef int fragment(self, Py_ssize_t start, Py_ssize_t end, unsigned int offset, bint more, unsigned int identification) except -1
-    @cython.locals(available=Py_ssize_t, length=Py_ssize_t, verdict=int)
+    @cython.locals(available=Py_ssize_t, length=Py_ssize_t)
     cdef int transport_layer(self, unsigned int protocol, Py_ssize_t position, Py_ssize_t end) except -1
+    @cython.locals(verdict=int)
+    cdef int tunnel_port(self) except -1
+    @cython.locals(verdict=int)
+    cdef int other_transport(self, unsigned int protocol, Py_ssize_t position, Py_ssize_t end) except -1
     @cython.locals(header=Py_ssize_t)
     cdef int tcp(self, Py_ssize_t position, Py_ssize_t end) except -1

@@ -124,7 +124,8 @@ class Decoder(Tunnels):
             position = self.other_link(start, end)
             if position < 0:
                 return -2 - position
-        verdict = self.by_type(position, end)
+        kind = self.ether_type
+        verdict = self.ipv4(position, end) if kind == 0x0800 else self.by_type(position, end)
         if verdict == V_TUNNEL:
             verdict = self.inside()
             if verdict == V_TOO_DEEP:
@@ -403,9 +404,7 @@ class Decoder(Tunnels):
             self.payload = position + 8
             self.payload_end = position + length
             if self.active and (self.ports[self.dport >> 6] >> (self.dport & 63)) & 1:
-                verdict = self.over_udp(self.dport, self.payload, self.payload_end)
-                if verdict != V_UDP:
-                    return verdict
+                return self.tunnel_port()
             self.counters[C_UDP] += 1
             return V_UDP
         self.payload = position
@@ -415,6 +414,17 @@ class Decoder(Tunnels):
         if protocol in (1, 58):
             self.counters[C_ICMP] += 1
             return V_ICMP
+        return self.other_transport(protocol, position, end)
+
+    def tunnel_port(self) -> int:
+        """UDP to the port of a tunnel."""
+        verdict = self.over_udp(self.dport, self.payload, self.payload_end)
+        if verdict == V_UDP:
+            self.counters[C_UDP] += 1
+        return verdict
+
+    def other_transport(self, protocol: int, position: int, end: int) -> int:
+        """IP, GRE, or what is not looked into."""
         if self.active and protocol in (4, 41, 47):
             verdict = self.over_ip(protocol, position, end)
             if verdict != V_OTHER:
