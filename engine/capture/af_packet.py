@@ -69,7 +69,9 @@ class Fanout:
                 return
             self._set(ring, (self.mode | FANOUT_UNIQUE_ID) << 16)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOSPC) or interfaces.link_state(interface) == "down":
+            # Before Linux 6.10 no group is joined while the interface is switched off.
+            waits = len(interfaces.split(interface)) == 1 and not interfaces.switched_on(interface)
+            if error.errno not in (errno.EINVAL, errno.ENOSPC) or waits:
                 raise
             if self.wanted:
                 raise OtusError(

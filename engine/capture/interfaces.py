@@ -64,13 +64,24 @@ def require(interface: str) -> list[str]:
 
 def link_state(name: str) -> str:
     """`up`, `down` (switched off, or without carrier) or `gone`."""
+    flags = _flags(name)
+    if flags is None:
+        return "gone"
+    return "up" if flags & IFF_UP and flags & IFF_RUNNING else "down"
+
+
+def switched_on(name: str) -> bool:
+    """Whether an interface is there and switched on, with carrier or without."""
+    return bool((_flags(name) or 0) & IFF_UP)
+
+
+def _flags(name: str) -> int | None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             answer = fcntl.ioctl(probe, SIOCGIFFLAGS, _IFREQ.pack(name.encode()[:15], 0))
         except OSError:
-            return "gone"
-    flags = _IFREQ.unpack(answer)[1]
-    return "up" if flags & IFF_UP and flags & IFF_RUNNING else "down"
+            return None
+    return int(_IFREQ.unpack(answer)[1])
 
 
 def host_drops(interface: str) -> dict[str, int | None]:
