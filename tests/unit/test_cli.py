@@ -11,6 +11,7 @@ import pytest
 
 from engine.errors import OtusError
 from otus_tui import cli, demo
+from otus_tui.cli.group import VERBS
 from otus_tui.control_client import start_engine
 
 if TYPE_CHECKING:
@@ -27,14 +28,14 @@ def run(*arguments: str, tmp_path: Path, stdin: bytes = b"") -> subprocess.Compl
 def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {verb} " in text for verb in cli.VERBS)
+    assert all(f"  {verb} " in text for verb in VERBS)
     assert max(len(line) for line in text.splitlines()) <= 80
     assert "otus-tui -I call.pcapng" in text
 
 
 @pytest.mark.parametrize(
     "words",
-    [[verb] for verb in cli.VERBS if verb != "task"]
+    [[verb] for verb in VERBS if verb != "task"]
     + [["task", v] for v in ("create", "stop", "list", "status")],
 )
 def test_help_of_a_verb_has_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
