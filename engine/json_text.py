@@ -1,16 +1,17 @@
 """JSON composed octet by octet into one buffer: what orjson makes of the same values, without the values.
 
-Strings come from an attached buffer (`source`); what is not ASCII takes the way over Python's decoder, which is
-slower and knows all of Unicode.
+Strings come from an attached buffer (`source`); what is not ASCII takes the way over Python's decoder, which
+is slower and knows all of Unicode.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
-from engine.packet import format_timestamp
+import orjson
+
 from engine.parsers import octets
+from engine.text import format_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +38,7 @@ WHITE = bytes(octet in (9, 10, 11, 12, 13, 28, 29, 30, 31, 32) for octet in rang
 
 def quoted(text: str) -> bytes:
     """A string as JSON, UTF-8."""
-    return json.dumps(text, ensure_ascii=False).encode()
+    return orjson.dumps(text)
 
 
 class JsonText:

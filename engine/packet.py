@@ -9,19 +9,16 @@ block (`engine.decode.classifier.Decoder`) and as records in shared memory
 from __future__ import annotations
 
 import base64
-import socket
-import time
 from dataclasses import dataclass, field
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, Protocol
 
+from engine.text import MAPPED as MAPPED  # noqa: PLC0414
+from engine.text import PROTOCOL_NAMES as PROTOCOL_NAMES  # noqa: PLC0414
+from engine.text import address_text as address_text  # noqa: PLC0414
+from engine.text import format_timestamp as format_timestamp  # noqa: PLC0414
+
 IPAddress = IPv4Address | IPv6Address
-
-MAPPED = b"\0" * 10 + b"\xff\xff"
-"""In front of an IPv4 address in a 16-octet field (RFC 4291 section 2.5.5.2)."""
-
-PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,33 +244,11 @@ def seal(packet: OutputPacket) -> OutputPacket:
     return packet
 
 
-LAST_SECOND = 253_402_300_799
-"""9999-12-31T23:59:59Z."""
-
-
-def format_timestamp(timestamp_ns: int) -> str:
-    """RFC 3339, UTC, microseconds: `2026-11-21T22:40:01.113000Z`. Years 1970 to 9999, else clamped."""
-    seconds, nanoseconds = divmod(max(0, timestamp_ns), 1_000_000_000)
-    return f"{_format_second(min(seconds, LAST_SECOND))}.{nanoseconds // 1000:06d}Z"
-
-
-@lru_cache(maxsize=256)
-def _format_second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-
-
 def address_from_bytes(octets: bytes) -> IPAddress:
     """The address in a 16-octet field; ::ffff:a.b.c.d is IPv4."""
     address = ip_address(octets)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
-
-
-def address_text(octets: bytes) -> str:
-    """The address in a 16-octet field as text (RFC 5952); quicker than an address object."""
-    if octets[:12] == MAPPED:
-        return socket.inet_ntop(socket.AF_INET, octets[12:])
-    return socket.inet_ntop(socket.AF_INET6, octets)
 
 
 def address_to_bytes(address: IPAddress | str) -> bytes:

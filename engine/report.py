@@ -15,13 +15,13 @@ from engine.calls.witness import Witness
 from engine.capture.pcap_file import PcapFile
 from engine.decode.classifier import ALL_TUNNELS, Decoder
 from engine.decode.fragments import Reassembly
-from engine.packet import format_timestamp
 from engine.pipeline.loop import Pipeline
 from engine.shm.counters import FACTS, NOT_DROPS, Counters, drops
 from engine.shm.flows import FlowTable
 from engine.shm.region import alone
 from engine.shm.streams import StreamTable
 from engine.stream_report import quality_fields, rounded
+from engine.text import format_timestamp
 
 if TYPE_CHECKING:
     from collections.abc import Callable

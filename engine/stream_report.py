@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.packet import format_timestamp
+from engine.text import format_timestamp
 
 QUALITY_FIELDS = (
     "bytes", "jitter_ms", "mean_delta_ms", "mos", "mos_now", "mos_min", "delay_ms", "late", "burst_count",

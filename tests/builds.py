@@ -33,6 +33,7 @@ SHARED = (
     "engine.shm.records",
     "engine.shm.region",
     "engine.snapshot",
+    "engine.text",
 )
 """Cold modules that import no hot one: both builds use the same."""
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from engine.calls.arena import FLAG_RETRANSMISSION
 from engine.calls.rows import address_octets, endpoint
 from engine.errors import OtusError
-from engine.packet import TunnelInfo, address_from_bytes
 from engine.parsers.sdp import summarise
 from engine.parsers.sip import ERRORS, SipParser
 from engine.shm.records import TUNNELS
@@ -84,6 +83,8 @@ def tunnel_of(tunnels: list[bytes], number: int) -> dict[str, Any] | None:
     if not 0 < number <= len(tunnels):
         return None
     octets = tunnels[number - 1]
+    from engine.packet import TunnelInfo, address_from_bytes
+
     return TunnelInfo(
         TUNNELS[octets[0]] if octets[0] < len(TUNNELS) else str(octets[0]),
         address_from_bytes(octets[5:21]),

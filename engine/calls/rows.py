@@ -11,7 +11,7 @@ from engine.control.methods import CALL_ROW, STREAM_FAR, STREAM_ROW, STREAM_SEND
 from engine.text import PROTOCOL_NAMES, address_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable
 
     from engine.calls.dialogs import DialogTable
 
@@ -45,14 +45,10 @@ class Media(NamedTuple):
 
     streams: int
     lost_pct: float | None
-    rows: Sequence[Mapping[str, Any]]
-
-    def mos(self) -> float | None:
-        """Of the worst stream, as far as that is known."""
-        return min((score for row in self.rows if (score := row["mos"]) is not None), default=None)
+    mos: float | None
 
 
-NO_MEDIA = Media(0, None, ())
+NO_MEDIA = Media(0, None, None)
 
 
 def endpoint(address: bytes, port: int) -> str:
@@ -236,7 +232,7 @@ class CallRows:
 
     def mos(self, d: Dialog) -> float | None:
         """Of its worst stream, as far as that is known."""
-        return self.media_of(d).mos()
+        return self.media_of(d).mos
 
 
 def stream_columns() -> dict[str, Column]:
@@ -250,7 +246,7 @@ def stream_columns() -> dict[str, Column]:
             return lambda row: " ".join(map(str, row["payload_types"]))
         if name == "active":
             return lambda row: "yes" if row["active"] else "no"
-        return lambda row: row[name]
+        return lambda row: row.get(name)
 
     columns = {
         name: Column("text" if name in texts else "number", getter(name))
@@ -266,7 +262,7 @@ def stream_columns() -> dict[str, Column]:
 
 def _of_end(end: str, name: str) -> Callable[[dict[str, Any]], Any]:
     def get(row: dict[str, Any]) -> Any:
-        found = row[end]
+        found = row.get(end)
         return found.get(name) if found else None
 
     return get

@@ -70,6 +70,8 @@ cdef class Stage(PacketSink):
     cdef object chain
     cdef dict filters
     cdef readonly object foreign
+    # engine.pipeline.plugins, where a plugin sees packets
+    cdef object views
     cdef bint asking
     cdef unsigned long long[::1] ports
     cdef bint parse_sip

@@ -14,7 +14,6 @@ from engine.parsers.sdp import SdpParser
 from engine.parsers.sip import SipParser
 from engine.pipeline.copies import CopyTable
 from engine.pipeline.media import MediaPath
-from engine.pipeline.plugins import ForeignParsers, envelope_of, sip_labels
 from engine.pipeline.reports import EVERYBODY, MODES, RtpReports
 from engine.pipeline.verdicts import DROP_BIT, Verdicts
 from engine.pipeline.writer import PacketFacts, RecordWriter
@@ -129,8 +128,15 @@ class Stage(PacketSink):
             int(chosen["rtp_interval_ns"]),
         )
         self.filters = chosen["filters"]
-        self.foreign = ForeignParsers(chosen["plugins"], self.sending, self.chain)
         self.asking = bool(chosen["plugins"])
+        self.views: Any = None
+        self.foreign: Any = None
+        if self.filtering or self.asking:
+            # Most of what runs has no plugins, and no use for what they import.
+            from engine.pipeline import plugins
+
+            self.views = plugins
+            self.foreign = plugins.ForeignParsers(chosen["plugins"], self.sending, self.chain)
         self.ports = memoryview(array("Q", bytes(8192)))
         for port in chosen["sip_ports"]:
             self.ports[port >> 6] |= 1 << (port & 63)
@@ -225,7 +231,9 @@ class Stage(PacketSink):
             protocol = "rtp"
             labels["rtp.pt"] = str(payload_type)
             labels["rtp.ssrc"] = str(self.media.parser.ssrc)
-        envelope = envelope_of(protocol, self.decoder, self.facts) if self.chain.wants_envelope else None
+        envelope = None
+        if self.chain.wants_envelope:
+            envelope = self.views.envelope_of(protocol, self.decoder, self.facts)
         code: int = 1 if self.chain.verdict_flow(labels, envelope) else 1 | DROP
         code += self.chain.reason
         if known is not None and slot >= 0 and self.chain.pure:
@@ -235,8 +243,10 @@ class Stage(PacketSink):
     def ask_sip(self) -> bool:
         """The processors' verdict of a message."""
         reads = None if self.chain.foreign else self.chain.reads
-        labels = sip_labels(self.sip, self.decoder, reads)
-        envelope = envelope_of("sip", self.decoder, self.facts) if self.chain.wants_envelope else None
+        labels = self.views.sip_labels(self.sip, self.decoder, reads)
+        envelope = None
+        if self.chain.wants_envelope:
+            envelope = self.views.envelope_of("sip", self.decoder, self.facts)
         code = 1 if self.chain.verdict_sip(labels, envelope) else 1 | DROP
         return self.decided(code + self.chain.reason)
 
@@ -297,7 +307,7 @@ class Stage(PacketSink):
 
     def ask_plugins(self) -> int:
         """Offer the packet to the parsers of others: its outcome where one took it, else 0."""
-        place = self.foreign.ask(self.decoder, self.facts)
+        place: int = self.foreign.ask(self.decoder, self.facts)
         self.words[C_PLUGIN_ERRORS] += self.foreign.take_errors()
         self.words[C_LABELS_REFUSED] += self.foreign.take_refused()
         if self.filtering and place != 0:

@@ -28,9 +28,10 @@ another package made of the packet, as JSON {protocol, labels, payload}.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from engine.packet import FiveTuple, NetworkMeta, TunnelInfo, address_from_bytes
+if TYPE_CHECKING:
+    from engine.packet import FiveTuple, NetworkMeta
 
 SIP, RTP, RTCP, RAW, ICMP, PLUGIN = 1, 2, 3, 4, 5, 6
 KINDS = {SIP: "sip", RTP: "rtp", RTCP: "rtcp", RAW: "raw", ICMP: "icmp", PLUGIN: "plugin"}
@@ -116,12 +117,16 @@ class PacketHeader(NamedTuple):
 
     def flow_id(self) -> FiveTuple:
         """Addresses and ports in the packet's direction."""
+        from engine.packet import FiveTuple, address_from_bytes
+
         return FiveTuple(
             address_from_bytes(self.src), address_from_bytes(self.dst), self.sport, self.dport, self.protocol
         )
 
     def network(self) -> NetworkMeta:
         """The same facts as OutputPacket.network."""
+        from engine.packet import NetworkMeta, TunnelInfo, address_from_bytes
+
         ethernet = self.flags & P_ETHERNET
         tunnel = None
         if self.tunnel_type:

@@ -33,7 +33,7 @@ _alone = _huge = False
 def alone(huge: bool) -> Iterator[None]:
     """Regions made within are this process's own: anonymous memory, no descriptor, nothing to share.
 
-    `huge`: in pages of 2 MiB where the kernel has them (for much work at once: less page faults, more memory).
+    `huge`: in pages of 2 MiB where the kernel has them (for much work at once: less faults, more memory).
     """
     global _alone, _huge
     before, _alone, _huge = (_alone, _huge), True, huge

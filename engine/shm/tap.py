@@ -17,7 +17,7 @@ class Tap(RingWriter):
 
     def __init__(self) -> None:
         self.record = bytearray(LONGEST)
-        self.region = None
+        self.region = None  # type: ignore[assignment]
         view = memoryview(self.record)
         self.memory = view
         self.words = view.cast("Q")

@@ -1,0 +1,34 @@
+"""Times, addresses and protocols as people read them; imports next to nothing."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+
+MAPPED = b"\0" * 10 + b"\xff\xff"
+"""In front of an IPv4 address in a 16-octet field (RFC 4291 section 2.5.5.2)."""
+
+PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
+
+LAST_SECOND = 253_402_300_799
+"""9999-12-31T23:59:59Z."""
+
+
+def format_timestamp(timestamp_ns: int) -> str:
+    """RFC 3339, UTC, microseconds: `2026-11-21T22:40:01.113000Z`. Years 1970 to 9999, else clamped."""
+    seconds, nanoseconds = divmod(max(0, timestamp_ns), 1_000_000_000)
+    return f"{_format_second(min(seconds, LAST_SECOND))}.{nanoseconds // 1000:06d}Z"
+
+
+@lru_cache(maxsize=256)
+def _format_second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+
+
+def address_text(octets: bytes) -> str:
+    """The address in a 16-octet field as text (RFC 5952); quicker than an address object."""
+    if octets[:12] == MAPPED:
+        return f"{octets[12]}.{octets[13]}.{octets[14]}.{octets[15]}"
+    import socket  # which takes longer to import than most captures have IPv6 for
+
+    return socket.inet_ntop(socket.AF_INET6, octets)
