@@ -248,12 +248,13 @@ def _write_streams(streams: list[dict[str, Any]], out: TextIO) -> None:
     if not streams:
         return
     head = f"  {'source':>21} {'destination':>21} {'codec':10} {'packets':>8} {'lost':>6} {'jitter':>9}"
-    print(f"{head}  found by", file=out)
+    print(f"{head} {'MOS':>5}  found by", file=out)
     for row in streams:
         jitter = "·" if row["mean_jitter_ms"] is None else f"{row['mean_jitter_ms']:.2f} ms"
         lost = "·" if row["lost"] is None else f"{row['lost']:,}"
+        mos = "·" if row["mos"] is None else f"{row['mos']:.2f}"
         print(
             f"  {row['src'] + ':' + str(row['sport']):>21} {row['dst'] + ':' + str(row['dport']):>21} "
-            f"{_printable(row['codec'], 10)} {row['packets']:>8,} {lost:>6} {jitter:>9}  {row['found_by']}",
+            f"{_printable(row['codec'], 10)} {row['packets']:>8,} {lost:>6} {jitter:>9} {mos:>5}  {row['found_by']}",
             file=out,
         )
