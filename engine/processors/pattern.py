@@ -9,6 +9,7 @@ for an expression that is tried at every character because it does not begin wit
 from __future__ import annotations
 
 import re
+import warnings
 from re import _constants as codes  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any
@@ -40,9 +41,12 @@ def pattern_problem(text: str) -> str:
     if len(text) > MAX_LENGTH:
         return f"a regular expression of {len(text)} characters, at most {MAX_LENGTH} are possible"
     try:
-        re.compile(text)
-        trouble = _trouble(list(parser.parse(text)))
-    except (re.error, RecursionError, OverflowError) as error:
+        with warnings.catch_warnings():
+            # What another version of Python will understand otherwise is not taken by this one.
+            warnings.simplefilter("error")
+            re.compile(text)
+            trouble = _trouble(list(parser.parse(text)))
+    except (re.error, RecursionError, OverflowError, Warning) as error:
         return f"/{text}/ is no regular expression: {error}"
     return f"/{text}/ may take too long: {trouble}" if trouble else ""
 

@@ -221,6 +221,11 @@ def rtp(stream: int, number: int) -> bytes:
     return frame(stream, 4000, 6000, head + bytes(160))
 
 
+def signalled(engine: Engine) -> int:
+    """SIP messages that became records."""
+    return sum(int(worker["counters"]["output_sip"]) for worker in engine.task()["workers"])
+
+
 class Wire:
     """One end of a veth pair; the engine captures at the other one."""
 
@@ -241,10 +246,12 @@ class Wire:
         self.socket.send(octets)
         self.sent += 1
 
-    def calls(self, count: int) -> None:
-        """Signalling of so many calls; each announces one stream."""
+    def calls(self, engine: Engine, count: int) -> None:
+        """Signalling of so many calls, each announcing one stream, until all workers may know of it."""
+        before = signalled(engine)
         for number in range(1, count + 1):
             self.send(frame(200, 5060, 5060, invite(number)))
+        wait_for(lambda: signalled(engine) == before + count, 5.0, "the calls are known")
 
     def media(self, streams: int, count: int, seconds: float) -> None:
         """`count` packets over all streams in turn, spread over `seconds`."""
@@ -279,7 +286,7 @@ def test_a_burst_of_ten_times_the_rate_loses_nothing(engine: Engine, wire: Wire,
         capacity=16384,
         **veth_task({"type": "file", "config": {"path": str(path)}}, "every"),
     )
-    wire.calls(20)
+    wire.calls(engine, 20)
     wire.media(20, 1000, 1.0)
     wire.media(20, 10_000, 1.0)
     wire.media(20, 1000, 1.0)
@@ -293,7 +300,7 @@ def test_a_burst_of_ten_times_the_rate_loses_nothing(engine: Engine, wire: Wire,
 def test_one_record_a_stream_and_interval_by_default(engine: Engine, wire: Wire, tmp_path: Path) -> None:
     path = tmp_path / "p.jsonl"
     begin(engine, tmp_path, **veth_task({"type": "file", "config": {"path": str(path)}}, ""))
-    wire.calls(5)
+    wire.calls(engine, 5)
     wire.media(5, 1000, 0.5)
     wait_for(lambda: engine.received() == wire.sent, 5.0)
     books = finished(engine, wire.sent)
@@ -309,7 +316,7 @@ def test_one_record_a_stream_and_interval_by_default(engine: Engine, wire: Wire,
 def test_sampling_above_the_high_watermark(engine: Engine, wire: Wire, tmp_path: Path) -> None:
     slow = bad("slow", pause=0.4, queue=4000)
     begin(engine, tmp_path, capacity=4096, sampling=True, **veth_task(slow, "every"))
-    wire.calls(100)
+    wire.calls(engine, 100)
     assert engine.task()["send_buffer"]["sample_rate"] == 1.0
 
     def sampled() -> bool:
@@ -319,11 +326,11 @@ def test_sampling_above_the_high_watermark(engine: Engine, wire: Wire, tmp_path:
     wait_for(sampled, 8.0, "media is sampled")
     assert metric("otus_backpressure_sample_rate", task="test") < 0.3
     wire.media(100, 1500, 0.15)
-    wire.calls(100)
+    wire.calls(engine, 100)
     wait_for(lambda: engine.received() == wire.sent, 5.0)
     figures = engine.task()
     assert figures["books"]["dropped"]["left_out"]["sampled"] > 200
-    assert sum(worker["counters"]["output_sip"] for worker in figures["workers"]) == 200, "signalling never"
+    assert signalled(engine) == 200, "signalling never"
     wait_for(lambda: engine.task()["send_buffer"]["sample_rate"] == 1.0, 10.0, "all of it again")
     finished(engine, wire.sent)
     log = [json.loads(line) for line in engine.log.read_text().splitlines() if line.startswith("{")]
@@ -344,7 +351,7 @@ def test_a_port_of_the_metrics_that_is_taken(engine: Engine, tmp_path: Path) -> 
 def test_sampling_in_the_kernel(engine: Engine, wire: Wire, tmp_path: Path) -> None:
     slow = bad("slow", pause=0.4, queue=4000)
     begin(engine, tmp_path, capacity=4096, sampling=True, kernel=True, **veth_task(slow, "every"))
-    wire.calls(100)
+    wire.calls(engine, 100)
 
     def passed() -> int:
         """Of 1500 packets of 100 conversations, those that came to the workers at one rate; else -1."""
@@ -358,8 +365,8 @@ def test_sampling_in_the_kernel(engine: Engine, wire: Wire, tmp_path: Path) -> N
     found = wait_for(lambda: (count := passed()) >= 0 and (count,), 15.0, "a steady rate")[0]
     assert found < 1000, "much of it does not come to the workers"
     assert found % 15 == 0, "conversations are whole or absent"
-    wire.calls(100)
-    wait_for(lambda: sum(worker["counters"]["output_sip"] for worker in engine.task()["workers"]) == 200, 5.0)
+    wire.calls(engine, 100)
+    wait_for(lambda: signalled(engine) == 200, 5.0)
     wait_for(lambda: engine.task()["send_buffer"]["sample_rate"] == 1.0, 10.0, "all of it again")
     before = engine.received()
     wire.media(100, 1500, 0.15)

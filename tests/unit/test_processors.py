@@ -112,6 +112,7 @@ def test_a_processor_that_raises_is_counted_and_passed_over() -> None:
         (r"\ba*b*c", "steps"),
         ("a" * (MAX_LENGTH + 1), "characters"),
         ("((", "no regular expression"),
+        ("[[a]", "no regular expression"),
         ("(" * 99, "no regular expression"),
     ],
 )
