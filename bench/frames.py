@@ -24,6 +24,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bench.lab import die_with_parent
+
 FLOWS = 1000
 OCTETS = 214
 SYSCALL = {"x86_64": 321, "aarch64": 280}
@@ -193,7 +195,7 @@ class Frames:
 def run(map_fd: int) -> None:
     """The process: load the program, run it until the end or until it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _libc.prctl(1, signal.SIGKILL, 0, 0, 0)
+    die_with_parent()
     code, license_ = ctypes.create_string_buffer(program(map_fd)), ctypes.create_string_buffer(b"GPL")
     log = ctypes.create_string_buffer(65536)
     instructions = (len(code) - 1) // 8

@@ -61,6 +61,7 @@ class HalfRing(RtpRing):
 
 def worker(half: int, cpu: int, tables: tuple[int, int], commands: int, answers: int) -> None:
     """A process: for each octet that arrives walk so many tenths of a CPU-second, and tell the rate."""
+    lab.die_with_parent()
     os.sched_setaffinity(0, {cpu})
     counters = Counters.create("bench", half)
     pipeline = Pipeline(
@@ -138,14 +139,16 @@ class Crew:
             os.write(self.members[number][1], bytes([max(1, round(seconds * 10))]))
         return statistics.mean(self.answer(number) for number in numbers)
 
-    def close(self) -> bool:
-        """End them; whether all packets were of known flows."""
-        good = True
+    def __enter__(self) -> Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End them; `good`: all packets were of known flows."""
+        self.good = True
         for pid, to_worker, from_worker in self.members:
             os.close(to_worker)
             os.close(from_worker)
-            good = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 and good
-        return good
+            self.good = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 and self.good
 
 
 def main() -> int:
@@ -157,17 +160,14 @@ def main() -> int:
     if len(os.sched_getaffinity(0)) < 2:
         print("scaling: not measured: there is one CPU only")
         return 0
-    crew = Crew()
     ratios, rates = [], []
-    try:
+    with lab.interruptible(), Crew() as crew:
         for _ in range(options.rounds):
             alone = (crew.walk(options.seconds, 0) + crew.walk(options.seconds, 1)) / 2
             together = crew.walk(options.seconds, 0, 1)
             ratios.append(100 * together / alone)
             rates.append(alone / 1e6)
-    finally:
-        good = crew.close()
-    if not good:
+    if not crew.good:
         raise SystemExit("scaling: not every packet was of a known flow")
     note = f"{min(ratios):.0f}-{max(ratios):.0f}, alone {statistics.median(rates):.2f} M/CPU-s, {lab.load()}"
     name = "scaling: packets per CPU-second, two workers against one"
