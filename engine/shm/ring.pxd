@@ -17,6 +17,7 @@ cdef unsigned long long DATA
 cdef unsigned long long RECORD_HEADER
 cdef unsigned int PADDING
 cdef unsigned long long MASK32
+cdef unsigned long long MASK64
 
 cdef class RingWriter:
     cdef public object region

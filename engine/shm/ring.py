@@ -31,6 +31,7 @@ DATA = 512
 RECORD_HEADER = 32
 PADDING = 0
 MASK32 = 0xFFFFFFFF
+MASK64 = 0xFFFFFFFFFFFFFFFF
 
 
 def create(task: str, writer: int, octets: int, limit: int = 0) -> Region:
@@ -67,6 +68,8 @@ class RingWriter:
 
     def recover(self) -> None:
         """Make `written` agree with the last record in the ring, whatever a killed writer left."""
+        if self.tail > self.head or self.head - self.tail > self.capacity:
+            raise ValueError("a record ring is broken: it holds more than it has room for")
         position = self.tail
         while position < self.head:
             word = (DATA + position % self.capacity) >> 3
@@ -172,6 +175,13 @@ class RingReader:
             head = atomics.load(self.words, HEAD)
             if self.position < tail:
                 self.position = tail
+            if (
+                head > tail
+                and head - tail > self.capacity
+                and head - atomics.load(self.words, TAIL) > self.capacity
+            ):
+                # Not because the writer went on in between: the ring is broken, and would not end.
+                self.position = head
             if self.position >= head:
                 return self.settle()
             place = DATA + self.position % self.capacity
@@ -209,8 +219,8 @@ class RingReader:
             self.length = length
             self.sequence = sequence
             if sequence > self.expected:
-                self.lose(sequence - self.expected, sequence + 1)
-            self.expected = sequence + 1
+                self.lose(sequence - self.expected, (sequence + 1) & MASK64)
+            self.expected = (sequence + 1) & MASK64
             # From here on the record is read; what a reader did with it is its own affair.
             atomics.store(self.words, NEXT_SEQUENCE, self.expected)
             atomics.store(self.words, READ_POSITION, self.position)
@@ -228,7 +238,7 @@ class RingReader:
 
     def lose(self, count: int, following: int) -> int:
         """Book `count` lost records; the caller then stores `following` as the next sequence."""
-        lost = self.words[LOST] + count
+        lost = (self.words[LOST] + count) & MASK64
         self.words[NEW_LOST] = lost
         atomics.store(self.words, NEW_NEXT, following)
         atomics.store(self.words, LOST, lost)
