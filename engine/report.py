@@ -255,6 +255,7 @@ def _write_streams(streams: list[dict[str, Any]], out: TextIO) -> None:
         mos = "·" if row["mos"] is None else f"{row['mos']:.2f}"
         print(
             f"  {row['src'] + ':' + str(row['sport']):>21} {row['dst'] + ':' + str(row['dport']):>21} "
-            f"{_printable(row['codec'], 10)} {row['packets']:>8,} {lost:>6} {jitter:>9} {mos:>5}  {row['found_by']}",
+            f"{_printable(row['codec'], 10)} {row['packets']:>8,} {lost:>6} {jitter:>9} {mos:>5}  "
+            f"{row['found_by']}",
             file=out,
         )

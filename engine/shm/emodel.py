@@ -107,7 +107,7 @@ class EModel:
         share = 100.0 * share
         share = own + (95.0 - own) * share / (share / ratio + robust)
         # With bursts, and far more loss than the 20 % that G.107 is made for, it would go beyond the scale.
-        return share if share < 95.0 else 95.0
+        return min(95.0, share)
 
     def delay_impairment(self, delay_ms: float) -> float:
         """Idd of a one-way delay, mouth to ear."""
