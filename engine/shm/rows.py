@@ -67,7 +67,7 @@ def bits(mask: int) -> list[int]:
 def stream_row(slot: int, octets: bytes) -> dict[str, Any]:
     """An entry of engine.shm.streams: engine.control.methods.STREAM_ROW and more; unknown is None."""
     (
-        _, facts, generation, sport, dport, ssrc, src, dst, domain, packets, payload, first, latest, start,
+        lock, facts, generation, sport, dport, ssrc, src, dst, domain, packets, payload, first, latest, start,
         stop, highest, _, cycles, _, _, _, jitter, mean_jitter, max_jitter, _, _, max_delta, _, mean_delta,
         _, _, _,
         out_of_order, duplicates, resets, noise, markers, backward, events, seen0, seen1, flow_slot,
@@ -118,4 +118,5 @@ def stream_row(slot: int, octets: bytes) -> dict[str, Any]:
         "tunnel": domain_tunnel(domain),
         "flow_slot": flow_slot,
         "flow_generation": flow_generation,
+        "changes": lock >> 16,
     }
