@@ -11,7 +11,7 @@ from engine.control.methods import CALL_ROW, STREAM_FAR, STREAM_ROW, STREAM_SEND
 from engine.text import PROTOCOL_NAMES, address_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from engine.calls.dialogs import DialogTable
 
@@ -45,10 +45,14 @@ class Media(NamedTuple):
 
     streams: int
     lost_pct: float | None
-    mos: float | None
+    rows: Sequence[Mapping[str, Any]]
+
+    def mos(self) -> float | None:
+        """Of the worst stream, as far as that is known."""
+        return min((score for row in self.rows if (score := row["mos"]) is not None), default=None)
 
 
-NO_MEDIA = Media(0, None, None)
+NO_MEDIA = Media(0, None, ())
 
 
 def endpoint(address: bytes, port: int) -> str:
@@ -232,7 +236,7 @@ class CallRows:
 
     def mos(self, d: Dialog) -> float | None:
         """Of its worst stream, as far as that is known."""
-        return self.media_of(d).mos
+        return self.media_of(d).mos()
 
 
 def stream_columns() -> dict[str, Column]:
@@ -246,7 +250,7 @@ def stream_columns() -> dict[str, Column]:
             return lambda row: " ".join(map(str, row["payload_types"]))
         if name == "active":
             return lambda row: "yes" if row["active"] else "no"
-        return lambda row: row.get(name)
+        return lambda row: row[name]
 
     columns = {
         name: Column("text" if name in texts else "number", getter(name))
@@ -262,7 +266,7 @@ def stream_columns() -> dict[str, Column]:
 
 def _of_end(end: str, name: str) -> Callable[[dict[str, Any]], Any]:
     def get(row: dict[str, Any]) -> Any:
-        found = row.get(end)
+        found = row[end]
         return found.get(name) if found else None
 
     return get

@@ -16,7 +16,7 @@ from engine.calls.messages import error_text, message_answer, message_rows
 from engine.calls.query import MOST_ROWS, PATIENCE, Guard, Windows, parse_query
 from engine.calls.rows import CallRows, endpoint, stream_columns, stream_search
 from engine.calls.states import CLASSES, STATES, Dialog
-from engine.calls.streams import StreamStore
+from engine.calls.streams import StreamRow, StreamStore
 from engine.control.methods import STREAM_DETAIL, STREAM_ROW
 from engine.errors import OtusError, UsageError
 from engine.shm.records import packet_header
@@ -114,7 +114,7 @@ class Calls:
 
     def refresh(self, exact: bool = False) -> None:
         """Read the streams and take the steps that time brings, where it is due; always if `exact`."""
-        self.streams.refresh(exact)
+        self.streams.refresh(exact, time.time_ns() if self.live else 0)
         self.rows.media = self.streams.media()
         self.rows.now = now = self.now()
         clock = time.monotonic()
@@ -306,6 +306,8 @@ class Calls:
 
 
 def _stream_row(row: dict[str, Any], names: tuple[str, ...] = STREAM_ROW) -> dict[str, Any]:
+    if isinstance(row, StreamRow):
+        row.complete()
     return {name: _short(row.get(name)) for name in names}
 
 
