@@ -147,7 +147,9 @@ class MediaPath:
             self.parser.octets,
             decoder.tos >> 2,
         )
-        codec = self.streams.words[self.streams.place(self.stream) + STREAM_CODEC]
+        codec = self.streams.words[
+            self.streams.words[self.streams.tags + 2 * self.stream + 1] + STREAM_CODEC
+        ]
         if (codec >> 8) & 0xFF == EVENT_KIND:
             self.telephone_event(codec >> 32, now)
         return 1
@@ -181,7 +183,7 @@ class MediaPath:
         """The stream of the packet, labelled for its payload type; -1 where the table is full there."""
         ports = self.parser.ssrc
         ports = (ports << 32) | (decoder.dport << 16) | decoder.sport
-        word = self.flows.place(slot) + FLOW_STREAM
+        word = self.flows.words[self.flows.tags + 2 * slot + 1] + FLOW_STREAM
         cached = self.flows.words[word]
         stream = cached - 1
         if not self.streams.is_stream(
@@ -207,7 +209,7 @@ class MediaPath:
             if cached:
                 self.another(stream, cached - 1, ports)
         codec_of = (self.flow_generation << 32) | (self.flows.epoch >> 32)
-        entry = self.streams.place(stream)
+        entry = self.streams.words[self.streams.tags + 2 * stream + 1]
         if (
             self.streams.words[entry + STREAM_CODEC_OF] != codec_of
             or (self.streams.words[entry + STREAM_CODEC] & 0xFF) != self.parser.payload_type

@@ -1,10 +1,11 @@
 """Open addressing in shared memory: what the flow registry and the table of media streams have in common.
 
-Many writers, lock-free readers. A tag for each slot is probed, beside it stands where the slot's entry is: entries
-are given out in order, to a slot that is used for the first time, and stay with it. So a table takes memory for
-what it held at most, not for its size. An entry begins with its lock word: the low 16 bits name the worker that is writing
-(index + 1), the others count its changes, so a reader sees that what it copied was changed meanwhile, and the
-successor of a killed worker frees what that one held. Nobody waits: a lock that is not let go is counted.
+Many writers, lock-free readers. A tag for each slot is probed, beside it stands where the slot's entry is:
+entries are given out in order, to a slot that is used for the first time, and stay with it. So a table takes
+memory for what it held at most, not for its size. An entry begins with its lock word: the low 16 bits name
+the worker that is writing (index + 1), the others count its changes, so a reader sees that what it copied was
+changed meanwhile, and the successor of a killed worker frees what that one held. Nobody waits: a lock that is
+not let go is counted.
 
 The hash is SipHash-1-3 with a random seed of each table, and a probe looks at no more than PROBES tags, so
 chosen keys can neither slow a lookup nor crowd a place of the table unnoticed.
@@ -14,7 +15,8 @@ Words behind the region header (index of the 64-bit word):
     16 slots     17, 18 seed     24 used     25 added     26 expired     27 not changed: entry was locked
     28 entries given out     29 words of an entry
 
-For each slot two words: its tag, and the word index of its entry (0: none yet). A tag is EMPTY, REMOVED, CLAIMED + writer, or the hash of the key with its top bit set. An entry begins with
+For each slot two words: its tag, and the word index of its entry (0: none yet). A tag is EMPTY, REMOVED,
+CLAIMED + writer, or the hash of the key with its top bit set. An entry begins with
 
      0 lock: changes << 16 | writer + 1 while written         1 generation << 32 | kind (0: none)
      2 ports, and what else tells the key     3 source address, 2 words     5 destination address, 2 words
@@ -46,9 +48,19 @@ ENTRY_WORDS = 64
 
 
 def create_region(
-    kind: str, version: int, task: str, writer: int, slots: int, tags: int, width: int = ENTRY_WORDS, more: int = 0
+    kind: str,
+    version: int,
+    task: str,
+    writer: int,
+    slots: int,
+    tags: int,
+    width: int = ENTRY_WORDS,
+    more: int = 0,
 ) -> Region:
-    """A region for at least `slots` entries (a power of two) of `width` words, whose tags begin at word `tags`."""
+    """A region for at least `slots` entries (a power of two), whose tags begin at word `tags`.
+
+    `width`: words of an entry; `more`: words for each slot behind all entries, for whoever wants them.
+    """
     size = 1 << max(6, (slots - 1).bit_length())
     region = Region.create(kind, version, 8 * (tags + (2 + width + more) * size), task, writer)
     region.words[SLOTS] = size
@@ -189,7 +201,7 @@ class SlotTable:
         return -1
 
     def give_entry(self, slot: int) -> bool:
-        """The next unused entry for a claimed slot that has none; False where killed writers took the last."""
+        """The next unused entry for a claimed slot without one; False where killed writers took the last."""
         number = atomics.add(self.words, ENTRIES, 1)
         if number >= self.slots:
             atomics.add(self.words, ENTRIES, MASK64)
@@ -270,7 +282,7 @@ class SlotTable:
 
     def lock(self, slot: int) -> bool:
         """Begin a change; False (and counted) where another worker does not let go."""
-        word = self.place(slot)
+        word = self.words[self.tags + 2 * slot + 1]
         for _ in range(SPINS):
             state = atomics.load(self.words, word)
             if not state & 0xFFFF and atomics.swap(self.words, word, state, state | (self.writer + 1)):
@@ -281,7 +293,7 @@ class SlotTable:
 
     def unlock(self, slot: int) -> int:
         """End a change."""
-        word = self.place(slot)
+        word = self.words[self.tags + 2 * slot + 1]
         atomics.store(self.words, word, (((self.words[word] >> 16) + 1) << 16) & MASK64)
         return 0
 

@@ -117,7 +117,7 @@ class StreamTable(StreamUnits):
         """Whether the entry in a slot has this key; `ports` is source | destination << 16 | SSRC << 32."""
         if slot < 0 or slot >= self.slots:
             return False
-        word = self.place(slot)
+        word = self.words[self.tags + 2 * slot + 1]
         if (
             self.words[word + PORTS] != ports
             or self.words[word + KEY + 2] != dst0
@@ -244,7 +244,7 @@ class StreamTable(StreamUnits):
         """One packet of a stream that is labelled for its payload type; 1 where it could not be counted."""
         if not self.lock(slot):
             return 1
-        word = self.place(slot)
+        word = self.words[self.tags + 2 * slot + 1]
         if not self.words[word + FACTS] & 0xFF:
             # Another worker found it expired just now: this packet's successor enters it anew.
             self.unlock(slot)
