@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import fcntl
+import os
 import socket
 import struct
 from pathlib import Path
@@ -78,7 +79,7 @@ def switched_on(name: str) -> bool:
 def _flags(name: str) -> int | None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            answer = fcntl.ioctl(probe, SIOCGIFFLAGS, _IFREQ.pack(name.encode()[:15], 0))
+            answer = fcntl.ioctl(probe, SIOCGIFFLAGS, _IFREQ.pack(os.fsencode(name)[:15], 0))
         except OSError:
             return None
     return int(_IFREQ.unpack(answer)[1])
@@ -144,7 +145,7 @@ def _link_figures(attributes: bytes) -> dict[str, dict[str, int]]:
         if length < 4:
             break
         if kind == IFLA_IFNAME:
-            name = value.rstrip(b"\0").decode("utf-8", "replace")
+            name = os.fsdecode(value.rstrip(b"\0"))
         elif kind == IFLA_STATS64:
             words = struct.unpack_from(f"={len(value) // 8}Q", value)
             figures = {key: words[at] for key, at in NIC_DROPS.items() if at < len(words)}
