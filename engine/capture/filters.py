@@ -148,10 +148,10 @@ def check_expression(expression: str, link_type: int = MIXED) -> list[Token]:
     """The tokens of an expression that libpcap may see; UsageError names the first that it may not."""
     if not expression.strip():
         raise UsageError("filter: the expression is empty", "leave the filter out to capture everything")
-    if len(expression.encode()) > MOST_OCTETS:
-        raise UsageError(
-            f"filter: {len(expression.encode())} octets, the most is {MOST_OCTETS}", STRUCTURED_HINT
-        )
+    # An argument of the command line may hold octets that are no UTF-8.
+    octets = len(expression.encode("utf-8", "surrogatepass"))
+    if octets > MOST_OCTETS:
+        raise UsageError(f"filter: {octets} octets, the most is {MOST_OCTETS}", STRUCTURED_HINT)
     tokens: list[Token] = []
     place = 0
     while place < len(expression):
