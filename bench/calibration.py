@@ -5,7 +5,7 @@
 The loop is fixed work that has nothing of the product: SIP text scanned by the interpreter's own regular
 expressions, counted in a dictionary, and a plain loop of the interpreter. It runs in turn with what is
 guarded: a worker's RTP and SIP roads and `report` on a small file. Of each the best of several rounds
-counts, which a busy neighbour spoils least; figure divided by loop is compared with bench/baseline.json.
+counts, which a busy neighbour spoils least, and what misses is measured up to three times; figure divided by loop is compared with bench/baseline.json.
 More than 20 % below it fails. `--keep` writes the baseline anew.
 
 The baseline is that of one processor model and Python version; on others the ratios are printed, and nothing
@@ -34,6 +34,7 @@ from bench.worker import Road, rtp_frames, sip_frames
 BASELINE = Path(__file__).with_name("baseline.json")
 LEAST = 0.8
 ROUNDS = 7
+ATTEMPTS = 3
 CALLS = 3000
 _HEADER = re.compile(rb"^([!-9;-~]+)[ \t]*:[ \t]*([^\r\n]*)\r$", re.MULTILINE)
 
@@ -97,9 +98,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         small = Path(folder, "sip.pcap")
         sip_capture(small, CALLS)
+        here = processor()
+        known = json.loads(BASELINE.read_text("utf-8")) if BASELINE.is_file() else {}
         found = ratios(small)
-    here = processor()
-    known = json.loads(BASELINE.read_text("utf-8")) if BASELINE.is_file() else {}
+        for _ in range(ATTEMPTS - 1):
+            # What a neighbour spoiled is better another time; what is slower stays so.
+            if wanted.keep or all(found[name] >= LEAST * known.get(here, {}).get(name, 0) for name in found):
+                break
+            found = {name: max(ratio, found[name]) for name, ratio in ratios(small).items()}
     if wanted.keep:
         known[here] = found
         BASELINE.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n", "utf-8")
