@@ -5,8 +5,8 @@
 The loop is fixed work that has nothing of the product: SIP text scanned by the interpreter's own regular
 expressions, counted in a dictionary, and a plain loop of the interpreter. It runs in turn with what is
 guarded: a worker's RTP and SIP roads and `report` on a small file. Of each the best of several rounds
-counts, which a busy neighbour spoils least, and what misses is measured up to three times; figure divided by loop is compared with bench/baseline.json.
-More than 20 % below it fails. `--keep` writes the baseline anew.
+counts, which a busy neighbour spoils least, and what misses is measured up to three times. Figure divided by
+loop is compared with bench/baseline.json; more than 20 % below it fails. `--keep` writes the baseline anew.
 
 The baseline is that of one processor model and Python version; on others the ratios are printed, and nothing
 fails.
