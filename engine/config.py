@@ -282,10 +282,10 @@ class CaptureOptions(Model):
     """Section capture.config: the ring."""
 
     ring_mb: int = Field(32, ge=1, le=2048)
-    block_kb: int = Field(256, ge=128, le=4096)
+    block_kb: int = Field(128, ge=128, le=4096)
     """A packet that GRO merged, up to 64 KB, must fit into one block."""
     retire_ms: int = Field(20, ge=1, le=200)
-    """A block is handed over when full or this old. With few packets the ring lasts blocks x this: 128 x 20 ms
+    """A block is handed over when full or this old. With few packets the ring lasts blocks x this: 256 x 20 ms
     is more than the 2 s in which a killed or stopped worker is back; 1 is for the lowest latency."""
     snaplen: int = Field(262144, ge=64, le=262144)
     """Octets of a packet that are kept; what SIP needs may be 64 KB."""
