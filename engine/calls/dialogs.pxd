@@ -22,6 +22,9 @@ cdef unsigned int OTHER_METHOD
 cdef unsigned int MOST_TALLIES
 cdef Py_ssize_t MOST_DEFECTS
 cdef unsigned int FIRST_CODE
+cdef unsigned int CALL_SETUP
+cdef unsigned int REGISTERING
+cdef unsigned int PENDING
 
 @cython.final
 cdef class DialogTable:
@@ -29,6 +32,7 @@ cdef class DialogTable:
     cdef readonly unsigned int messages_per_call
     cdef readonly dict dialogs
     cdef readonly object arrivals
+    cdef readonly object settled
     cdef readonly object finished
     cdef readonly RecordView view
     cdef readonly Arena arena
@@ -69,8 +73,10 @@ cdef class DialogTable:
     @cython.locals(cell=Py_ssize_t)
     cdef int tally(self, Dialog dialog, unsigned int key) except -1
     cdef int moved(self, Dialog dialog, unsigned int old) except -1
+    cdef int tidy(self) except -1
     @cython.locals(dialog=Dialog)
     cdef bint evict(self, Dialog spare) except -1
+    cdef bint give_up(self, Dialog dialog) except -1
     @cython.locals(cell=Py_ssize_t, after=Py_ssize_t)
     cpdef int remove(self, Dialog dialog) except -1
     @cython.locals(dialog=Dialog)

@@ -43,6 +43,8 @@ MOST_TALLIES = 96
 CELLS_PER_CALL = 50
 """Messages for which there is room, on average."""
 FIRST_CODE = 1000
+CALL_SETUP, REGISTERING, PENDING = map(STATES.index, ("call_setup", "registering", "pending"))
+"""States of what nobody has answered: in a flood these make room before what is established."""
 
 CALL_ID_LINE = re.compile(rb"(?:^|\n)(?:call-id|i)[ \t]*:[ \t]*([^\s]{1,512})", re.IGNORECASE)
 UNREACHABLE = {
@@ -78,6 +80,8 @@ class DialogTable:
         self.messages_per_call = messages_per_call if store_messages else 0
         self.dialogs: dict[bytes, Dialog] = {}
         self.arrivals: deque[Dialog] = deque()
+        self.settled: deque[Dialog] = deque()
+        """Those of `arrivals` that somebody had answered when room was looked for."""
         self.finished: deque[Dialog] = deque()
         self.view = RecordView()
         cells = min(self.limit * min(self.messages_per_call, CELLS_PER_CALL), 16_000_000) + 64
@@ -196,9 +200,16 @@ class DialogTable:
             dialog.receiver = view.cut()
         self.dialogs[call_id] = dialog
         self.arrivals.append(dialog)
-        if len(self.arrivals) > 2 * len(self.dialogs) + 1024:
-            self.arrivals = deque(d for d in self.arrivals if not d.removed)
+        if len(self.arrivals) + len(self.settled) + len(self.finished) > 3 * len(self.dialogs) + 1024:
+            self.tidy()
         return dialog
+
+    def tidy(self) -> int:
+        """Take those that were removed out of the queues."""
+        self.arrivals = deque(d for d in self.arrivals if not d.removed)
+        self.settled = deque(d for d in self.settled if not d.removed)
+        self.finished = deque(d for d in self.finished if not d.removed)
+        return 0
 
     def count(self, dialog: Dialog, timestamp: int, repeated: bool) -> int:
         """Figures of the Call-ID and of the whole table."""
@@ -261,25 +272,34 @@ class DialogTable:
         return 0
 
     def evict(self, spare: Dialog | None) -> bool:
-        """Forget one Call-ID: the one that ended first, else the oldest; never `spare`."""
+        """Forget one Call-ID, never `spare`: the first that ended, the oldest without an answer, the oldest."""
         while self.finished:
             dialog = self.finished.popleft()
             dialog.queued = False
             if not dialog.removed and dialog.ended and dialog is not spare:
-                self.remove(dialog)
-                self.removed += 1
-                return True
+                return self.give_up(dialog)
         while self.arrivals:
             dialog = self.arrivals.popleft()
+            if dialog.removed:
+                continue
+            if dialog is not spare and dialog.state in (CALL_SETUP, REGISTERING, PENDING):
+                return self.give_up(dialog)
+            self.settled.append(dialog)
+        while self.settled:
+            dialog = self.settled.popleft()
             if dialog is spare:
-                self.arrivals.append(dialog)
+                self.settled.append(dialog)
                 if len(self.dialogs) < 2:
                     return False
             elif not dialog.removed:
-                self.remove(dialog)
-                self.removed += 1
-                return True
+                return self.give_up(dialog)
         return False
+
+    def give_up(self, dialog: Dialog) -> bool:
+        """Forget it to make room."""
+        self.remove(dialog)
+        self.removed += 1
+        return True
 
     def remove(self, dialog: Dialog) -> int:
         """Take an entry out and give its cells back."""
