@@ -141,11 +141,11 @@ class TestFanout:
 
 class TestRing:
     def test_options_are_obeyed_and_told(self, engine: Engine, traffic: Traffic) -> None:
-        options = {"ring_mb": 2, "block_kb": 128, "retire_ms": 3, "snaplen": 200}
+        options = {"ring_mb": 2, "block_kb": 256, "retire_ms": 3, "snaplen": 200}
         engine.create(capture=live(1, config=options))
         status = engine.call("task_status", task_id="test")
         assert {key: status["ring"][key] for key in options} == options
-        assert status["ring"]["blocks"] == 16
+        assert status["ring"]["blocks"] == 8
         assert status["ring"]["fanout_group"] is None
         assert status["config"]["capture"]["config"] == options
         traffic.send(10)
@@ -153,7 +153,7 @@ class TestRing:
         assert counters["snapped"] == 10
         assert counters["bytes"] == 2000
         text = verb(engine, "task", "status", "--id", "test")
-        assert "2 MiB each: 16 blocks of 128 KiB, 3 ms at most; 200 octets of a packet" in text
+        assert "2 MiB each: 8 blocks of 256 KiB, 3 ms at most; 200 octets of a packet" in text
 
     def test_ring_size_of_the_command_line(self, engine: Engine) -> None:
         engine.end()
