@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 HANG = 1.5
-"""Seconds without a heartbeat after which a running child is killed: with the start of a successor, which takes
-0.2 s, it is back within 2."""
+"""Seconds without a heartbeat after which a running child is killed: with the start of a successor, 0.2 s, it
+is back within 2."""
 WATCH = 0.25
 BOOT = 15.0
 """Seconds that a child may take to say that it runs."""
