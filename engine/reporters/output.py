@@ -152,6 +152,8 @@ class OutputMaker:
             if record.flags & records.R_LAST:
                 fields.update(timestamp=None, marker=None, payload_octets=None)
             row = stream_row(record.stream_slot, record.figures)
+            if abs(row["lost"]) >> 63:
+                raise ValueError("figures that no stream has")
             fields["last"] = bool(record.flags & records.R_LAST)
             fields["stream"] = {key: value for key, value in row.items() if key not in _NOT_FIGURES}
         packet.payload = DictPayload("rtp", fields, record.frame)
