@@ -570,6 +570,35 @@ class TestInterfacesThatGo:
                 wire.send(frame(2))
             assert len(reader.read(1)) == 1
 
+    def test_another_mtu(self) -> None:
+        """Packets longer than what the interface took at the start come whole."""
+        with capturing("va", SIP) as (rings, (reader,)):
+            for name in ("va", "vb"):
+                ip("link", "set", name, "mtu", "9000")
+            with sending() as wire:
+                wire.send(frame(1), frame(2, body=b"x" * 8900))
+            assert [len(row[0]) for row in reader.read(2)] == [72, 8942]
+            ip("link", "set", "va", "mtu", "600")
+            with sending() as wire:
+                wire.send(frame(3))
+            assert len(reader.read(3)) == 3
+            assert links(rings, "up")
+
+    def test_the_other_ends_namespace_is_deleted(self) -> None:
+        """With it goes the pair: as an interface that is deleted, and its namespace is not held."""
+        with capturing("va", SIP) as (rings, (reader,)):
+            other = f"otus-cap-other-{os.getpid()}"
+            ip("netns", "add", other)
+            ip("link", "set", "vb", "netns", other)
+            ip("netns", "del", other)
+            assert links(rings, "gone")
+            assert not reader.poll.wait(20)
+            make_pair()
+            assert links(rings, "up")
+            with sending() as wire:
+                wire.send(frame(2))
+            assert len(reader.read(1)) == 1
+
 
 @pytest.mark.usefixtures("namespace")
 class TestRefusals:
