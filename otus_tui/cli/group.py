@@ -45,8 +45,13 @@ class Main(click.Group):
         return command if isinstance(command, click.Command) else None
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """What begins neither with a verb nor with a question about the program is a start."""
-        if not args or (args[0] not in VERBS and args[0] not in ("--help", "-h", "--version")):
+        """What begins neither with a verb nor with a question about the program is a start.
+
+        `tcp port 5060` is a capture filter: the verb of that name takes options only.
+        """
+        is_filter = args[:1] == ["tcp"] and len(args) > 1 and not args[1].startswith("-")
+        known = args and args[0] in (*VERBS, "--help", "-h", "--version")
+        if is_filter or not known:
             args = [_START, *args]
         return super().parse_args(ctx, args)
 
