@@ -161,7 +161,8 @@ class Worker:
 
     def end(self) -> None:
         """The last act."""
-        self.pipeline.foreign.stop()
+        if self.pipeline.foreign is not None:
+            self.pipeline.foreign.stop()
         if self.pipeline.reassembly is not None:
             self.pipeline.reassembly.finish()
         self.beat()

@@ -189,6 +189,9 @@ def test_clean_end(engine: Engine, traffic: Traffic, tmp_path: Path, number: int
     assert not os.path.exists(engine.path)
     assert not any(alive(pid) for pid in children)
     assert len(lines_of(path)) == 2000
+    log = engine.log.read_text()
+    assert "Traceback" not in log, log
+    assert '"level": "error"' not in log, log
 
 
 @pytest.mark.parametrize("member", [False, True], ids=["stranger", "member"])
