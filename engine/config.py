@@ -29,17 +29,9 @@ WHOLE_KEY = f"^{LABEL_KEY.pattern}$"
 MAX_RULES = 100
 """Of one filter processor: each rule has a counter."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)?")
-_UNIT_SECONDS = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-    "d": 86400.0,
-}
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+)\s*([kmg]?i?b?)", re.IGNORECASE)
+_LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):([0-9]{1,5})")
 _UNIT_OCTETS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
@@ -155,8 +147,16 @@ class Metrics(Model):
     """The Prometheus endpoint of a daemon."""
 
     enabled: bool = True
-    listen: str = Field("127.0.0.1:9091", pattern=r"^(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):[0-9]{1,5}$")
+    listen: str = "127.0.0.1:9091"
     """ADDRESS:PORT; 0.0.0.0:9091 lets other hosts ask."""
+
+    @field_validator("listen")
+    @classmethod
+    def _place(cls, listen: str) -> str:
+        found = _LISTEN.fullmatch(listen)
+        if found is None or int(found[1]) > 65535:
+            raise ValueError(f"{listen!r} is no ADDRESS:PORT such as 127.0.0.1:9091 or [::1]:9091")
+        return listen
 
 
 class Tunnels(Model):

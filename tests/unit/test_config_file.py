@@ -257,7 +257,9 @@ def test_what_is_reported_of_rtp(rtp: str, report: str, raw: bool) -> None:
     [
         ("metrics: {listen: 9091}", "listen"),
         ('metrics: {listen: "9091"}', "listen"),
-        ('metrics: {listen: "127.0.0.1:http"}', "listen"),
+        ('metrics: {listen: "127.0.0.1:http"}', "is no ADDRESS:PORT"),
+        ('metrics: {listen: "127.0.0.1:65536"}', "is no ADDRESS:PORT"),
+        ('metrics: {listen: "::1:9091"}', "is no ADDRESS:PORT"),
         ("metrics: {port: 9091}", "unknown key"),
         ("backpressure: {send_buffer: {low_watermark: 0.9}}", "low_watermark must be below high_watermark"),
         ("backpressure: {send_buffer: {high_watermark: 1.5}}", "high_watermark"),
