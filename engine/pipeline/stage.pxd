@@ -39,6 +39,7 @@ cdef Py_ssize_t C_UNMATCHED
 cdef Py_ssize_t C_ICMP_ERRORS
 cdef Py_ssize_t C_ICMP_QUOTED_SIP
 cdef Py_ssize_t C_FLOWS_EXPIRED
+cdef Py_ssize_t C_FLOWS_YIELDED
 cdef Py_ssize_t C_STREAMS_EXPIRED
 cdef Py_ssize_t C_EVIDENCE
 cdef Py_ssize_t C_EVIDENCE_OVERSIZE

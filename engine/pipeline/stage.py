@@ -70,13 +70,13 @@ capture is on several interfaces. `loopback_index` 0: none."""
 (
     C_OUTPUT, C_HANDLED, C_UNMATCHED, C_ICMP_ERRORS, C_ICMP_QUOTED_SIP, C_FLOWS_EXPIRED, C_STREAMS_EXPIRED,
     C_EVIDENCE, C_EVIDENCE_OVERSIZE, C_OUTPUT_OVERSIZE, C_OUTPUT_RAW, C_PLUGIN_ERRORS, C_FILTER_RECHECKED,
-    C_OUTPUT_PLUGIN, C_SAMPLED, C_LABELS_REFUSED,
+    C_OUTPUT_PLUGIN, C_SAMPLED, C_LABELS_REFUSED, C_FLOWS_YIELDED,
 ) = (
     layout.index(name)
     for name in (
         "output", "handled", "unmatched", "icmp_errors", "icmp_quoted_sip", "flows_expired",
         "streams_expired", "evidence", "evidence_oversize", "output_oversize", "output_raw",
-        "plugin_errors", "filter_rechecked", "output_plugin", "sampled", "labels_refused",
+        "plugin_errors", "filter_rechecked", "output_plugin", "sampled", "labels_refused", "flows_yielded",
     )
 )  # fmt: skip
 
@@ -333,6 +333,7 @@ class Stage(PacketSink):
         if self.reassembly is not None:
             self.reassembly.expire(now)
         self.words[C_FLOWS_EXPIRED] += self.flows.sweep(now, FLOW_SWEEP)
+        self.words[C_FLOWS_YIELDED] += self.flows.take_yielded()
         if self.figures and self.sending:
             self.reports.silent(
                 now + self.flows.shift, SILENT_SWEEP, self.output, ALL - self.words[W_LEFT_OUT]

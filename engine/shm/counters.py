@@ -152,6 +152,7 @@ FACTS = (
     "tunnels_nvgre",
     "tunnels_ppp_gre",
     "labels_refused",
+    "flows_yielded",
 )
 """Counted beside the outcomes; several may rise for one packet."""
 

@@ -19,6 +19,7 @@ cdef unsigned long long MASK64
 cdef unsigned long long MASK32
 cdef unsigned long long TOUCH
 cdef unsigned long long IDLE
+cdef unsigned long long UNPROVEN
 cdef unsigned long long MILLISECOND
 cdef unsigned long long SIDE_MARK
 cdef unsigned long long KEPT
@@ -65,6 +66,9 @@ cdef class FlowTable(SlotTable):
     cdef int touch_sides(
         self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
         unsigned long long ports, unsigned long long domain, unsigned long long now) except -1
+    @cython.locals(word=Py_ssize_t)
+    cdef bint yields(self, Py_ssize_t slot, unsigned long long now) except -1
+    cdef int prove(self, unsigned long long now) except -1
     @cython.locals(slot=Py_ssize_t, epoch=cython.ulonglong)
     cdef Py_ssize_t adopt(
         self, unsigned long long tag, unsigned long long src0, unsigned long long src1, unsigned long long dst0,

@@ -15,7 +15,7 @@ Words behind those of engine.shm.slots (index of the 64-bit word):
      1 generation << 32 | kind (1 five-tuple, 2 side)
      2 source port | destination port << 16 | protocol << 32
      8 last use, ns                   9 epoch of the copy << 32 | its two places in the epochs
-    10 stream slot + 1 (five-tuple)  11 labels (see below)
+    10 stream slot + 1 (five-tuple), 1 where it had media (side)     11 labels (see below)
     12 free, 4 words
     16 Call-ID, 127 octets, zero padded, 16 words
     32 codecs, 16 of 2 words: u8 payload type, 11 octets name, u32 clock rate
@@ -44,6 +44,8 @@ TOUCH = 1_000_000_000
 """A flow in use is marked so once a second."""
 IDLE = 10_000_000_000
 """An endpoint that saw neither SDP nor media for this long may be taken over by another call."""
+UNPROVEN = 2_000_000_000
+"""Longer than this an announced endpoint without media is in nobody's way where the table is full."""
 MILLISECOND = 1_000_000
 SIDE_MARK = 0x10000000000
 """In the hash of a side beside its port, so that it is not that of a five-tuple."""
@@ -134,6 +136,13 @@ class FlowTable(SlotTable):
         labels = self.words[word + LABELS]
         return now > self.words[word + LAST] + (labels >> 32) * MILLISECOND
 
+    def yields(self, slot: int, now: int) -> bool:
+        """In a flood: an endpoint that never saw media, and a flow that is quiet, which its sides make anew."""
+        word = self.place(slot)
+        if self.words[word + FACTS] & 0xFF == SIDE_KIND:
+            return self.words[word + STREAM] == 0 and now > self.words[word + LAST] + UNPROVEN
+        return now > self.words[word + LAST] + IDLE
+
     def side(self, address0: int, address1: int, port: int, protocol: int, domain: int) -> int:
         """The slot of one side, or -1; `tag` becomes its hash."""
         ports = port | (protocol << 32)
@@ -155,9 +164,15 @@ class FlowTable(SlotTable):
     ) -> int:
         """Media of a flow keeps its sides alive, too."""
         self.sides(src0, src1, dst0, dst1, ports, domain)
+        return self.prove(now)
+
+    def prove(self, now: int) -> int:
+        """The sides that were found have media."""
         if self.receiver >= 0:
+            atomics.store(self.words, self.place(self.receiver) + STREAM, 1)
             atomics.store(self.words, self.place(self.receiver) + LAST, now)
         if self.sender >= 0:
+            atomics.store(self.words, self.place(self.sender) + STREAM, 1)
             atomics.store(self.words, self.place(self.sender) + LAST, now)
         return 0
 
@@ -174,6 +189,7 @@ class FlowTable(SlotTable):
             self.sender = -1
         if self.receiver < 0 and self.sender < 0:
             return -1
+        self.prove(now)
         slot = self.enter(tag, FIVE_TUPLE_KIND, ports, src0, src1, dst0, dst1, domain, now)
         if slot < 0 or not self.fresh:
             return slot
@@ -184,7 +200,6 @@ class FlowTable(SlotTable):
         self.copy_labels(slot)
         self.unlock(slot)
         slot = self.publish(slot, tag)
-        self.touch_sides(src0, src1, dst0, dst1, ports, domain, now)
         self.probe(tag, ports, src0, src1, dst0, dst1, domain)
         return slot
 

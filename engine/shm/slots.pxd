@@ -45,6 +45,7 @@ cdef class SlotTable:
     cdef Py_ssize_t cursor
     cdef readonly unsigned long long generation
     cdef bint fresh
+    cdef int yielded
     # Kept by who drives the clock, see steady()
     cdef public long long shift
     cdef public unsigned long long limit
@@ -64,6 +65,9 @@ cdef class SlotTable:
         unsigned long long dst0, unsigned long long dst1, unsigned long long domain) except -2
     cdef int look(self, Py_ssize_t word) except -1
     cdef bint expired(self, Py_ssize_t slot, unsigned long long now) except -1
+    cdef bint yields(self, Py_ssize_t slot, unsigned long long now) except -1
+    @cython.locals(count=int)
+    cpdef int take_yielded(self) except -1
     @cython.locals(index=Py_ssize_t, _=Py_ssize_t, found=cython.ulonglong, turn=Py_ssize_t)
     cdef Py_ssize_t claim(self, unsigned long long tag, unsigned long long now) except -2
     @cython.locals(number=Py_ssize_t)

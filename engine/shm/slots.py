@@ -87,6 +87,7 @@ class SlotTable:
         self.cursor = 0
         self.generation = 0
         self.fresh = False
+        self.yielded = 0
         self.shift = 0
         self.limit = MASK64
 
@@ -179,14 +180,27 @@ class SlotTable:
         """Whether an entry may make room at `now`, ns."""
         return False
 
+    def yields(self, slot: int, now: int) -> bool:
+        """Whether an entry that has not expired makes room where all others would be refused."""
+        return False
+
+    def take_yielded(self) -> int:
+        """How many entries of this process's made room so since the last call."""
+        count = self.yielded
+        self.yielded = 0
+        return count
+
     def claim(self, tag: int, now: int) -> int:
-        """A free slot for a key, else one that has expired; -1 where PROBES slots are taken."""
-        for turn in range(2):
+        """A free slot for a key, else one that has expired or yields; -1 where PROBES slots are taken."""
+        for turn in range(3):
             index = tag & self.mask
             for _ in range(PROBES):
                 found = atomics.load(self.words, self.tags + 2 * index)
-                if turn == 1 and found >= TOP and self.expired(index, now):
-                    self.remove(index)
+                if turn and found >= TOP:
+                    if turn == 1 and self.expired(index, now):
+                        self.remove(index)
+                    elif turn == 2 and self.yields(index, now) and self.remove(index):
+                        self.yielded += 1
                     found = atomics.load(self.words, self.tags + 2 * index)
                 if found <= REMOVED and atomics.swap(
                     self.words, self.tags + 2 * index, found, CLAIMED + self.writer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -57,6 +58,66 @@ def test_unique_call_ids(host: Host) -> None:
     assert host.flows.figures()["used"] <= 4096
     assert host.get("flows_full") > MANY / 2
     assert host.get("rtp_by_sdp") == host.get("rtp_packets") == 11 * 2 * UP
+
+
+@pytest.mark.skipif(not purity.is_compiled(loop), reason="nothing is compiled here")
+def test_a_call_in_the_middle_of_a_flood_has_its_media(host: Host) -> None:
+    """Endpoints that nobody ever sent media to make room for those of a call that does."""
+    more = invites()
+    for _ in range(MANY // 2):
+        host.give(next(more), gap_us=1500)
+    assert host.get("flows_full") > 0
+    ends = (30_000, 50_000)
+    offer, answer = bounds.sdp(bounds.CALLER, ends[0]), bounds.sdp(bounds.CALLEE, ends[1])
+    say = bounds.message("INVITE sip:b@x.test SIP/2.0", "late@x.test", "1 INVITE", offer)
+    host.give(bounds.udp(say, bounds.CALLER, bounds.CALLEE, 5060, 5060))
+    for _ in range(20_000):
+        # It rings for half a minute, while its own endpoint makes room, too.
+        host.give(next(more), gap_us=1500)
+    say = bounds.message("SIP/2.0 200 OK", "late@x.test", "1 INVITE", answer, to_tag=";tag=2")
+    host.give(bounds.udp(say, bounds.CALLEE, bounds.CALLER, 5060, 5060))
+    for turn in range(50):
+        for _ in range(20):
+            host.give(next(more), gap_us=1000)
+        host.give(bounds.udp(bounds.rtp(turn, 77), bounds.CALLER, bounds.CALLEE, *ends))
+        host.give(bounds.udp(bounds.rtp(turn, 78), bounds.CALLEE, bounds.CALLER, *ends[::-1]))
+    host.road.idle(host.now)
+    rows = [row for row in host.streams.rows() if row["ssrc"] in (77, 78)]
+    assert [(row["call_id"], row["packets"]) for row in rows] == [("late@x.test", 50)] * 2
+    assert host.get("flows_yielded") > 1000
+    assert host.flows.figures()["used"] <= 4096
+    host.talk(UP, 1)
+    assert host.still_up(UP) == UP
+
+
+def test_endpoints_without_media_make_room(build: Build) -> None:
+    flows = build.module("engine.shm.flows").FlowTable.create("test", 0, 64)
+    ends = (
+        struct.unpack("<QQ", bytes(10) + b"\xff\xff\x0a\0\0\1"),
+        struct.unpack("<QQ", bytes(10) + b"\xff\xff\x0a\0\0\2"),
+    )
+
+    def announce(port: int, now: int) -> int:
+        flows.stage_call(b"call %d" % port, 0, 9)
+        return int(flows.register(*ends[0], port, False, 0, 17, 0, now, 300 * SECOND))
+
+    def media(port: int, now: int) -> int:
+        return int(flows.find(*ends[1], *ends[0], 5000, port, 17, 0, now))
+
+    assert [announce(port, START) for port in range(1000, 1020)] == [0] * 20
+    slots = [media(port, START) for port in range(1000, 1020)]
+    assert min(slots) >= 0
+    outcomes = [announce(port, START) for port in range(2000, 2100)]
+    assert 2 in outcomes
+    # Too young to be in the way.
+    assert [announce(port, START + SECOND) for port in range(3000, 3100)].count(0) == 0
+    later = [announce(port, START + 3 * SECOND) for port in range(4000, 4024)]
+    assert later.count(0) >= 20
+    assert flows.take_yielded() >= 20
+    assert flows.take_yielded() == 0
+    # Those with media are there, whether their flows were quiet or not.
+    assert [media(port, START + 4 * SECOND) for port in range(1000, 1020)] == slots
+    assert flows.figures()["used"] <= 64
 
 
 def test_unique_ssrcs_in_one_flow(host: Host) -> None:
