@@ -29,7 +29,7 @@ WHOLE_KEY = f"^{LABEL_KEY.pattern}$"
 MAX_RULES = 100
 """Of one filter processor: each rule has a counter."""
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)?")
-_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE = re.compile(r"(\d+)\s*([kmg]?i?b?)", re.IGNORECASE)
 _LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):([0-9]{1,5})")
 _UNIT_OCTETS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
@@ -285,8 +285,8 @@ class CaptureOptions(Model):
     block_kb: int = Field(128, ge=128, le=4096)
     """A packet that GRO merged, up to 64 KB, must fit into one block."""
     retire_ms: int = Field(20, ge=1, le=200)
-    """A block is handed over when full or this old. With few packets the ring lasts blocks x this: 256 x 20 ms
-    is more than the 2 s in which a killed or stopped worker is back; 1 is for the lowest latency."""
+    """A block is handed over when full or this old. With few packets the ring lasts blocks x this: 256 x 20
+    ms are more than the 2 s in which a killed or stopped worker is back; 1 is for the lowest latency."""
     snaplen: int = Field(262144, ge=64, le=262144)
     """Octets of a packet that are kept; what SIP needs may be 64 KB."""
     promiscuous: bool = True

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from otus_tui.glyphs import Glyphs
 
 LAYER_WORDS = {
-    "ring": "kernel: ring full, or the interface lost it",
+    "ring": "the kernel's ring was full",
     "worker": "worker: the packet could not be read or handled",
     "buffer": "send buffer: the sender was too slow",
     "report": "reporters: the receiver was too slow or refused",
