@@ -172,6 +172,8 @@ def own_engine(folder: Path) -> Iterator[Engine]:
             engine.process.kill()
             engine.process.wait()
             wait_for(lambda: not any(alive(pid) for pid in children), 5.0, "its children are gone")
+    if engine.log.exists():
+        assert "Traceback" not in engine.log.read_text(), engine.log.read_text()
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
