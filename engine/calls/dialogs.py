@@ -272,7 +272,7 @@ class DialogTable:
         return 0
 
     def evict(self, spare: Dialog | None) -> bool:
-        """Forget one Call-ID, never `spare`: the first that ended, the oldest without an answer, the oldest."""
+        """Forget one Call-ID, never `spare`: the first ended, the oldest without an answer, the oldest."""
         while self.finished:
             dialog = self.finished.popleft()
             dialog.queued = False

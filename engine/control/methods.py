@@ -128,7 +128,8 @@ METHODS = {
     ),
     "tcp_connections": Method(
         False,
-        "{filter?: str, sort?: column, descending?: bool, anchor?: id, offset?: int, count?: int, ids?: [id]}",
+        "{filter?: str, sort?: column, descending?: bool, anchor?: id, offset?: int, count?: int, "
+        "ids?: [id]}",
         "{total, matched, offset, version, rows: [engine.tcp.rows.CONNECTION_ROW]}",
         "A window of the TCP connections of the last look, as `query` of a store. Starts the observer.",
     ),

@@ -147,9 +147,7 @@ class MediaPath:
             self.parser.octets,
             decoder.tos >> 2,
         )
-        codec = self.streams.words[
-            self.streams.words[self.streams.tags + 2 * self.stream + 1] + STREAM_CODEC
-        ]
+        codec = self.streams.words[self.streams.words[self.streams.tags + 2 * self.stream + 1] + STREAM_CODEC]
         if (codec >> 8) & 0xFF == EVENT_KIND:
             self.telephone_event(codec >> 32, now)
         return 1

@@ -329,7 +329,7 @@ class Stage(PacketSink):
         return 0
 
     def idle(self, now: int) -> int:
-        """Expire what is due at `now` on the task's clock: fragments, and a share of the flows and streams."""
+        """Expire what is due at `now` on the task's clock: fragments, a share of the flows and streams."""
         if self.reassembly is not None:
             self.reassembly.expire(now)
         self.words[C_FLOWS_EXPIRED] += self.flows.sweep(now, FLOW_SWEEP)

@@ -41,7 +41,7 @@ REPORTER_NAMES = (
     "queued",
     "capacity",
 )
-"""Per reporter: packets by outcome, batches, attempts that failed, packets that wait now and that may wait."""
+"""Per reporter: packets by outcome, batches, failed attempts, packets that wait now and that may wait."""
 _SET = ("queued", "capacity")
 
 

@@ -1,4 +1,4 @@
-"""JSON Lines of SIP records, composed from the record itself: octet for octet what OutputMaker and orjson make.
+"""JSON Lines of SIP records, composed from the record: octet for octet what OutputMaker and orjson make.
 
 One object for the sender's reporters and for `otus-tui report --messages`. What is rare (tunnels, SDP with
 other characters than ASCII) is composed by the cold code and put in.
@@ -65,9 +65,7 @@ class LineWriter(SdpLines):
         self.interface = interface
         self.interfaces: dict[int, bytes] = {0: b"null"}
         self.methods = [orjson.dumps(name) for name in records.METHODS]
-        self.protocols = [
-            orjson.dumps(PROTOCOL_NAMES.get(number, str(number))) for number in range(256)
-        ]
+        self.protocols = [orjson.dumps(PROTOCOL_NAMES.get(number, str(number))) for number in range(256)]
         self.keys = [b',"%s":' % key.encode() for key, _ in FIELDS]
         self.places = memoryview(bytes(records.SLOTS.index(slot) for _, slot in FIELDS))
         self.first = self.last = 0
@@ -83,7 +81,7 @@ class LineWriter(SdpLines):
         self.words = view.cast("Q")
 
     def write(self, timestamp: int, length: int) -> bool:
-        """Append the line of the SIP record of `length` octets; False (and nothing) where OutputMaker must."""
+        """Append the line of a SIP record of `length` octets; False, and nothing, where OutputMaker must."""
         if length < SIP_MESSAGE or not self.plain_labels or self.words[4] >> 56:
             return False
         if not (self.is_ipv4(self.words[0], self.words[1]) and self.is_ipv4(self.words[2], self.words[3])):
@@ -264,7 +262,7 @@ class LineWriter(SdpLines):
                 self.put(b"null")
         flags = self.ints[33] >> 24
         self.put(b',"media":[')
-        if flags & SDP and self.span(BODY) and self.first < self.last:
+        if flags & SDP and self.span(BODY) and self.first < self.last:  # noqa: SIM102 -- compiled
             if not self.media(self.first, self.last):
                 self.put(inner(orjson.dumps(sdp_media(bytes(self.source[self.first : self.last])))))
         self.put(b'],"truncated":true,"error":' if flags & TRUNCATED else b'],"truncated":false,"error":')

@@ -28,7 +28,7 @@ class SdpLines(JsonText):
         self.numbers = memoryview(array("q", bytes(16 * MOST_CODECS)))
 
     def media(self, begin: int, stop: int) -> bool:
-        """Append the media of the SDP in [begin, stop), without the brackets; False, and nothing, if it is odd."""
+        """Append the media of the SDP in [begin, stop), no brackets; False, and nothing, if it is odd."""
         front = self.end
         if not self.is_simple(begin, stop):
             return False
@@ -138,7 +138,7 @@ class SdpLines(JsonText):
         return True
 
     def end_media(self, count: int, begin: int, stop: int) -> bool:
-        """Append the open media; its attributes are in [begin, stop). False for a payload type mapped twice."""
+        """Append the open media; attributes in [begin, stop). False for a payload type mapped twice."""
         self.put(b'{"type":' if count == 1 else b',{"type":')
         self.string(self.type_first, self.type_last)
         self.put(b',"address":')

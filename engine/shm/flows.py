@@ -137,7 +137,7 @@ class FlowTable(SlotTable):
         return now > self.words[word + LAST] + (labels >> 32) * MILLISECOND
 
     def yields(self, slot: int, now: int) -> bool:
-        """In a flood: an endpoint that never saw media, and a flow that is quiet, which its sides make anew."""
+        """In a flood: an endpoint that never saw media, and a quiet flow, which its sides make anew."""
         word = self.place(slot)
         if self.words[word + FACTS] & 0xFF == SIDE_KIND:
             return self.words[word + STREAM] == 0 and now > self.words[word + LAST] + UNPROVEN

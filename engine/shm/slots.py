@@ -98,7 +98,7 @@ class SlotTable:
         clock, which no packet can be beyond. In files both stay as they are made: packet time is the clock.
         """
         timestamp = (timestamp - self.shift) & MASK64
-        return timestamp if timestamp < self.limit else self.limit
+        return timestamp if timestamp < self.limit else self.limit  # noqa: FURB136 -- compiled
 
     def hash(self, a: int, b: int, c: int, d: int, e: int, f: int) -> int:
         """SipHash-1-3 of six words, with the top bit set."""

@@ -222,7 +222,7 @@ task:
         ("report: all", "sip.method", "x", "report"),
         ("report: sample, every: 0", "sip.method", "x", "every"),
         ("report: interval, interval: 10ms", "sip.method", "x", "interval"),
-        ("intervall: 5s", "sip.method", "x", "'interval'"),
+        ("intervals: 5s", "sip.method", "x", "'interval'"),
         ("", "SIP.Method", "x", "label"),
         ("", "sip_method", "x", "label"),
         ("", "sip.method", "/(a+)+$/", "may take too long"),

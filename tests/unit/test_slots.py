@@ -74,7 +74,8 @@ def test_no_key_stands_twice_and_no_lock_stays() -> None:
     for table in (flows, streams):
         words = table.region.words
         assert not any(words[table.first + 64 * entry] & 0xFFFF for entry in range(table.slots))
-        assert not any(slots.REMOVED_TAG < words[table.tags + 2 * slot] < 1 << 63 for slot in range(table.slots))
+        tags = [words[table.tags + 2 * slot] for slot in range(table.slots)]
+        assert not any(slots.REMOVED_TAG < tag < 1 << 63 for tag in tags)
         assert len(table.taken()) == len(table.rows())
 
 
