@@ -5,8 +5,8 @@
 One worker's packet road, the calls' store behind it, tables of the sizes that a live task has, and 100
 calls with media that were up before. Then 1,000,000 INVITEs with Call-IDs and endpoints of their own;
 1,000,000 SSRCs in one flow; a call of 60,000 messages; messages that are nothing but headers; SDP with
-1,000 media lines. SHARE (1.0) of all that. RSS: what the process grew by in the second half of a flood. CPU: thread
-time of a frame in the last tenth against the first.
+1,000 media lines. SHARE (1.0) of all that. RSS: what the process grew by in the second half of a flood.
+CPU: thread time of a frame in the last tenth against the first.
 """
 
 from __future__ import annotations

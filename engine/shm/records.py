@@ -18,8 +18,8 @@ and end relative to the message, -1 where absent; the message.
 
 RTP: u32 SSRC, u32 timestamp, u16 sequence, u8 payload type, u8 marker, u32 payload octets, u32
 stream slot, u32 stream generation, u8 found by (FOUND_BY), u8 flags (R_*), u16 words of figures,
-4 octets zero; the entry of the stream (engine.shm.streams), so many words, where its figures are reported; the
-frame, where the task asks for it.
+4 octets zero; the entry of the stream (engine.shm.streams), so many words, where its figures are
+reported; the frame, where the task asks for it.
 
 RTCP: the compound packet. RAW: the frame. ICMP: the ICMP message as captured. PLUGIN: what a parser of
 another package made of the packet, as JSON {protocol, labels, payload}.
