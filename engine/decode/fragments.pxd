@@ -5,6 +5,7 @@ from engine.decode.pieces cimport AgeLists, PieceStore
 from engine.shm.siphash cimport SipHash
 
 cdef Py_ssize_t LARGEST_PACKET
+cdef Py_ssize_t IPV6_HEADER
 cdef unsigned int IPV6_FRAGMENT
 cdef unsigned long long REUSE_NS
 cdef Py_ssize_t KEY_WORDS

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from engine.decode.classifier import Decoder
 
 LARGEST_PACKET = 65_535
+IPV6_HEADER = 40
 IPV6_FRAGMENT = 44
 REUSE_NS = 1_000_000_000
 """Sooner than this no sender uses an identification again, later no copy of a fragment arrives."""
@@ -97,7 +98,8 @@ class Reassembly:
         self.by_network = AgeLists(NETWORKS, size)
         self.unused = 0
         self.given_back = -1
-        self.octets = bytearray(MOST_LINK + LARGEST_PACKET + 1)
+        # The 65,535 octets of an IPv6 packet are those behind its header.
+        self.octets = bytearray(MOST_LINK + IPV6_HEADER + LARGEST_PACKET)
         self.scratch = memoryview(self.octets)
         self.network = 0
         """Where the IP header begins in what add() returned last."""
@@ -364,7 +366,7 @@ class Reassembly:
         """The first fragment's IP header; of IPv6 the fixed one, and what follows the fragment header."""
         size = decoder.fragment_start - decoder.network
         if decoder.buf[decoder.network] >> 4 != 4:
-            size = 40
+            size = IPV6_HEADER
             self.following[group] = decoder.protocol
         place = group * HEADER_ROOM
         self.headers[place : place + size] = decoder.buf[decoder.network : decoder.network + size]

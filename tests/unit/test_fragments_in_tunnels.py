@@ -182,3 +182,33 @@ def test_what_a_tunnel_loses_is_booked(build: Build) -> None:
         assert road.pipeline.reassembly.finish() == levels
         assert road.books() == {"fragments": len(kept)}
         assert layout.drops(road.counters.as_dict())["fragments_unfinished"] == held
+
+
+def ipv6(following: int, payload: bytes) -> bytes:
+    """An IPv6 packet."""
+    addresses = bytes(15) + b"\1" + bytes(15) + b"\2"
+    return struct.pack("!IHBB", 6 << 28, len(payload), following, 64) + addresses + payload
+
+
+def geneve(inner: bytes) -> bytes:
+    """An IPv6 packet in Geneve with 248 octets of options, as UDP in IPv6."""
+    options = struct.pack("!HBB", 1, 1, 31) + bytes(124) + struct.pack("!HBB", 1, 1, 29) + bytes(116)
+    header = struct.pack("!BBHI", len(options) // 4, 0, 0x6558, 7 << 8) + options
+    payload = header + bytes(12) + b"\x86\xdd" + inner
+    return ipv6(17, struct.pack("!HHHH", 49152, 6081, 8 + len(payload), 0) + payload)
+
+
+def test_the_largest_ipv6_datagram_behind_long_headers(build: Build) -> None:
+    """65,535 octets behind the IPv6 header, and in front of it more than what is kept of headers."""
+    road = Tunnels(build)
+    total, step, packets = 65_535, 1400, []
+    for offset in range(0, total, step):
+        size = min(step, total - offset)
+        more = offset + size < total
+        part = struct.pack("!BBHI", 17, 0, offset | more, 77)
+        part += struct.pack("!HHHH", 5060, 5060, 0, 0) + bytes(size - 8) if not offset else bytes(size)
+        packets.append(bytes(12) + b"\x86\xdd" + geneve(geneve(ipv6(44, part))))
+    for packet in packets:
+        road.give(packet, gap_ms=0.1)
+    assert road.counted("reassembled", "udp") == (1, 1)
+    assert road.books() == {"unmatched": 1, "fragments": len(packets) - 1}
