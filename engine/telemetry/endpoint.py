@@ -24,6 +24,9 @@ MOST_HEADER = 8192
 PATIENCE = 5.0
 """Seconds that a client may take for its request, and for taking the answer."""
 MOST_CLIENTS = 16
+"""Requests that are answered at once."""
+MOST_WAITING = 64
+"""Connections that are held at once: those that say nothing must not take the engine's descriptors."""
 PLAIN = "text/plain; charset=utf-8"
 
 
@@ -81,6 +84,9 @@ class MetricsEndpoint:
             self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._clients >= MOST_WAITING:
+            writer.close()
+            return
         self._clients += 1
         try:
             async with asyncio.timeout(PATIENCE):

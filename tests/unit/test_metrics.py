@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from engine.shm import counters as layout
 from engine.telemetry import collector
-from engine.telemetry.endpoint import MOST_HEADER, MetricsEndpoint
+from engine.telemetry.endpoint import MOST_HEADER, MOST_WAITING, MetricsEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -229,6 +229,20 @@ def test_a_client_that_says_too_much_or_leaves() -> None:
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"GET /metr")
             writer.close()
+        head, _ = await ask(port, http())
+        assert "200 OK" in head
+
+    served(work)
+
+
+def test_clients_that_say_nothing_are_no_more_than_so_many() -> None:
+    async def work(port: int) -> None:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(MOST_WAITING)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await asyncio.wait_for(reader.read(), 2) == b""
+        for _, other in [*silent, (reader, writer)]:
+            other.close()
+        await asyncio.sleep(0.05)
         head, _ = await ask(port, http())
         assert "200 OK" in head
 
