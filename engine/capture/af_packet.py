@@ -278,10 +278,18 @@ class RingSocket:
             attach(self._socket, self._effective())
 
     def sample(self, share: int, key: int) -> None:
-        """Leave media out of what passes the filter (engine.capture.media_sampling); all passes at 2**32."""
+        """Leave media out of what passes the filter (engine.capture.media_sampling); all passes at 2**32.
+
+        OtusError where the kernel takes no longer filter: then what was left out before still is.
+        """
+        before = self._sampled
         self._sampled = None if share >> 32 else (share, key)
         if self._open:
-            attach(self._socket, self._effective())
+            try:
+                attach(self._socket, self._effective())
+            except (OSError, OtusError):
+                self._sampled = before
+                raise
 
     def check(self) -> str:
         """Look at the interface, at least once a second: `up`, `down` or `gone`.
