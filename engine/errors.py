@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """Exit codes of every verb (DESIGN 7)."""
+    """Exit codes of every verb."""
 
     DONE = 0
     FAILED = 1

@@ -36,7 +36,7 @@ class FiveTuple:
         return FiveTuple(self.dst_ip, self.src_ip, self.dst_port, self.src_port, self.protocol)
 
     def as_fields(self) -> dict[str, Any]:
-        """EVE's field names (DESIGN 7): `src_ip`, `src_port`, `dest_ip`, `dest_port`, `proto`."""
+        """EVE's field names: `src_ip`, `src_port`, `dest_ip`, `dest_port`, `proto`."""
         return {
             "src_ip": str(self.src_ip),
             "src_port": self.src_port,
@@ -183,7 +183,7 @@ class OutputPacket:
     """envelope_fields() of `flow_id` and `network`, where somebody has them at hand."""
 
     def as_dict(self) -> dict[str, Any]:
-        """The JSON Lines form (DESIGN 7): envelope, network, labels, payload, raw as base64."""
+        """The JSON Lines form: envelope, network, labels, payload, raw as base64."""
         record: dict[str, Any] = {
             "timestamp": format_timestamp(self.timestamp_ns),
             "task": self.task,

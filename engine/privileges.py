@@ -13,8 +13,8 @@ _PR_SET_NO_NEW_PRIVS = 38
 def drop_capabilities() -> None:
     """Give up every capability for good (capset(2), prctl(2)); what is open or mapped stays usable.
 
-    For a process that decodes what strangers send: a fault in it is then none of root's. OSError where the
-    kernel refuses.
+    For a process that decodes what strangers send. The user stays: what files allow their owner, root's too
+    where that is the user, it may still do. OSError where the kernel refuses.
     """
     libc = ctypes.CDLL(None, use_errno=True)
     header = ctypes.create_string_buffer(struct.pack("=Ii", _VERSION_3, 0))

@@ -1,6 +1,6 @@
 """Every SIP message of one capture file as a line of JSON (`otus-tui report --messages`).
 
-The lines are those of a task's file reporter (DESIGN 7), in the order of the packets.
+The lines are those of a task's file reporter, in the order of the packets.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def memory(pid: int) -> int:
-    """Resident octets of a process that are not shared files; 0 when it is gone."""
+    """Resident octets of a process, shared memory included; 0 when it is gone."""
     try:
         with open(f"/proc/{pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * resource.getpagesize()

@@ -36,8 +36,9 @@ STREAM_ALIASES = {
     "jitter": "mean_jitter_ms", "loss": "lost_pct", "far.loss": "far.lost_pct", "far.jitter": "far.jitter_ms",
     "rtt": "far.rtt_ms", "dtmf": "digits",
 }  # fmt: skip
-STREAM_ENDS = {"far": STREAM_FAR, "sender": STREAM_SENDER, "xr": STREAM_XR}
 """Other names of columns, sngrep's among them; for filters only."""
+STREAM_ENDS = {"far": STREAM_FAR, "sender": STREAM_SENDER, "xr": STREAM_XR}
+"""Columns that hold figures of their own."""
 
 
 class Media(NamedTuple):
@@ -143,7 +144,7 @@ class CallRows:
         return self.table.method_name(d.method)
 
     def state(self, d: Dialog) -> str:
-        """DESIGN 7's word."""
+        """Its word in engine.calls.states."""
         return STATES[d.state]
 
     def sender(self, d: Dialog) -> str | None:

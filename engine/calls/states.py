@@ -1,4 +1,4 @@
-"""One Call-ID: its figures, and the state machine that its messages drive (DESIGN 7).
+"""One Call-ID: its figures, and the state machine that its messages drive.
 
 A Call-ID is a call (INVITE), a registration, a subscription or anything else. Only the first hop
 that was seen decides about failure: its INVITE's Via branch is remembered, and a final response or a

@@ -1,4 +1,4 @@
-"""Where the control socket lives (DESIGN 4), for the engine that listens and the clients that look for it."""
+"""Where the control socket lives, for the engine that listens and the clients that look for it."""
 
 from __future__ import annotations
 

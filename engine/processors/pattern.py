@@ -21,8 +21,6 @@ MATCHED = 256
 MAX_LENGTH = 200
 MOST_STEPS = 70_000
 """About 0.2 ms."""
-SMALL = 16
-"""A repetition of at most so many turns is a bounded one."""
 _REPEATS: tuple[Any, ...] = (codes.MAX_REPEAT, codes.MIN_REPEAT)
 _BEGINNING = ((codes.AT, codes.AT_BEGINNING), (codes.AT, codes.AT_BEGINNING_STRING))
 _POSSESSIVE = getattr(codes, "POSSESSIVE_REPEAT", None)

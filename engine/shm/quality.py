@@ -19,14 +19,14 @@ packet that only came out of order was not lost. Readers finish the window on a 
 
 Words of a unit:
 
-     0 word of the unit of engine.shm.signals, 0: none      1 extended number at which this sequence began
+     0 whether there is a unit of engine.shm.signals        1 extended number at which this sequence began
      2 newest loss (extended number), 0: none        3 first loss of the burst that may go on
      4 lost in it | in a row now << 32               5 bursts | lost in gaps << 32
      6 lost in bursts | packets of bursts << 32      7 longest run of losses | runs << 32
      8 numbers jumped over by resets                 9 late | jumps of the sender's clock << 32
     10 pauses | talk spurts << 32    11 paused, ns   12 longest pause, ns   13 its begin, ns   14 silence, ns
     15 first DSCP | changes << 32    16 changes of SSRC to this one | SSRC before << 32
-    17 changes of codec | ended << 32                 18 runs of 1, 2, ... 9, 10 and more losses, 10 of u32
+    17 changes of codec                               18 runs of 1, 2, ... 9, 10 and more losses, 10 of u32
     23 end of the interval, ns       24 extended number at its begin      25 lost | runs << 32
     26 late | codec << 32     27 its begin, ms since the first packet
     28 intervals kept | held by the newest << 32

@@ -77,9 +77,7 @@ class Signals:
                     continue
                 # The next segment of a long event has a timestamp of its own, where the last one ended.
                 apart = (timestamp - begun) & MASK32
-                if apart == 0 or apart > LONGEST_SEGMENT or segments == 0x7F:
-                    continue
-                if apart < LONGEST_SEGMENT:
+                if apart != LONGEST_SEGMENT or segments == 0x7F:
                     continue
                 segments += 1
             self.note(place, timestamp, clock, code, ended | (word & 1), length, segments)
