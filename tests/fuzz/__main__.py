@@ -1,11 +1,13 @@
 """Fuzz the engine's parsers and decoders (`./dev fuzz`).
 
-    ./dev fuzz [TARGET...] [--seconds N] [--only blind|guided] [--list] [--replay FILE...]
+    ./dev fuzz [TARGET...] [--seconds N] [--only blind|guided] [--sanitized] [--list] [--replay FILE...]
 
 Each target runs for N seconds (60): half of them guided by the coverage of the uncompiled build (atheris),
 half with random changes on the compiled one. Either way both builds must agree, nothing may be raised and no
 input may take longer than the target's patience. Inputs that fail stand in tests/fuzz/findings, with
 a text beside them; exit code 1 where there are any. What runs keep to go on with is in build/fuzz.
+With --sanitized the modules are compiled once more, with gcc's sanitizers, and all the time is for blind runs
+on these; targets without compiled modules are left out.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 
+from tests.fuzz import sanitized
 from tests.fuzz.blind import in_work
 from tests.fuzz.finding import FOLDER
 from tests.fuzz.targets import TARGETS, Pair
@@ -29,8 +32,9 @@ STUCK_S = 90
 COVERED = re.compile(r"#(\d+)\s.*?cov: (\d+) ft: (\d+)")
 
 
-def run(way: str, name: str, seconds: int) -> tuple[str, int]:
+def run(way: str, name: str, seconds: int, checked: bool = False) -> tuple[str, int]:
     """One process; what it did, and how many findings it had. What kills or stops it is one."""
+    place, environment = (sanitized.PLACE, sanitized.environment()) if checked else (ROOT, None)
     work = WORK / name
     (work / "corpus").mkdir(parents=True, exist_ok=True)
     mark = work / "input"
@@ -39,7 +43,7 @@ def run(way: str, name: str, seconds: int) -> tuple[str, int]:
     with log.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", f"tests.fuzz.{way}", name, str(seconds), str(work)],
-            cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
+            cwd=place, env=environment, stdout=out, stderr=subprocess.STDOUT,
         )  # fmt: skip
         ended = wait(process, mark)
     text = log.read_text("utf-8", "replace")
@@ -98,6 +102,7 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", metavar="TARGET")
     parser.add_argument("--seconds", type=int, default=60, metavar="N", help="for each target (60)")
     parser.add_argument("--only", choices=("blind", "guided"), help="one of the two ways")
+    parser.add_argument("--sanitized", action="store_true", help="blind, compiled with gcc's sanitizers")
     parser.add_argument("--list", action="store_true", help="only say which targets there are")
     parser.add_argument("--replay", nargs="+", metavar="FILE", help="run these inputs again")
     asked = parser.parse_args()
@@ -112,10 +117,17 @@ def main() -> int:
     if "guided" in ways and importlib.util.find_spec("atheris") is None:
         print("atheris is not installed here: no guided runs")
         ways = ["blind"]
+    names = asked.targets or list(TARGETS)
+    if asked.sanitized:
+        if not sanitized.libraries():
+            parser.error("--sanitized needs gcc with libasan and libubsan")
+        print("compiling with sanitizers (minutes the first time)", flush=True)
+        sanitized.build()
+        ways, names = ["blind"], [name for name in names if not TARGETS[name].cold]
     count = 0
-    for name in asked.targets or TARGETS:
+    for name in names:
         for way in ways:
-            line, found = run(way, name, max(1, asked.seconds // len(ways)))
+            line, found = run(way, name, max(1, asked.seconds // len(ways)), asked.sanitized)
             print(f"{name:10} {line}", flush=True)
             count += found
     print(f"{count} findings, in {FOLDER}" if count else "no findings")

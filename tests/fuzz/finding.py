@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from tests.fuzz.mutate import shorter
 if TYPE_CHECKING:
     from tests.fuzz.targets import Pair
 
-FOLDER = Path(__file__).resolve().parent / "findings"
+FOLDER = Path(os.environ.get("OTUS_FUZZ_FINDINGS") or Path(__file__).resolve().parent / "findings")
 """Not in the repository: what stays goes to seeds/."""
 
 

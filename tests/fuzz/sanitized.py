@@ -1,0 +1,73 @@
+"""A copy of the engine compiled with gcc's sanitizers (addresses, undefined behaviour), for blind runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.fuzz.finding import FOLDER
+
+ROOT = Path(__file__).resolve().parents[2]
+PLACE = ROOT / "build" / "sanitized"
+FOLDERS = ("engine", "otus_tui", "tests", "bench", "configs", "bpf", "themes")
+FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
+CHECKS = "-fsanitize=address,undefined"
+# Octets are shifted into signed int and words are read where they lie, on purpose and masked.
+FLAGS = f"{CHECKS} -fno-omit-frame-pointer -fno-sanitize=alignment,shift -fno-sanitize-recover=undefined"
+
+
+def libraries() -> str:
+    """What must be loaded first: gcc's runtime; empty where it is not there."""
+    found = []
+    for name in ("libasan.so", "libubsan.so"):
+        asked = subprocess.run(
+            ["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=False
+        )
+        path = asked.stdout.strip()
+        if not os.path.isabs(path):
+            return ""
+        found.append(path)
+    return ":".join(found)
+
+
+def environment() -> dict[str, str]:
+    """For a process that imports the copy."""
+    return {
+        **os.environ,
+        "OTUS_FUZZ_FINDINGS": str(FOLDER),
+        "LD_PRELOAD": libraries(),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "PYTHONMALLOC": "malloc",  # each object by itself, so that an overrun is seen
+    }
+
+
+def build() -> Path:
+    """Bring the copy up to date (minutes the first time); where it is."""
+    for name in FOLDERS:
+        shutil.copytree(
+            ROOT / name, PLACE / name, symlinks=True, dirs_exist_ok=True, copy_function=_newer, ignore=_built
+        )
+    for name in FILES:
+        _newer(str(ROOT / name), str(PLACE / name))
+    environment = {**os.environ, "CFLAGS": FLAGS, "LDFLAGS": CHECKS, "CC": "gcc"}
+    made = subprocess.run(
+        [sys.executable, "-W", "ignore", "setup.py", "-q", "build_ext", "--inplace"],
+        cwd=PLACE, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if made.returncode or "not compiled" in made.stderr:
+        raise SystemExit(f"the copy cannot be compiled:\n{made.stdout[-2000:]}{made.stderr[-2000:]}")
+    return PLACE
+
+
+def _built(_: str, names: list[str]) -> list[str]:
+    return [name for name in names if name.endswith(".so") or name in ("__pycache__", "findings")]
+
+
+def _newer(source: str, target: str) -> str:
+    if not os.path.exists(target) or os.stat(source).st_mtime > os.stat(target).st_mtime:
+        shutil.copy2(source, target)
+    return target
