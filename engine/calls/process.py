@@ -58,34 +58,36 @@ class Merge:
         self.live = live
         self.held: list[deque[tuple[int, int, bytes]]] = [deque() for _ in readers]
         self.marks: deque[tuple[float, int]] = deque()
-        """When something was read (CLOCK_MONOTONIC), and the newest record that was held then."""
+        """When something was read (CLOCK_MONOTONIC), and the latest time of what was read."""
 
     def step(self, most: int) -> int:
         """Read up to `most` records of each ring and pass on what is due; returns how many were read."""
         if len(self.readers) == 1:
             return self.calls.drain(self.readers[0], most)
-        count = 0
+        count = latest = 0
         for place, reader in enumerate(self.readers):
             if len(self.held[place]) < MOST_HELD:
                 batch = reader.read(most)
                 count += len(batch)
+                latest = max(latest, max((record[2] for record in batch), default=0))
                 self.held[place].extend((timestamp, kind, body) for kind, _, timestamp, body in batch)
-        self.pass_on(self.due(count))
+        self.pass_on(self.due(count, latest))
         return count
 
-    def due(self, count: int) -> int:
-        """Up to which time records may be passed on."""
+    def due(self, count: int, latest: int) -> int:
+        """Up to which time records may be passed on, when `count` were read just now up to `latest`."""
         if any(len(held) >= MOST_HELD for held in self.held):
             return 1 << 63
         if not self.live:
             # Packet time does not pass by itself: when nothing more comes, nothing more will.
             return min((held[-1][0] for held in self.held if held), default=0) if count else 1 << 63
-        # By when they were read and not by the wall clock, which may be stepped.
+        # By when they were read and not by the wall clock, which may be stepped: back, too, so that the
+        # times of what was read first may be the latest.
         now, until = time.monotonic(), 0
         if count:
-            self.marks.append((now, max(held[-1][0] for held in self.held if held)))
+            self.marks.append((now, latest))
         while self.marks and self.marks[0][0] <= now - HOLD_BACK:
-            until = self.marks.popleft()[1]
+            until = max(until, self.marks.popleft()[1])
         return until
 
     def pass_on(self, until: int) -> None:

@@ -160,6 +160,15 @@ def test_a_wall_clock_that_was_set_back_holds_nothing_up(rings: list[Region]) ->
             process.wait_for(2 * number + 2, 2.0)
 
 
+def test_records_of_both_sides_of_a_step_hold_nothing_up(rings: list[Region]) -> None:
+    """Read at once from one ring: what is stamped an hour ahead stands in front of what came behind it."""
+    writer, now = ring.RingWriter(rings[0]), time.time_ns()
+    for number, at in enumerate((now + 3_600_000 * MS, now, now + MS)):
+        writer.write(SIP, 0, at, option(number))
+    with running(rings, clock="live") as process:
+        process.wait_for(3, 2.0)
+
+
 def test_packet_clock_needs_no_time_to_pass(rings: list[Region]) -> None:
     writers = [ring.RingWriter(region) for region in rings]
     for n in range(10):
