@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -213,8 +214,10 @@ class TestRestart:
         return row["sender_pid"] if row["sender_state"] == "running" else None
 
     def running_calls(self, engine: Engine) -> Any:
-        # It answers only when it runs.
-        return engine.call("stats")["sip"] and engine.child("engine.calls.process")
+        # It answers only when it runs; the answer may be from just before it was killed.
+        with contextlib.suppress(AssertionError):
+            return engine.call("stats")["sip"] and engine.child("engine.calls.process")
+        return None
 
     @pytest.mark.parametrize("part", ["worker", "sender", "calls"])
     def test_killed_process_is_back_within_two_seconds(
