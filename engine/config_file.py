@@ -187,6 +187,12 @@ class _Loader(yaml.SafeLoader):
             seen.add(key)
         return super().construct_mapping(node, deep)
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """What `<<` takes in is bounded: mappings that merge mappings ten times grow tenfold a line."""
+        super().flatten_mapping(node)
+        if len(node.value) > MAX_VALUES:
+            raise yaml.constructor.ConstructorError(None, None, "too many merged keys", node.start_mark)
+
 
 def nearest(word: str, known: Sequence[str]) -> str:
     """`did you mean X?`, or nothing when no known word is near."""

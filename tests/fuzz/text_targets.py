@@ -386,4 +386,86 @@ class Requests(Target):
         return view[:4]
 
 
-TARGETS: tuple[type[Target], ...] = (Programs, Expressions, Display, Configuration, Requests)
+class Queries(Target):
+    """u8 method, parameters as JSON: what a screen may ask of the stores."""
+
+    name = "queries"
+    about = "questions to the stores of calls and streams, with any parameters"
+    patience_ms = 50.0
+    longest = 512
+    methods: ClassVar[tuple[str, ...]] = ("query", "call", "message", "clear", "section", "nothing")
+    pieces = (
+        *(
+            b'"%s":' % name
+            for name in (b"store", b"filter", b"sort", b"descending", b"anchor", b"offset", b"count")
+        ),
+        *(b'"%s":' % name for name in (b"ids", b"id", b"from", b"index", b"keep", b"keep_filter")),
+        *(
+            b"1e308",
+            b"-1",
+            b"null",
+            b"true",
+            b"[]",
+            b"{}",
+            b'"calls"',
+            b'"streams"',
+            b"18446744073709551616",
+            b"[1,{}]",
+        ),
+    )
+
+    def __init__(self, build: Build) -> None:
+        super().__init__(build)
+        self.calls = build.module("engine.calls.store").Calls
+        from tests.sip_records import record, sip
+
+        said = (("INVITE", "10.0.0.7:5060", "10.0.0.9:5060"), ("200 OK", "10.0.0.9:5060", "10.0.0.7:5060"))
+        self.records = [
+            record(sip(first, "1 INVITE", f"c{at}@x"), *ends) for at in range(3) for first, *ends in said
+        ]
+
+    @classmethod
+    def corpus(cls) -> Iterable[bytes]:
+        asked = (
+            (
+                0,
+                {
+                    "store": "calls",
+                    "filter": "state == in_call",
+                    "sort": "messages",
+                    "descending": True,
+                    "count": 2,
+                },
+            ),
+            (0, {"store": "streams", "offset": 1, "count": 10, "anchor": "a", "ids": ["x", 1]}),
+            (1, {"id": 1, "from": 0, "count": 5}),
+            (2, {"id": 1, "index": 1}),
+            (3, {"store": "calls", "keep": [1], "keep_filter": "c1"}),
+            (4, {}),
+        )
+        return [bytes([method]) + json.dumps(params).encode() for method, params in asked]
+
+    def run(self, octets: bytes) -> Any:
+        try:
+            params = orjson.loads(octets[1:])
+        except orjson.JSONDecodeError:
+            return "no JSON"
+        if not isinstance(params, dict):
+            return "no object"
+        calls = self.calls({"calls": 10}, "packet")
+        calls.rows.base = 0
+        for at, body in enumerate(self.records):
+            calls.add(1, 10**18 + at, body)
+        try:
+            with time_limit(0.2):
+                answer = calls.answer(self.methods[octets[0] % len(self.methods)], params)
+        except OtusError as error:
+            return error.message[:40]
+        answer.get("sip", {}).pop("version", None)
+        return orjson.dumps(answer)
+
+    def features(self, view: Any) -> Any:
+        return view if isinstance(view, str) else len(view) // 32
+
+
+TARGETS: tuple[type[Target], ...] = (Programs, Expressions, Display, Configuration, Requests, Queries)

@@ -143,6 +143,8 @@ def test_node_file_refers_to_itself() -> None:
         "task: &a [*a]",
         "a: &a [1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\n"
         "d: &d [*c,*c,*c,*c,*c,*c,*c,*c]\ntask: [*d,*d,*d,*d,*d,*d]",
+        "task:\n  a0: &a0 {x: 1}\n"
+        + "".join(f"  a{n}: &a{n}\n    <<: [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 30)),
         "[" * 5000,
         "task:\n  1: 2\n  ? [a]\n  : b",
         "--- a\n--- b",
