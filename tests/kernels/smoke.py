@@ -26,8 +26,8 @@ ADDRESS, PORT, SILENT_PORT = "10.213.0.1", 4000, 4001
 LOSS = 40
 CONNECTIONS = 12
 OCTETS = 120_000
-START_SECONDS = 120
-"""An emulated CPU needs its time to import and to load."""
+START_SECONDS = 240
+"""An emulated CPU needs its time, most of it to import Python's modules."""
 
 SERVE = f"""
 import socket, threading
@@ -57,7 +57,7 @@ except ConnectionRefusedError:
 
 def run(*command: str, check: bool = True) -> str:
     """A command's standard output."""
-    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=check, timeout=180).stdout
 
 
 @contextlib.contextmanager
@@ -115,6 +115,7 @@ def observe(backend: str) -> dict[str, Any]:
         first = observer.stdout.readline()
         if not first:
             return {"backend": backend, "error": observer.stderr.read().strip().splitlines()[-1:] or [""]}
+        watchdog.cancel()
         before = counters()
         server = subprocess.Popen(["ip", "netns", "exec", SERVER, sys.executable, "-c", SERVE])
         time.sleep(2)
@@ -124,7 +125,7 @@ def observe(backend: str) -> dict[str, Any]:
         time.sleep(2)
         after = counters()
         observer.send_signal(signal.SIGINT)
-        said, _ = observer.communicate(timeout=60)
+        said, _ = observer.communicate(timeout=120)
         final = json.loads(said.splitlines()[-1])
         return result(backend, final, {name: after[name] - before.get(name, 0) for name in after}, lasted)
     finally:

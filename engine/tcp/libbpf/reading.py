@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from engine.tcp.backend import HISTOGRAMS, STATES, Reading
 from engine.tcp.libbpf import layout, maps
@@ -13,7 +13,6 @@ from engine.tcp.libbpf.reasons import BENIGN_PLACES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from engine.tcp.libbpf.loader import BpfObject
     from engine.tcp.libbpf.reasons import Reasons
     from engine.tcp.libbpf.symbols import Symbols
 
@@ -35,12 +34,19 @@ ABSENT = {
 """Metric -> counters and histograms that are absent without it."""
 
 
+class Maps(Protocol):
+    """A loaded object."""
+
+    def descriptor(self, name: str) -> int:
+        """A map's file descriptor."""
+
+
 class Reader:
     """Reads the maps of a loaded object."""
 
     def __init__(
         self,
-        opened: BpfObject,
+        opened: Maps,
         reasons: Reasons,
         symbols: Symbols,
         off: Mapping[str, str],

@@ -1,0 +1,349 @@
+"""The backend of kernels without BTF: BCC compiles programs for segments, retransmits, states, resets and
+drops; inet_diag and the kernel's counters give the rest.
+
+See engine.tcp.backend.Backend for what each method promises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import os
+import select
+import struct
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from engine.errors import NotPermittedError, OtusError
+from engine.tcp import netlink
+from engine.tcp.backend import Closed, Connection, Cost, Event, Listener, Namespace, Plan, Program, Reading
+from engine.tcp.bcc import library, source
+from engine.tcp.bcc.headers import Headers
+from engine.tcp.libbpf import loader, maps, programs
+from engine.tcp.libbpf.reading import Reader
+from engine.tcp.libbpf.reasons import Reasons
+from engine.tcp.libbpf.records import Records
+from engine.tcp.libbpf.symbols import Symbols
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from engine.tcp.backend import Filters, Limits, Sizes, Triggers
+
+_NO_PROGRAM = ("sample", "io_send", "io_receive")
+"""Of the table of programs, those that inet_diag stands in for here."""
+_CA_STATE = "this kernel's headers do not show icsk_ca_state where it is looked for (before icsk_retransmits)"
+_PAGES = 16
+_MOST_FLAGS = 200
+_GRANT = "sudo otus-tui tcp ..."
+_BY_LOOKING = (
+    "cwnd",
+    "ssthresh",
+    "pacing_bps",
+    "send_queue_bytes",
+    "unsent_queue_bytes",
+    "receive_queue_bytes",
+)
+_COUNTED_BY_REST = ("events_emitted", "zero_window_sent", "zero_window_sent_ns")
+_BOTH = ("events_lost", "sockets_evicted")
+_OFF_HERE = {
+    "process.io": "who reads and writes is not followed by the bcc backend: who connected or listened is",
+    "zero_window_sent.seconds": netlink.OFF["zero_window_sent.seconds"],
+}
+_DEFAULT_CA_BITS = 5
+
+
+class _Rest(netlink.NetlinkBackend):
+    """What no program is needed for; and the one place through which all events go."""
+
+    def offer(self, event: Event) -> None:
+        """An event of a program: it takes the same stages."""
+        self._offer(event)
+
+
+class BccBackend:
+    """One run of the programs."""
+
+    name = "bcc"
+
+    def __init__(self, filters: Filters, triggers: Triggers, limits: Limits, sizes: Sizes) -> None:
+        source.check(filters, sizes)
+        self.filters, self.triggers, self.limits, self.sizes = filters, triggers, limits, sizes
+        self.off: dict[str, str] = {}
+        self.log: list[str] = []
+        """The words of compiler and verifier about what they refused."""
+        self._rest = _Rest(filters, _of_the_rest(triggers), limits, sizes)
+        self._module: Any = None
+        self._attached: dict[str, int] = {}
+        """Program -> its descriptor."""
+        self._choice = programs.Choice([], {}, {})
+        self._reasons = Reasons({}, {})
+        self._symbols = Symbols()
+        self._records = Records(self._reasons, self._symbols.name)
+        self._reader: Reader | None = None
+        self._poll: select.epoll | None = None
+        self._statistics: loader.Statistics | None = None
+        self._costs: list[Cost] = []
+        self._setting = [0, 0]
+        self._last: Reading | None = None
+
+    def plan(self) -> Plan:
+        """What start() would load; by the headers if they are there, else as a kernel that has everything."""
+        bits: int | None = _DEFAULT_CA_BITS
+        known = False
+        with contextlib.suppress(OtusError):
+            bits = self._choose(Headers.of_kernel())
+            known = True
+        on = {program.name for program in self._choice.on}
+        rows = [
+            Program(one.name, f"raw_tp/{one.hook}", one.metrics, not known or one.name in on,
+                    self._choice.why.get(one.name, ""))
+            for one in programs.PROGRAMS if one.name not in _NO_PROGRAM
+        ]  # fmt: skip
+        rows += self._rest.plan().programs
+        taken = [
+            maps.footprint(*one)
+            for one in maps.planned(self.filters, self.limits, self.sizes)
+            if one[0] in ("totals", "histograms", "sockets", "listener_owners", "drops")
+        ]
+        return Plan(rows, taken, self._text(bits or _DEFAULT_CA_BITS))
+
+    def start(self) -> None:
+        """Compile, load and attach."""
+        headers = Headers.of_kernel()
+        compiler = library.load()
+        if os.geteuid() != 0:
+            raise NotPermittedError("loading eBPF programs by way of BCC takes root", _GRANT)
+        bits = self._choose(headers)
+        self._module = self._compile(compiler, self._text(bits or _DEFAULT_CA_BITS))
+        try:
+            self._rest.start()
+            self._attach(compiler)
+            self.off = self._describe()
+            self._open()
+        except BaseException:
+            self.stop()
+            raise
+
+    def read(self) -> Reading:
+        """The counters and histograms of now."""
+        if self._reader is None:
+            return self._last or Reading(time.monotonic_ns())
+        reading, rest = self._reader.read(), self._rest.read()
+        for name, one in rest.histograms.items():
+            if name in _BY_LOOKING or name not in reading.histograms:
+                reading.histograms[name] = one
+        for name, value in rest.counters.items():
+            if name in _BOTH:
+                reading.counters[name] = reading.counters.get(name, 0) + value
+            elif name in _COUNTED_BY_REST or name not in reading.counters:
+                reading.counters[name] = value
+        for stage, value in rest.suppressed.items():
+            reading.suppressed[stage] = reading.suppressed.get(stage, 0) + value
+        return reading
+
+    def connections(self) -> list[Connection]:
+        """One look by inet_diag."""
+        return self._rest.connections()
+
+    def listeners(self) -> list[Listener]:
+        """The listening sockets."""
+        return self._rest.listeners()
+
+    def closed(self) -> list[Closed]:
+        """Connections that ended since the last call."""
+        return self._rest.closed()
+
+    def events(self) -> list[Event]:
+        """Detail events since the last call."""
+        if self._module is not None and self._poll is not None:
+            self._module.perf_buffer_poll(0)
+        return sorted(self._rest.events(), key=lambda event: event.time_ns)
+
+    def event_fd(self) -> int:
+        """Readable when a program has sent an event."""
+        return -1 if self._poll is None else self._poll.fileno()
+
+    def set_rtt_p99(self, value_us: int) -> None:
+        """For the trigger rtt_p99."""
+        self._setting[0] = value_us
+        self._set()
+
+    def set_namespaces(self, namespaces: Sequence[Namespace]) -> None:
+        """Which inet_diag visits; the programs see all, or the one of Filters.netns."""
+        self._rest.set_namespaces(namespaces)
+
+    def set_sampling(self, one_of: int) -> None:
+        """The program of each segment looks at one of so many flows."""
+        self._setting[1] = max(0, one_of - 1).bit_length()
+        self._set()
+
+    def count_costs(self) -> None:
+        """BPF_ENABLE_STATS until stop(). OtusError before Linux 5.8."""
+        if self._statistics is None:
+            self._statistics = loader.Statistics()
+
+    def costs(self) -> list[Cost]:
+        """Of each program, as the kernel tells of its descriptor."""
+        if self._statistics is not None and self._attached:
+            self._costs = [_cost(name, descriptor) for name, descriptor in self._attached.items()]
+        return list(self._costs)
+
+    def stop(self) -> None:
+        """Detach, take what is left, unload."""
+        module = self._module
+        if module is None:
+            return
+        self.costs()
+        for hook in list(module.raw_tracepoint_fds):
+            module.detach_raw_tracepoint(hook)
+        if self._poll is not None:
+            module.perf_buffer_poll(0)
+            self._poll.close()
+            self._poll = None
+        self._rest.stop()
+        if self._reader is not None:
+            self._last = self.read()
+            self._reader = None
+        self._module = None
+        self._attached.clear()
+        module.cleanup()
+        if self._statistics is not None:
+            self._statistics.close()
+            self._statistics = None
+
+    # ---- loading
+
+    def _choose(self, headers: Headers) -> int | None:
+        """The programs for this kernel; returns the width of the bit field that the classes are told by."""
+        bits = headers.ca_state_bits()
+        refused = {} if bits else {"retransmit_2": _CA_STATE, "retransmit_3": _CA_STATE}
+        choice = programs.choose(headers, pids=False, refused=refused)
+        choice.on = [program for program in choice.on if program.name not in _NO_PROGRAM]
+        looked = {metric for one in programs.PROGRAMS if one.name in _NO_PROGRAM for metric in one.metrics}
+        choice.off = {metric: why for metric, why in choice.off.items() if metric not in looked}
+        self._choice = choice
+        self._reasons = Reasons(headers.enum("skb_drop_reason"), headers.enum("sk_rst_reason"))
+        return bits
+
+    def _text(self, bits: int) -> str:
+        return source.text(self.filters, self.triggers, self.limits, self.sizes, self._reasons, bits)
+
+    def _compile(self, compiler: Any, text: str) -> Any:
+        """A module with its maps, nothing loaded yet."""
+        flags = ["-ferror-limit=0"]
+        while True:
+            failed: Exception
+            with library.said() as lines:
+                try:
+                    return compiler(text=text.encode(), cflags=flags)
+                except Exception as error:
+                    failed = error
+            more = source.stand_ins(lines, len(flags))
+            if not more or len(flags) > _MOST_FLAGS:
+                break
+            flags += more
+        self.log += lines
+        why = next((line for line in lines if "error:" in line), "") or (lines[-1] if lines else str(failed))
+        if "Operation not permitted" in why:
+            raise NotPermittedError("loading eBPF programs is not permitted", _GRANT) from failed
+        raise OtusError(f"BCC cannot compile the programs for this kernel: {why.strip()}") from failed
+
+    def _attach(self, compiler: Any) -> None:
+        failed: dict[str, str] = {}
+        for program in list(self._choice.on):
+            with library.said() as lines:
+                try:
+                    function = self._module.load_func(program.name.encode(), compiler.RAW_TRACEPOINT)
+                    self._module.attach_raw_tracepoint(program.hook.encode(), program.name.encode())
+                    self._attached[program.name] = function.fd
+                except Exception as error:
+                    failed[program.name] = str(error)
+            if program.name in failed:
+                self.log += lines
+                why = _verdict(lines) or failed[program.name]
+                self._choice.on.remove(program)
+                self._choice.why[program.name] = f"the kernel refuses {program.name}: {why}"
+                for metric in program.metrics:
+                    self._choice.off.setdefault(metric, self._choice.why[program.name])
+        if not self._attached:
+            raise OtusError("the kernel takes none of the programs", "; ".join(failed.values())[:500])
+
+    def _describe(self) -> dict[str, str]:
+        """What is off: with a program whose work inet_diag and the kernel's counters do, what those lack."""
+        off = {**self._choice.off, **_OFF_HERE}
+        for metric in ("retransmits", "rtt", "rttvar", "zero_window_received", "resets.sent"):
+            if why := off.pop(metric, ""):
+                less = {key: one for key, one in self._rest.off.items() if key.partition(".")[0] == metric}
+                off.update(less or {f"{metric.replace('.', '_')}.exact": why})
+        return off
+
+    def _open(self) -> None:
+        module = self._module
+        self._records = Records(self._reasons, self._symbols.name)
+        self._reader = Reader(
+            _Maps(module), self._reasons, self._symbols, self._choice.off, self.sizes.sockets,
+            self.sizes.sub_bits,
+        )  # fmt: skip
+        pages = _PAGES
+        while pages * 4096 < self.sizes.ring_bytes // max(1, os.cpu_count() or 1):
+            pages *= 2
+        module[b"events"].open_perf_buffer(self._take, page_cnt=pages, lost_cb=lambda lost: None)
+        self._poll = select.epoll()
+        for reader in module.perf_buffers.values():
+            self._poll.register(_reader_descriptor(reader), select.EPOLLIN)
+        self._set()
+
+    def _set(self) -> None:
+        if self._module is not None and self._poll is not None:
+            table = self._module[b"settings"]
+            maps.update(table.map_fd, struct.pack("=I", 0), struct.pack("=QQ", *self._setting))
+
+    def _take(self, _cpu: int, data: int, size: int) -> None:
+        self._rest.offer(self._records.event(ctypes.string_at(data, size)))
+
+
+class _Maps:
+    """BCC's tables by name, as engine.tcp.libbpf.reading wants them."""
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def descriptor(self, name: str) -> int:
+        """A map's file descriptor."""
+        number: int = self._module[name.encode()].map_fd
+        return number
+
+
+def _of_the_rest(triggers: Triggers) -> Triggers:
+    """The triggers that looking finds, less those that a program sees as they happen."""
+    return dataclasses.replace(
+        triggers, rtt_above_us=None, rtt_p99=False, retransmit_burst=None, rto=False, tlp=False,
+        zero_window=False, resets=False, drops=False,
+    )  # fmt: skip
+
+
+def _reader_descriptor(reader: int) -> int:
+    """The file descriptor of one CPU's perf buffer."""
+    number: int = sys.modules["bcc.libbcc"].lib.perf_reader_fd(reader)
+    return number
+
+
+def _cost(name: str, descriptor: int) -> Cost:
+    """run_cnt and run_time_ns of a program (Linux 5.1)."""
+    found = {"run_cnt": 0, "run_time_ns": 0}
+    with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
+        for line in file:
+            key, _, value = line.partition(":")
+            if key in found:
+                found[key] = int(value)
+    return Cost(name, found["run_cnt"], found["run_time_ns"])
+
+
+def _verdict(lines: Sequence[str]) -> str:
+    """The verifier's last words before its statistics."""
+    words = [line.strip() for line in lines if line.strip()]
+    words = [line for line in words if not line.startswith(("processed ", "bpf: ", "HINT"))]
+    return words[-1][:200] if words else ""

@@ -1,0 +1,145 @@
+"""Filters, triggers and sizes -> the C text that BCC compiles."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from engine import resources
+from engine.errors import OtusError, UsageError
+from engine.tcp import histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from ipaddress import IPv4Network, IPv6Network
+
+    from engine.tcp.backend import Filters, Limits, Sizes, Triggers
+    from engine.tcp.libbpf.reasons import Reasons
+
+SOURCE = "tcp_observer.bcc.c"
+MOST_ENTRIES = 16
+"""Port ranges or prefixes of one side: each is some instructions more, and 4.19 takes 4096 in all."""
+_INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
+_INCOMPLETE = re.compile(r"error: .* incomplete type 'struct (bpf_\w+)'")
+_UNDECLARED = re.compile(r"error: use of undeclared identifier '(BPF_\w+)'")
+_FREE = 10_000
+_INITIAL_PIDNS = 0xEFFFFFFC
+_LEAST_A_SECOND = 2_000
+
+
+def check(filters: Filters, sizes: Sizes) -> None:
+    """UsageError, OtusError: what these programs cannot do."""
+    if filters.pids or filters.cgroup:
+        raise OtusError(
+            "the bcc backend cannot filter by process or cgroup", "--backend libbpf or --backend netlink"
+        )
+    for option, entries in (
+        ("--lport", filters.local_ports), ("--rport", filters.remote_ports),
+        ("--laddr", filters.local_networks), ("--raddr", filters.remote_networks),
+    ):  # fmt: skip
+        if len(entries) > MOST_ENTRIES:
+            raise UsageError(
+                f"{option}: {len(entries)} entries", f"at most {MOST_ENTRIES} with --backend bcc"
+            )
+    if not 2 <= sizes.sub_bits <= 6:
+        raise UsageError(f"{sizes.sub_bits} sub-bits of a histogram", "2 to 6")
+
+
+def text(
+    filters: Filters, triggers: Triggers, limits: Limits, sizes: Sizes, reasons: Reasons, ca_bits: int
+) -> str:
+    """The whole program."""
+    rows = [f"#define {name} {value}" for name, value in _constants(filters, triggers, limits, sizes).items()]
+    rows += [f"#define BENIGN_{i} 0x{word:x}ULL" for i, word in enumerate(reasons.benign())]
+    rows += [
+        f"#define CA_STATE_MASK 0x{(1 << ca_bits) - 1:x}",
+        f"#define LOCAL_PORTS(port) {_ports(filters.local_ports)}",
+        f"#define REMOTE_PORTS(port) {_ports(filters.remote_ports)}",
+        f"#define LOCAL_NETWORKS(address) {_networks(filters.local_networks)}",
+        f"#define REMOTE_NETWORKS(address) {_networks(filters.remote_networks)}",
+    ]
+    folder = resources.data("bpf")
+    try:
+        body = (folder / SOURCE).read_text("utf-8")
+        body = _INCLUDE.sub(lambda found: (folder / found[1]).read_text("utf-8"), body)
+    except OSError as error:
+        raise OtusError(f"the package has no {SOURCE}", "install it anew") from error
+    return "\n".join((*rows, body.replace("#pragma once\n", "")))
+
+
+def stand_ins(errors: Sequence[str], number: int) -> list[str]:
+    """Compiler flags for names of linux/bpf.h that the kernel's headers use and BCC does not know.
+
+    BCC brings its own copy of that file, as old as itself. The programs have no use of these names, only
+    inline functions of the kernel that are never called: any type will do, and any number that is free.
+    """
+    found: dict[str, str] = {}
+    for line in errors:
+        if names := _INCOMPLETE.search(line):
+            found[names[1]] = "bpf_timer"
+        elif names := _UNDECLARED.search(line):
+            found[names[1]] = str(_FREE + number + len(found))
+    return [f"-D{name}={value}" for name, value in found.items()]
+
+
+def _constants(filters: Filters, triggers: Triggers, limits: Limits, sizes: Sizes) -> dict[str, int]:
+    addresses = any(
+        (filters.interface, filters.local_ports, filters.remote_ports, filters.local_networks,
+         filters.remote_networks)
+    )  # fmt: skip
+    return {
+        "NETNS": filters.netns,
+        "INTERFACE": _interface(filters.interface),
+        "FILTERED": int(addresses),
+        "SUB_BITS": sizes.sub_bits,
+        "BUCKETS": histogram.bucket_count(sizes.sub_bits),
+        "MOST_SOCKETS": sizes.sockets,
+        "MOST_DROPS": sizes.stacks,
+        "OWN_PIDS": int(os.stat("/proc/self/ns/pid").st_ino == _INITIAL_PIDNS),
+        "EVENTS_A_SECOND": max(_LEAST_A_SECOND, 10 * limits.per_second),
+        "RTT_ABOVE_US": triggers.rtt_above_us or 0,
+        "RTT_P99_EVENTS": int(triggers.rtt_p99),
+        "RETRANSMIT_BURST_SEGMENTS": triggers.retransmit_burst or 0,
+        "RTO_EVENTS": int(triggers.rto),
+        "TLP_EVENTS": int(triggers.tlp),
+        "ZERO_WINDOW_EVENTS": int(triggers.zero_window),
+        "RESET_EVENTS": int(triggers.resets),
+        "DROP_EVENTS": int(triggers.drops),
+    }
+
+
+def _interface(name: str) -> int:
+    if not name:
+        return 0
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as error:
+        raise UsageError(f"no interface {name}", "ip -br link lists them") from error
+
+
+def _ports(ranges: Sequence[tuple[int, int]]) -> str:
+    tests = [
+        f"(port) == {first}" if first == last else f"((port) >= {first} && (port) <= {last})"
+        for first, last in ranges
+    ]
+    return f"({' || '.join(tests) or '1'})"
+
+
+def _networks(wanted: Sequence[IPv4Network | IPv6Network]) -> str:
+    return f"({' || '.join(map(_network, wanted)) or '1'})"
+
+
+def _network(network: IPv4Network | IPv6Network) -> str:
+    address, mask = network.network_address.packed, network.netmask.packed
+    if network.version == 4:
+        address, mask = bytes(10) + b"\xff\xff" + address, b"\xff" * 12 + mask
+    tests = []
+    for word in range(4):
+        own = int.from_bytes(mask[4 * word : 4 * word + 4], sys.byteorder)
+        value = int.from_bytes(address[4 * word : 4 * word + 4], sys.byteorder)
+        if own:
+            tests.append(f"((address)[{word}] & 0x{own:x}) == 0x{value:x}")
+    return f"({' && '.join(tests) or '1'})"
