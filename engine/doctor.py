@@ -217,6 +217,31 @@ def _load_probe(path: str) -> Finding:
     return Finding("ebpf", "warn", f"the kernel refuses the program: {result['errno']}, {reason}")
 
 
+def _tcp_probes() -> list[Finding]:
+    """Each program of the TCP observer by the kernel's types: what it is for, or why it is off."""
+    from engine.errors import OtusError
+    from engine.tcp import choose, options
+    from engine.tcp.libbpf.btf import Btf
+
+    try:
+        Btf.of_kernel().close()
+    except OtusError as error:
+        return [Finding("tcp probes", "warn", f"not known: {error.message}", error.hint)]
+    plan = choose.construct("libbpf", options.make()).plan()
+    given = {metric for one in plan.programs if one.on for metric in one.metrics}
+    hooks = {one.hook for one in plan.programs if one.on}
+    findings = []
+    for one in plan.programs:
+        metrics = ", ".join(one.metrics)
+        if one.on:
+            findings.append(Finding(one.name, "ok", f"{one.hook}: {metrics}"))
+        elif one.hook in hooks or given >= set(one.metrics) or "--pid" in one.why:
+            findings.append(Finding(one.name, "ok", f"not needed: {one.why}"))
+        else:
+            findings.append(Finding(one.name, "warn", f"off: {one.why}; without {metrics}"))
+    return findings
+
+
 def _memory_lock() -> list[Finding]:
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     if soft == resource.RLIM_INFINITY:
@@ -274,4 +299,5 @@ _EXAMINATIONS: tuple[Callable[[], list[Finding]], ...] = (
     _memory_lock,
     _terminal,
     _tools,
+    _tcp_probes,
 )

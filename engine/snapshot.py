@@ -211,6 +211,8 @@ class TcpSection(TypedDict, total=False):
     """Metric -> why it is not measured."""
     windows: dict[str, dict[str, Any]]
     """1, 10, 60 (seconds) and run: objects as of docs/schemas/tcp-summary.json."""
+    drop_places: dict[str, list[list[Any]]]
+    """60 and run: [reason, kernel function, packets] of what the kernel dropped, the most frequent first."""
     connections: int
     states: dict[str, int]
     """State -> connections now."""

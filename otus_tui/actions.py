@@ -48,6 +48,9 @@ SCOPES = {
     "table": "Tables",
     "calls": "Calls",
     "media": "Media",
+    "tcp": "TCP",
+    "connection": "TCP connection",
+    "drops": "Drops",
     "flow": "Call flow",
     "text": "Messages and texts",
     "message": "Message",
@@ -56,13 +59,14 @@ SCOPES = {
 }
 """Scopes in the order of the help, with their titles."""
 
-SHADOWS = {("flow", "d"), ("flow", "9")}
-"""(scope, key) that may take a key from the scope `app`."""
+SHADOWS = {("flow", "d"), ("flow", "9"), ("tcp", "g")}
+"""(scope, key) that may take a key from the scopes `app` and `move`."""
 
 SCREENS = (
     ("1", "overview", "Overview"),
     ("2", "calls", "Calls"),
     ("3", "media", "Media"),
+    ("4", "tcp", "TCP"),
     ("5", "drops", "Drops"),
     ("8", "tasks", "Tasks"),
 )
@@ -74,6 +78,7 @@ def _screens() -> Iterable[Action]:
         "overview": "What the engine sees, in short.",
         "calls": "The list of calls and other dialogs.",
         "media": "The media streams with loss and jitter.",
+        "tcp": "What the kernel's TCP does on this host: RTT, retransmits, states, connections.",
         "drops": "Where packets were lost, by layer and worker, and whether the books are even.",
         "tasks": "The tasks of the engine, their filters, workers and reporters.",
     }
@@ -139,6 +144,13 @@ ACTIONS: tuple[Action, ...] = (
     Action("calls", "statistics", ("i",), "statistics", "Methods, codes and states that were counted."),
     Action("calls", "raw", ("f6", "r"), "raw", "All messages of the call as they were on the wire."),
     Action("calls", "filter_form", ("f7", "f"), "filter form", "Put a filter together from a form."),
+    # --- TCP
+    Action("tcp", "heat_map", ("m",), "heat map", "RTT over time instead of the figures, and back.", 2),
+    Action("tcp", "group", ("g",), "group", "Sums by process, then by peer, local port, remote port.", 2),
+    Action("tcp", "listeners", ("L",), "listeners", "The listening sockets: queues, limits, drops.", 3),
+    Action("connection", "save", ("f2", "s"), "save", "Write the figures and events to a file.", 2),
+    Action("connection", "copy", ("y",), "copy", "Copy the figures and events."),
+    Action("drops", "kernel", ("K",), "kernel drops", "To what the kernel dropped, and back up.", 1),
     # --- call flow
     Action("flow", "open", ("enter",), "message", "The message of this arrow, or figures of this stream.", 1),
     Action("flow", "mark", ("space",), "mark, compare", "Mark a message; on a second one, compare the two."),

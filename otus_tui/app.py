@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import sys
 import time
@@ -32,39 +33,19 @@ if TYPE_CHECKING:
     from otus_tui.screens.frame import FrameScreen
     from otus_tui.widgets.frame import LoadBar
 
-SECTIONS = ["engine", "tasks", "sip", "media"]
+SECTIONS = ["engine", "tasks", "sip", "media", "tcp"]
 SNAPSHOT_HZ = 2
 RETRY_S = (0.5, 1.0, 2.0, 3.0, 5.0)
 
 
-def _overview() -> Screen[Any]:
-    from otus_tui.screens.overview import OverviewScreen
+def _later(module: str, name: str) -> Callable[[], Screen[Any]]:
+    """A screen that is imported when it is first shown."""
 
-    return OverviewScreen()
+    def make() -> Screen[Any]:
+        screen: Screen[Any] = getattr(importlib.import_module(f"otus_tui.screens.{module}"), name)()
+        return screen
 
-
-def _calls() -> Screen[Any]:
-    from otus_tui.screens.calls import CallsScreen
-
-    return CallsScreen()
-
-
-def _media() -> Screen[Any]:
-    from otus_tui.screens.media import MediaScreen
-
-    return MediaScreen()
-
-
-def _drops() -> Screen[Any]:
-    from otus_tui.screens.drops import DropsScreen
-
-    return DropsScreen()
-
-
-def _tasks() -> Screen[Any]:
-    from otus_tui.screens.tasks import TasksScreen
-
-    return TasksScreen()
+    return make
 
 
 class OtusApp(App[str]):
@@ -76,11 +57,12 @@ class OtusApp(App[str]):
     PAUSE_GC_ON_SCROLL = True
     BINDINGS: ClassVar[list[BindingType]] = [*actions.bindings("app")]
     MODES: ClassVar[dict[str, Any]] = {
-        "overview": _overview,
-        "calls": _calls,
-        "media": _media,
-        "drops": _drops,
-        "tasks": _tasks,
+        "overview": _later("overview", "OverviewScreen"),
+        "calls": _later("calls", "CallsScreen"),
+        "media": _later("media", "MediaScreen"),
+        "tcp": _later("tcp", "TcpScreen"),
+        "drops": _later("drops", "DropsScreen"),
+        "tasks": _later("tasks", "TasksScreen"),
     }
 
     def __init__(
@@ -268,7 +250,7 @@ class OtusApp(App[str]):
     def open_filtered(self, mode: str, expression: str) -> None:
         """A numbered screen with this filter."""
         self.switch_mode(mode)
-        if mode in ("calls", "media"):
+        if mode in ("calls", "media", "tcp"):
             self.call_later(self._filter_screen, mode, expression)
 
     def _filter_screen(self, mode: str, expression: str) -> None:

@@ -46,6 +46,7 @@ LONGEST_WAIT = 0.25
 FILTER_S = 0.8
 INTERNAL = -32603
 MOST_ROWS = 1000
+MOST_PLACES = 200
 
 
 class Process:
@@ -157,6 +158,7 @@ class Process:
                 "notes": observer.notes,
                 "off": dict(observer.backend.off),
                 "windows": windows,
+                "drop_places": {name: self._places(name) for name in ("60", "run")},
                 "connections": len(observer.rows),
                 "states": states,
                 "owners_hidden": observer.owners.hidden,
@@ -165,6 +167,13 @@ class Process:
                 "version": self.table.version,
             }
         return self._section
+
+    def _places(self, name: str) -> list[list[Any]]:
+        """[reason, kernel function, packets] of the drops in a window, the most frequent first."""
+        windows = self.observer.windows
+        window = windows.run() if name == "run" else windows.last(dict(WINDOWS)[name])
+        found = sorted(window.reading.drops.items(), key=lambda one: -one[1])[:MOST_PLACES]
+        return [[*place, count] for place, count in found if count]
 
     def do_tcp_connections(self, **params: Any) -> dict[str, Any]:
         """A window of the table."""

@@ -12,6 +12,8 @@ import click
 from engine import __version__, doctor
 
 _COLOURS = {"ok": "green", "warn": "yellow", "missing": "red"}
+_NAME = 17
+_INDENT = 8 + _NAME
 
 
 @click.command(
@@ -31,10 +33,10 @@ def command(as_json: bool) -> None:
     width = max(60, min(shutil.get_terminal_size((100, 24)).columns, 120))
     for finding in findings:
         level = click.style(f"{finding.level:7}", fg=_COLOURS[finding.level])
-        lines = textwrap.wrap(finding.text, width - 22, break_on_hyphens=False) or [""]
-        click.echo(f"{level} {finding.name:13} {lines[0]}")
+        lines = textwrap.wrap(finding.text, width - _INDENT - 1, break_on_hyphens=False) or [""]
+        click.echo(f"{level} {finding.name:{_NAME}} {lines[0]}")
         for line in lines[1:]:
-            click.echo(f"{'':21} {line}")
+            click.echo(f"{'':{_INDENT}} {line}")
         if finding.mend:
             # Not wrapped: it is to be copied.
-            click.echo(f"{'':21} > {finding.mend}")
+            click.echo(f"{'':{_INDENT}} > {finding.mend}")

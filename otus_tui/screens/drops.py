@@ -1,4 +1,5 @@
-"""Where packets were lost: every counter by layer and worker, the rings, and the books in words."""
+"""Where packets were lost: every counter by layer and worker, the rings, the books in words, and what the
+kernel dropped by reason."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from otus_tui import format as fmt
 from otus_tui.model import LAYERS
 from otus_tui.screens.frame import FrameScreen
+from otus_tui.screens.kernel_drops import kernel_lines, kernel_words
 from otus_tui.widgets.ink import Line, rule
 from otus_tui.widgets.text_view import TextView
 
@@ -26,13 +28,18 @@ LAYER_WORDS = {
 
 
 class DropsScreen(FrameScreen):
-    """All counters of the task that runs, or of the last one."""
+    """All counters of the task that runs, or of the last one; the kernel's drops below them."""
 
-    SCOPES = ("text",)
+    SCOPES = ("drops", "text")
     MODE = "drops"
 
     def compose_body(self) -> ComposeResult:
         yield TextView(id="main", wrap=False)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kernel_at = 0
+        """The line on which the kernel's part begins."""
 
     def on_mount(self) -> None:
         super().on_mount()
@@ -47,8 +54,20 @@ class DropsScreen(FrameScreen):
         if sip:
             lines += evidence_lines(sip, width - 2, self.glyphs)
         if not lines:
-            lines = [[("no task runs, so nothing can be lost", "dim")]]
+            lines = [[("no task runs, so nothing can be lost", "dim")], [("", "")]]
+        tcp = snapshot.get("tcp")
+        if not self.model.file:
+            words = kernel_words(tcp, self.glyphs)
+            if words:
+                lines = [[*words, ("   K: why", "dim")], *lines]
+            self._kernel_at = len(lines)
+            lines += kernel_lines(tcp, self.model, width - 2, self.glyphs)
         self.query_one(TextView).set_lines(lines)
+
+    def action_kernel(self) -> None:
+        view = self.query_one(TextView)
+        there = view.scroll_offset.y and view.scroll_offset.y >= min(self._kernel_at, view.max_scroll_y)
+        view.scroll_rows(0 if there else self._kernel_at)
 
     def action_find(self) -> None:
         from otus_tui.screens.dialogs import AskText

@@ -11,16 +11,18 @@ from otus_tui import format as fmt
 from otus_tui.model import calls_loss, lost_by_layer
 from otus_tui.screens.calls import waiting_lines
 from otus_tui.screens.frame import FrameScreen
+from otus_tui.screens.kernel_drops import kernel_words
 from otus_tui.widgets.chart import Chart
 from otus_tui.widgets.frame import StatusLine
 from otus_tui.widgets.ink import Line, Span, rule, width_of
 from otus_tui.widgets.rows_view import RowsView
+from otus_tui.widgets.tcp_figures import micro
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.geometry import Size
 
-    from engine.snapshot import Snapshot
+    from engine.snapshot import Snapshot, TcpSection
     from otus_tui.glyphs import Glyphs
     from otus_tui.model import Model
 
@@ -45,6 +47,8 @@ STATES = (
 )
 _BAD = {"busy", "rejected", "timeout", "failed"}
 ALWAYS = {"in_call", "completed"}
+FOUR_BLOCKS = 100
+"""Cells from which TCP has a block of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +69,13 @@ class Block:
     facts: list[Fact]
 
 
-def blocks(model: Model, glyphs: Glyphs, worst: dict[str, Any]) -> list[Block]:
-    """Calls, media and capture as facts."""
-    return [_calls(model, glyphs), _media(model, glyphs, worst), _capture(model, glyphs)]
+def blocks(model: Model, glyphs: Glyphs, worst: dict[str, Any], wide: bool = True) -> list[Block]:
+    """Calls, media, capture and, where it is known, TCP as facts."""
+    found = [_calls(model, glyphs), _media(model, glyphs, worst), _capture(model, glyphs)]
+    tcp = model.snapshot.get("tcp")
+    if wide and tcp and tcp.get("windows") and not model.file:
+        found.insert(2, Block("TCP", tcp_facts(tcp, glyphs)))
+    return found
 
 
 def _calls(model: Model, glyphs: Glyphs) -> Block:
@@ -156,6 +164,38 @@ def _capture(model: Model, glyphs: Glyphs) -> Block:
         if not engine["compiled"]:
             facts.append(Fact("hot path", f"{glyphs.warning} not compiled", "warning", ("tasks", "")))
     return Block("Capture", facts)
+
+
+def tcp_facts(tcp: TcpSection, glyphs: Glyphs) -> list[Fact]:
+    """What TCP of this host does, in the last ten seconds."""
+    window = tcp["windows"]["10"]
+    seconds = window["window_s"] or 1.0
+    rtt, again, zero = window["rtt_us"], window["retransmits"], window["zero_window"]
+
+    def fact(name: str, value: str, bad: bool = False, mode: str = "tcp", expression: str = "") -> Fact:
+        return Fact(
+            name, f"{glyphs.warning} {value}" if bad else value, "warning" if bad else "", (mode, expression)
+        )
+
+    def rate(number: int | None) -> str:
+        return fmt.UNKNOWN if number is None else f"{fmt.rate(number / seconds)}/s"
+
+    rto = again["by_class"]["rto"]["events"]
+    listen = tcp["windows"]["60"]["listen"]
+    known = [one["drops"] for one in listen or () if one["drops"] is not None]
+    turned_away = sum(known) if known or listen == [] else None
+    closed = zero["received"]["episodes"]
+    drops = window["drops"]["total"]
+    return [
+        fact("connections", fmt.count(tcp.get("connections"))),
+        fact("RTT p50", micro(rtt["p50"]) if rtt else fmt.UNKNOWN),
+        fact("RTT p99", micro(rtt["p99"]) if rtt else fmt.UNKNOWN),
+        fact("retransmits", rate(again["segments"] if again["segments"] is not None else again["events"])),
+        fact("timeouts", rate(rto), bool(rto), expression="retransmits > 0"),
+        fact("zero window", fmt.count(closed), bool(closed)),
+        fact("listen drops", fmt.count(turned_away), bool(turned_away)),
+        fact("kernel drops", rate(drops), bool(drops), "drops"),
+    ]
 
 
 class Facts(RowsView):
@@ -294,6 +334,8 @@ class OverviewScreen(FrameScreen):
     def compose_body(self) -> ComposeResult:
         yield StatusLine(id="status")
         yield Facts(id="main")
+        yield StatusLine(id="tcp-line")
+        yield StatusLine(id="kernel-line")
         with Horizontal(id="charts"):
             yield Chart(
                 "new calls/s, 5 minutes",
@@ -322,7 +364,9 @@ class OverviewScreen(FrameScreen):
         list(self.query(Chart))[1].display = size.width >= 72
 
     def update_body(self, snapshot: Snapshot) -> None:
-        self.query_one(Facts).set_blocks(blocks(self.model, self.glyphs, self._worst))
+        wide = self.app.size.width >= FOUR_BLOCKS
+        self.query_one(Facts).set_blocks(blocks(self.model, self.glyphs, self._worst, wide))
+        self._tcp_lines(snapshot, wide)
         charts = self.query_one("#charts")
         charts.display = not self.model.file and self.app.size.height >= 18
         if charts.display:
@@ -341,6 +385,24 @@ class OverviewScreen(FrameScreen):
         if media and media["version"] != self._asked_version:
             self._asked_version = media["version"]
             self.run_worker(self._ask_worst(), group="worst", exclusive=True, exit_on_error=False)
+
+    def _tcp_lines(self, snapshot: Snapshot, wide: bool) -> None:
+        """TCP in one line where it has no block, and what the kernel dropped."""
+        tcp = None if self.model.file else snapshot.get("tcp")
+        line: Line = []
+        if tcp and tcp.get("windows") and not wide:
+            line = [("4 TCP", "key")]
+            for one in tcp_facts(tcp, self.glyphs):
+                line += [(f"  {one.name} ", "dim"), (one.value, one.role)]
+        elif tcp and tcp.get("error"):
+            line = [
+                (f"{self.glyphs.warning} TCP: {fmt.clean(tcp['error'])}", "warning"),
+                ("  4: more", "dim"),
+            ]
+        for name, spans in (("#tcp-line", line), ("#kernel-line", kernel_words(tcp, self.glyphs))):
+            widget = self.query_one(name, StatusLine)
+            widget.set(spans)
+            widget.display = bool(spans)
 
     async def _ask_worst(self) -> None:
         for column in ("mean_jitter_ms", "lost_pct"):

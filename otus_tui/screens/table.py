@@ -37,6 +37,7 @@ class TableScreen(FrameScreen):
     DESCENDING: ClassVar[bool] = True
     ARRIVAL: ClassVar[str] = ""
     NOUN: ClassVar[str] = "rows"
+    TABLE: ClassVar[type[LiveTable]] = LiveTable
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class TableScreen(FrameScreen):
         return []
 
     def compose_body(self) -> ComposeResult:
-        table = LiveTable(
+        table = self.TABLE(
             self.make_columns(),
             self._fetch,
             sort=self.SORT,

@@ -212,6 +212,105 @@ def file_task(share: float = 1.0, **changes: Any) -> dict[str, Any]:
     )  # fmt: skip
 
 
+def hist(*buckets: tuple[int, int]) -> dict[str, Any]:
+    """A histogram of a summary."""
+    count = sum(number for _, number in buckets)
+    top = buckets[-1][0] if buckets else None
+    middle = buckets[len(buckets) // 2][0] if buckets else None
+    return {
+        "count": count, "sum": sum(bound * number for bound, number in buckets), "p50": middle, "p90": top,
+        "p99": top, "max": top, "buckets": [list(one) for one in buckets],
+    }  # fmt: skip
+
+
+def tcp_window(seconds: float, **changes: Any) -> dict[str, Any]:
+    """What the screens read of a summary (docs/schemas/tcp-summary.json)."""
+    classes = ("syn", "synack", "rto", "window_probe", "tlp", "fast", "slow_start", "other")
+    again = {"rto": 21, "tlp": 50, "fast": 4}
+    by_class = {name: {"events": again.get(name, 0), "segments": again.get(name, 0)} for name in classes}
+    window = {
+        "window_s": seconds,
+        "rtt_us": hist((71, 812), (143, 1902), (287, 2960), (575, 400), (229375, 31)),
+        "rttvar_us": hist((23, 500), (47, 2000), (95, 900)),
+        "handshake_us": {"client": hist((287, 12)), "server": hist((319, 9)), "failed": 0, "unsampled": 0},
+        "retransmits": {"events": 75, "segments": 75, "tlp_new_data": 3, "by_class": by_class},
+        "throughput_bps": {"send": None, "receive": None, "send_total": 81.2e6, "receive_total": 1.2e6},
+        "states": {
+            "transitions": {},
+            "dwell_us": {"SYN_SENT": hist((1_048_575, 2)), "CLOSE_WAIT": hist((412_000_000, 31))},
+        },
+        "zero_window": {
+            "received": {"episodes": 1, "seconds": 0.2}, "sent": {"episodes": 0, "seconds": 0.0},
+        },
+        "listen": [
+            {"port": 443, "backlog": 12, "limit": 128, "syn_drops": 0, "accept_drops": 3, "drops": 3,
+             "address": "0.0.0.0"},
+            {"port": 9091, "backlog": 0, "limit": 100, "syn_drops": 0, "accept_drops": 0, "drops": 0,
+             "address": "127.0.0.1"},
+        ],
+        "resets": {"sent": 2, "received": 1, "by_reason": {}},
+        "drops": {
+            "total": 31, "by_reason": {"NO_SOCKET": 30, "SUBSYSTEM_9_1": 1},
+            "by_function": {"tcp_v4_rcv": 30, "somewhere": 1}, "benign": {"TCP_OLD_ACK": 4},
+        },
+    }  # fmt: skip
+    return {**window, **changes}
+
+
+def tcp_section(**changes: Any) -> dict[str, Any]:
+    """The observer while it runs."""
+    lengths = {"1": 1, "10": 10, "60": 60, "run": 764}
+    section = {
+        "state": "running", "error": "", "hint": "", "restarts": 0, "backend": "libbpf", "netns": 4026531840,
+        "notes": [], "off": {},
+        "windows": {name: tcp_window(float(length)) for name, length in lengths.items()},
+        "drop_places": {
+            "60": [["NO_SOCKET", "tcp_v4_rcv", 30]],
+            "run": [["NO_SOCKET", "tcp_v4_rcv", 30], ["SUBSYSTEM_9_1", "somewhere", 1]],
+        },
+        "connections": 1237, "states": {"ESTABLISHED": 1204, "CLOSE_WAIT": 31, "SYN_SENT": 2},
+        "sampling": {}, "owners_hidden": 0, "events": {"newest": 1, "held": 1, "file_lost": 0}, "version": 1,
+    }  # fmt: skip
+    return {**section, **changes}
+
+
+def tcp_row(number: int, **changes: Any) -> dict[str, Any]:
+    """A connection as `tcp_connections` gives it."""
+    slow = number == 3
+    row = {
+        "id": str(9000 + number), "state": "SYN_SENT" if number % 17 == 5 else "ESTABLISHED",
+        "local": "10.0.0.7", "remote": f"203.0.113.{number % 200 + 1}", "role": "server", "comm": "nginx",
+        "pid_source": "proc", "local_port": 443, "remote_port": 50_000 + number, "interface": 0,
+        "netns": 4026531840, "srtt_us": 212_000 if slow else 400 + number,
+        "rttvar_us": 41_000 if slow else 90, "cwnd": 4 if slow else 10, "ssthresh": None,
+        "pacing_bps": 12_000_000, "in_flight": 2, "bytes_in_flight": 2896, "send_queue": 412_000 if slow else 0, "unsent_queue": 0, "receive_queue": 0,
+        "bytes_acked": 10_000, "bytes_received": 2_000, "retransmits": 31 if slow else 0, "rto_us": 204_000,
+        "send_window": 65_536, "receive_window": 64_512, "uid": 33, "inode": 7, "pid": 812 + number % 2,
+        "cgroup": 1, "send_bps": 1_200_000.0 - number * 1000, "receive_bps": 12_000.0,
+        "retransmits_new": 2 if slow else 0,
+    }  # fmt: skip
+    return {**row, **changes}
+
+
+def tcp_event(**changes: Any) -> dict[str, Any]:
+    """A detail event of the slow connection."""
+    event = {
+        "sequence": 1, "timestamp": "2025-11-22T08:41:02.125000Z", "event_type": "tcp",
+        "trigger": {"name": "rto", "value": 3, "threshold": None, "unit": "timeouts"},
+        "srtt_us": 212_000, "cwnd": 4, "retrans_reason": "rto", "reset_reason": None, "drop_reason": None,
+        "drop_function": None,
+    }  # fmt: skip
+    return {**event, **changes}
+
+
+def tcp_listener(port: int, **changes: Any) -> dict[str, Any]:
+    row = {
+        "local": "0.0.0.0", "port": port, "netns": 4026531840, "backlog": 12, "limit": 128, "drops": 3,
+        "syn_drops": 0, "accept_drops": 3, "pid": 812, "comm": "nginx",
+    }  # fmt: skip
+    return {**row, **changes}
+
+
 class ScriptedEngine:
     """Serves `calls`, `streams` and a snapshot that a test may change; remembers what it was asked."""
 
@@ -223,6 +322,8 @@ class ScriptedEngine:
         self.message = b""
         """The octets of every message; empty: those of an INVITE and its 200."""
         self.tasks = [task()]
+        self.tcp: dict[str, Any] | None = tcp_section()
+        self.connections = [tcp_row(i) for i in range(60)]
         self.version = 1
         self.sequence = 0
         self.time_ns = NOW_NS
@@ -290,10 +391,12 @@ class ScriptedEngine:
                 "packets": 100_000 + 1_000 * self.sequence,
                 "lost": 120, "one_way": None, "version": self.version,
             },
+            "tcp": self.tcp,
         }  # fmt: skip
 
     def query(self, params: dict[str, Any]) -> dict[str, Any]:
-        rows = self.calls if params["store"] == "calls" else self.streams
+        stores = {"calls": self.calls, "streams": self.streams, "tcp": self.connections}
+        rows = stores[params["store"]]
         text = params.get("filter") or ""
         if "(" in text and ")" not in text:
             raise RpcError(ERROR_INVALID, "this parenthesis is not closed", position=text.index("("))
@@ -395,6 +498,54 @@ class ScriptedEngine:
                 return {"removed": removed - len(self.calls)}
             case "shutdown":
                 return {}
+            case _ if method.startswith("tcp_"):
+                return self.answer_tcp(method, params)
+        raise RpcError(-32601, f"no method {method}")
+
+    def answer_tcp(self, method: str, params: dict[str, Any]) -> Any:
+        match method:
+            case "tcp_connections":
+                return self.query({**params, "store": "tcp"})
+            case "tcp_connection":
+                row = next((row for row in self.connections if row["id"] == params["id"]), None)
+                if row is None:
+                    raise RpcError(ERROR_REFUSED, f"connection {params['id']} is gone")
+                looks = range(40)
+                history = {
+                    "time_ns": [NOW_NS + i * SECOND for i in looks], "srtt_us": [400 + 10 * i for i in looks],
+                    "rttvar_us": [90 for _ in looks], "cwnd": [10 + i % 5 for i in looks],
+                    "send_bps": [1_000_000 for _ in looks], "receive_bps": [None for _ in looks],
+                    "send_queue": [0 for _ in looks], "retransmits": [i // 4 for i in looks],
+                }  # fmt: skip
+                return {"row": row, "history": history, "events": [tcp_event()]}
+            case "tcp_groups":
+                rows = [row for row in self.connections if _matches(row, params.get("filter") or "")]
+                groups: dict[str, int] = {}
+                names = {
+                    "process": lambda row: f"{row['comm']}/{row['pid']}",
+                    "peer": lambda row: row["remote"],
+                }
+                for row in rows:
+                    key = names.get(params["by"], lambda row: str(row[params["by"]]))(row)
+                    groups[key] = groups.get(key, 0) + 1
+                made = [
+                    {"key": key, "connections": number, "send_bps": 1e6, "receive_bps": 0.0, "retransmits": 0,
+                     "retransmits_new": 0, "srtt_us": 400.0, "srtt_us_max": 900}
+                    for key, number in groups.items()
+                ]  # fmt: skip
+                return {"total": len(made), "version": self.version, "rows": made}
+            case "tcp_listeners":
+                return {"total": 2, "rows": [tcp_listener(443), tcp_listener(9091, drops=0, accept_drops=0)]}
+            case "tcp_history":
+                points = [
+                    {
+                        "time_ns": NOW_NS + i * SECOND,
+                        "seconds": 1.0,
+                        "rtt_buckets": [[8, 40 + i], [18, i % 3]],
+                    }
+                    for i in range(min(params["count"], 50))
+                ]
+                return {"interval": 1.0, "points": points}
         raise RpcError(-32601, f"no method {method}")
 
     # --- the wire

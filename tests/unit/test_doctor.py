@@ -58,7 +58,7 @@ def test_json_and_lines_say_the_same() -> None:
     found = levels(run(arguments=("--json",)))
     lines = run()
     for name, finding in found.items():
-        assert f"{finding['level']:7} {name:13} " in lines
+        assert f"{finding['level']:7} {name:17} " in lines
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to give capabilities up")

@@ -18,11 +18,12 @@ from engine.errors import NotPermittedError, OtusError, UsageError
 from engine.tcp import backend as contract
 from engine.tcp import histogram
 from engine.tcp.backend import Filters, Limits, Sizes, Triggers
+from engine.tcp.drop_reasons import BENIGN
 from engine.tcp.libbpf import LibbpfBackend, layout, loader, maps, programs, records, settings
 from engine.tcp.libbpf.btf import Btf
 from engine.tcp.libbpf.library import library
 from engine.tcp.libbpf.programs import PROGRAMS, choose
-from engine.tcp.libbpf.reasons import BENIGN, Reasons
+from engine.tcp.libbpf.reasons import Reasons
 from engine.tcp.libbpf.symbols import Symbols
 from engine.tcp.throughput import Throughput
 

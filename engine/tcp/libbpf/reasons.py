@@ -4,23 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.tcp.drop_reasons import BENIGN
 from engine.tcp.libbpf.layout import REASON_UNKNOWN
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-BENIGN = {
-    "CONSUMED": "not dropped: the packet has done its work",
-    "NOT_SPECIFIED": "the kernel gives no reason; mostly queues that are emptied when a socket is closed",
-    "QUEUE_PURGE": "a queue that was emptied with its device or socket",
-    "TCP_OLD_DATA": "data that was there already: the peer sent it twice, or probes a closed window",
-    "TCP_OLD_SEQUENCE": "before the window: keepalives and probes of a closed window look so",
-    "TCP_OLD_ACK": "an acknowledgement that a later one overtook",
-    "TCP_OFOMERGE": "out of order data that was there already",
-    "TCP_RESET": "the reset itself, which ended its connection (see resets)",
-    "TCP_CLOSE": "for a socket that is closed",
-}
-"""Reason -> why it is no loss; by name, because the numbers change from kernel to kernel."""
 
 BENIGN_PLACES = frozenset(
     ("sk_stream_kill_queues", "inet_sock_destruct", "tcp_write_queue_purge", "skb_queue_purge",

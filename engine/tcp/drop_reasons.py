@@ -1,0 +1,107 @@
+"""Why the kernel dropped a packet, each reason in a sentence.
+
+By the names of enum skb_drop_reason without their prefix: the numbers change from kernel to kernel. A reason
+that is not here has its name only.
+"""
+
+from __future__ import annotations
+
+BENIGN = {
+    "CONSUMED": "not dropped: the packet has done its work",
+    "NOT_SPECIFIED": "the kernel gives no reason; mostly queues that are emptied when a socket is closed",
+    "QUEUE_PURGE": "a queue that was emptied with its device or socket",
+    "TCP_OLD_DATA": "data that was there already: the peer sent it twice, or probes a closed window",
+    "TCP_OLD_SEQUENCE": "before the window: keepalives and probes of a closed window look so",
+    "TCP_OLD_ACK": "an acknowledgement that a later one overtook",
+    "TCP_OFOMERGE": "out of order data that was there already",
+    "TCP_RESET": "the reset itself, which ended its connection (see resets)",
+    "TCP_CLOSE": "for a socket that is closed",
+}
+"""Reason -> why it is no loss."""
+
+SENTENCES = {
+    "BPF_CGROUP_EGRESS": "an eBPF program of the sender's cgroup refused it",
+    "CPU_BACKLOG": "the backlog of a CPU was full (net.core.netdev_max_backlog)",
+    "DEV_READY": "the outgoing device was not ready, or it is down",
+    "FQ_BAND_LIMIT": "the fq queue was full for its priority band",
+    "FQ_FLOW_LIMIT": "this flow had too many packets in the fq queue (flow_limit)",
+    "FQ_HORIZON_LIMIT": "its send time lay too far ahead for the fq queue (horizon)",
+    "FULL_RING": "the ring of a tun or tap device was full: its reader is too slow",
+    "HDR_TRUNC": "its headers were cut short",
+    "IPV6DISABLED": "IPv6 is switched off on the interface",
+    "IP_CSUM": "the checksum of the IP header is wrong: damaged on the way",
+    "IP_INADDRERRORS": "no route for an arriving packet: its destination address is not valid here",
+    "IP_INHDR": "the IP header is not valid",
+    "IP_INNOROUTES": "no route for a packet that was to be forwarded",
+    "IP_INVALID_DEST": "the destination address may not be a destination",
+    "IP_INVALID_SOURCE": "the source address may not be a source",
+    "IP_LOCALNET": "a 127.0.0.0/8 address on a wire",
+    "IP_LOCAL_SOURCE": "it came from outside with an address of this host as its source",
+    "IP_NOPROTO": "nobody handles its IP protocol here",
+    "IP_OUTNOROUTES": "no route to its destination",
+    "IP_RPFILTER": "reverse path filter: the way back would be another interface (rp_filter)",
+    "NEIGH_CREATEFAIL": "the neighbour table was full (neigh gc_thresh3)",
+    "NEIGH_DEAD": "the neighbour's entry was taken away meanwhile",
+    "NEIGH_FAILED": "the neighbour does not answer ARP or ND: host gone, or another network",
+    "NEIGH_QUEUEFULL": "too many packets waited for the neighbour's answer to ARP or ND",
+    "NETFILTER_DROP": "a firewall rule (nftables, iptables) dropped it",
+    "NOMEM": "no memory was left for it",
+    "NO_SOCKET": "no socket for it: nobody listens on the port, or the connection is gone",
+    "OTHERHOST": "for another host: it was only seen by promiscuous mode",
+    "PKT_TOO_BIG": "larger than the MTU, and it may not be fragmented",
+    "PKT_TOO_SMALL": "shorter than its headers say",
+    "PROTO_MEM": "TCP's memory limit is reached (net.ipv4.tcp_mem)",
+    "QDISC_CONGESTED": "the queue discipline dropped it to signal congestion (codel, red ...)",
+    "QDISC_DROP": "the queue discipline of the outgoing interface dropped it (netem, policer, full queue)",
+    "QDISC_OVERLIMIT": "the queue of the outgoing interface was full",
+    "SECURITY_HOOK": "a security module (SELinux, AppArmor ...) refused it",
+    "SKB_CSUM": "its checksum could not be computed or is wrong",
+    "SKB_GSO_SEG": "a large packet could not be cut into segments",
+    "SOCKET_BACKLOG": "the socket's backlog was full: its process held the lock or reads too slowly",
+    "SOCKET_CLOSE": "the socket was closed with data in its queue",
+    "SOCKET_FILTER": "a filter on the socket (SO_ATTACH_FILTER) refused it",
+    "SOCKET_RCVBUFF": "the receive buffer was full: the process reads too slowly",
+    "TAP_FILTER": "a filter on the tun or tap device refused it",
+    "TC_EGRESS": "a tc or eBPF program on the way out dropped it",
+    "TC_INGRESS": "a tc or eBPF program on the way in dropped it",
+    "TCP_ABORT_ON_DATA": "data for a socket that nobody reads any more: answered with a reset",
+    "TCP_ACK_UNSENT_DATA": "it acknowledges data that was never sent (RFC 5961)",
+    "TCP_AOFAILURE": "its TCP-AO signature is wrong",
+    "TCP_AOKEYNOTFOUND": "no TCP-AO key for this peer",
+    "TCP_AONOTFOUND": "TCP-AO is required and it has none",
+    "TCP_AOUNEXPECTED": "it has TCP-AO and none is configured",
+    "TCP_AUTH_HDR": "its authentication options are not valid",
+    "TCP_CSUM": "the TCP checksum is wrong: damaged on the way",
+    "TCP_FASTOPEN": "Fast Open data that came a second time",
+    "TCP_FLAGS": "these TCP flags make no sense in the state of the connection",
+    "TCP_INVALID_ACK_SEQUENCE": "it acknowledges what was not sent, or long ago",
+    "TCP_INVALID_END_SEQUENCE": "its data ends beyond the receive window",
+    "TCP_INVALID_SEQUENCE": "it begins beyond the receive window",
+    "TCP_INVALID_SYN": "a SYN within a connection that stands (RFC 5961)",
+    "TCP_LISTEN_OVERFLOW": "the accept queue was full: the server accepts too slowly",
+    "TCP_MD5FAILURE": "its MD5 signature is wrong (BGP: another password)",
+    "TCP_MD5NOTFOUND": "MD5 is required and it has none",
+    "TCP_MD5UNEXPECTED": "it has MD5 and none is configured",
+    "TCP_MINTTL": "its TTL is below the socket's IP_MINTTL",
+    "TCP_OFO_DROP": "no memory was left for out of order data",
+    "TCP_OFO_QUEUE_PRUNE": "out of order data was thrown away to save memory; the peer sends it again",
+    "TCP_OVERWINDOW": "more data than the receive window had room for",
+    "TCP_RFC7323_PAWS": "its timestamp is older than one seen before (PAWS, RFC 7323)",
+    "TCP_RFC7323_PAWS_ACK": "an acknowledgement whose timestamp is old (PAWS, RFC 7323)",
+    "TCP_RFC7323_TSECR": "it echoes a timestamp that was not sent (RFC 7323)",
+    "TCP_RFC7323_TW_PAWS": "an old timestamp, for a connection in TIME_WAIT (PAWS, RFC 7323)",
+    "TCP_TOO_OLD_ACK": "an acknowledgement too old to be true (RFC 5961)",
+    "TCP_ZEROWINDOW": "data although the receive window was closed: the process does not read",
+    "UNHANDLED_PROTO": "nobody handles its Ethernet protocol",
+    "UNICAST_IN_L2_MULTICAST": "a unicast address in a multicast frame",
+    "UNKNOWN": "this kernel gives no reasons (it does since Linux 5.17)",
+    "XDP": "an XDP program on the interface dropped it",
+    "XFRM_POLICY": "an IPsec policy forbids it",
+    **BENIGN,
+}
+"""Reason -> what it means, and what to look at."""
+
+
+def sentence(reason: str) -> str:
+    """What a reason means; empty where it has no sentence."""
+    return SENTENCES.get(reason, "")
