@@ -244,7 +244,8 @@ class Decoder(Tunnels):
             return self.malformed(C_MALFORMED_IPV4)
         if length == 0:
             length = available
-            self.counters[C_GRO] += 1
+            if length <= LARGEST_FRAME:
+                self.counters[C_GRO] += 1
         elif length > available:
             if not self.clipped:
                 return self.malformed(C_MALFORMED_IPV4)
@@ -288,7 +289,8 @@ class Decoder(Tunnels):
         following = self.buf[position + 6]
         if length == 0 and (following == 0 or available > 0xFFFF):
             length = available
-            self.counters[C_GRO] += 1
+            if length <= LARGEST_FRAME:
+                self.counters[C_GRO] += 1
         elif length > available:
             if not self.clipped:
                 return self.malformed(C_MALFORMED_IPV6)
