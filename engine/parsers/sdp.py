@@ -7,6 +7,7 @@ scanner takes what it can, names the first defect, and never raises, whatever th
 from __future__ import annotations
 
 from array import array
+from functools import cache
 from typing import Any
 
 from engine.parsers.address import AddressReader
@@ -73,8 +74,11 @@ SENDRECV, SENDONLY, RECVONLY, INACTIVE = b"sendrecv", b"sendonly", b"recvonly", 
 """Words to find, in lower case."""
 
 
+@cache
 def _static(figure: int) -> array[int]:
-    """One figure of the static payload types by number: the first or second name word."""
+    """One figure of the static payload types by number: the first or second name word, the clock rate."""
+    if figure == 2:
+        return array("I", [static_codec(number)[1] for number in range(128)])
     return array("Q", [name_words(STATIC_CODECS.get(number, ("", 0))[0])[figure] for number in range(128)])
 
 
@@ -97,7 +101,7 @@ class SdpParser:
         self.codec_type, self.codec_clock = array("I", codecs), array("I", codecs)
         self.codec_name0, self.codec_name1 = array("Q", codecs), array("Q", codecs)
         self.static_name0, self.static_name1 = _static(0), _static(1)
-        self.static_clock = array("I", [static_codec(number)[1] for number in range(128)])
+        self.static_clock = _static(2)
         self.type_start, self.type_end = array("i", media), array("i", media)
         self.transport_start, self.transport_end = array("i", media), array("i", media)
         self.reader = AddressReader()
