@@ -118,6 +118,7 @@ static __always_inline void observe(u32 number, u64 value)
 		top = highest_bit(value) - SUB_BITS;
 		bucket = ((top + 1) << SUB_BITS) + (value >> top) - (1ULL << SUB_BITS);
 	}
+	bucket = BOUNDED(bucket, 4095);
 	if (bucket < BUCKETS)
 		histogram->buckets[bucket] += 1;
 }

@@ -26,8 +26,8 @@ ADDRESS, PORT, SILENT_PORT = "10.213.0.1", 4000, 4001
 LOSS = 40
 CONNECTIONS = 12
 OCTETS = 120_000
-START_SECONDS = 240
-"""An emulated CPU needs its time, most of it to import Python's modules."""
+START_SECONDS = 600
+"""An emulated CPU needs its time, to import Python's modules and, with BCC, to compile."""
 
 SERVE = f"""
 import socket, threading
@@ -114,7 +114,9 @@ def observe(backend: str) -> dict[str, Any]:
         assert observer.stderr is not None
         first = observer.stdout.readline()
         if not first:
-            return {"backend": backend, "error": observer.stderr.read().strip().splitlines()[-1:] or [""]}
+            lines = observer.stderr.read().strip().splitlines() or ["nothing"]
+            error = next((line for line in lines if "otus-tui: " in line), lines[-1])
+            return {"backend": backend, "error": error}
         watchdog.cancel()
         before = counters()
         server = subprocess.Popen(["ip", "netns", "exec", SERVER, sys.executable, "-c", SERVE])

@@ -164,6 +164,7 @@ from engine.errors import OtusError
 from engine.tcp.bcc import library
 try:
     found = library.load({folders!r})
+    assert library.load({folders!r}) is found
     print("loaded", found, sys.path.count({folders[-1] if folders else ""!r}))
 except OtusError as error:
     print(error.message, "|", error.hint)

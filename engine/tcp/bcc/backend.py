@@ -47,6 +47,10 @@ _BY_LOOKING = (
     "receive_queue_bytes",
 )
 _COUNTED_BY_REST = ("events_emitted", "zero_window_sent", "zero_window_sent_ns")
+_GIVEN_BY_REST = (
+    "rtt", "rttvar", "retransmits", "retransmits.per_connection", "zero_window_received", "zero_window_sent",
+    "resets.sent", "throughput.closed",
+)  # fmt: skip
 _BOTH = ("events_lost", "sockets_evicted")
 _OFF_HERE = {
     "process.io": "who reads and writes is not followed by the bcc backend: who connected or listened is",
@@ -274,10 +278,12 @@ class BccBackend:
     def _describe(self) -> dict[str, str]:
         """What is off: with a program whose work inet_diag and the kernel's counters do, what those lack."""
         off = {**self._choice.off, **_OFF_HERE}
-        for metric in ("retransmits", "rtt", "rttvar", "zero_window_received", "resets.sent"):
-            if why := off.pop(metric, ""):
-                less = {key: one for key, one in self._rest.off.items() if key.partition(".")[0] == metric}
-                off.update(less or {f"{metric.replace('.', '_')}.exact": why})
+        for metric in _GIVEN_BY_REST:
+            why = off.pop(metric, "")
+            if not why or metric == "throughput.closed":
+                continue
+            less = {key: one for key, one in self._rest.off.items() if f"{key}.".startswith(f"{metric}.")}
+            off.update(less or {f"{metric.partition('.')[0]}.exact": why})
         return off
 
     def _open(self) -> None:

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +24,19 @@ _WORDS = 1 << 20
 
 def load(folders: tuple[str, ...] = FOLDERS) -> Any:
     """The class BPF. OtusError: it is not installed, or what answers to its name is another project."""
+    if "bcc.libbcc" in sys.modules:
+        return sys.modules["bcc"].BPF
     foreign = ""
     for folder in ("", *folders):
-        with _searched(folder):
-            found = importlib.util.find_spec("bcc")
-            if found is None:
-                continue
-            # PyPI's bcc has none of these; it must not be imported to find out.
-            places = [Path(one) for one in found.submodule_search_locations or ()]
-            if not any((place / "libbcc.py").exists() for place in places):
-                foreign = foreign or str(found.origin or next(iter(places), "?"))
-                continue
-            return _import(folder)
+        found = PathFinder.find_spec("bcc", [folder] if folder else None)
+        if found is None:
+            continue
+        # PyPI's bcc has no such module; it must not be imported to find out.
+        places = [Path(one) for one in found.submodule_search_locations or ()]
+        if any((place / "libbcc.py").exists() for place in places):
+            with _searched(folder):
+                return _import(folder)
+        foreign = foreign or str(found.origin or next(iter(places), "?"))
     if foreign:
         raise OtusError(
             f"{foreign} is not the BPF Compiler Collection: `bcc` on PyPI is another project",
