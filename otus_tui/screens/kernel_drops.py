@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from engine.tcp import drop_reasons
 from otus_tui import format as fmt
 from otus_tui.screens.tcp import trouble_lines
 from otus_tui.widgets.ink import Line, rule
 from otus_tui.widgets.tcp_figures import off_lines, why_off
+from otus_tui.widgets.text_view import fold_words
 
 if TYPE_CHECKING:
     from engine.snapshot import TcpSection
@@ -35,7 +36,7 @@ def kernel_lines(tcp: TcpSection | None, model: Model, width: int, glyphs: Glyph
     )
     if whole["by_reason"] is None:
         lines += off_lines(why_off(tcp, "drop_reasons"), width)
-        lines += _functions(_by_function(whole["by_function"]), width, glyphs)
+        lines += _functions(list(whole["by_function"].items()), glyphs)
         return lines
     lines += _reasons(tcp, recent["by_reason"], whole["by_reason"], width, glyphs)
     benign = whole["benign"] or {}
@@ -43,7 +44,7 @@ def kernel_lines(tcp: TcpSection | None, model: Model, width: int, glyphs: Glyph
         lines.append([(" no loss: what a healthy host drops, too", "dim")])
         for name, number in benign.items():
             now = (recent["benign"] or {}).get(name, 0)
-            lines.append(_line(name, now, number, width, "dim", " ", glyphs))
+            lines += _reason(name, now, number, width, "dim", glyphs)
     return lines
 
 
@@ -58,30 +59,26 @@ def _reasons(
     lines: list[Line] = []
     for name, number in whole.items():
         now = recent.get(name, 0)
-        lines.append(_line(name, now, number, width, "warning" if now else "", glyphs.warning, glyphs))
-        lines += _functions(places.get(name, []), width, glyphs)
+        lines += _reason(name, now, number, width, "warning" if now else "", glyphs)
+        lines += _functions(places.get(name, []), glyphs)
     return lines
 
 
-def _line(name: str, now: int, number: int, width: int, role: str, sign: str, glyphs: Glyphs) -> Line:
-    """One reason; its sentence goes on the same line as far as there is room."""
+def _reason(name: str, now: int, number: int, width: int, role: str, glyphs: Glyphs) -> list[Line]:
+    """One reason; its sentence beside it, or below where that has no room."""
     about = drop_reasons.sentence(name)
-    room = width - NAME - 2 * NUMBER - 3
-    text = fmt.fit(about, room, ellipsis=glyphs.ellipsis) if fmt.cells(about) > room else about
-    return [
-        (sign if now else " ", role),
+    line: Line = [
+        (glyphs.warning if now and role == "warning" else " ", role),
         (fmt.fit(fmt.clean(name), NAME), role),
         (f"{now:>{NUMBER},}", role if now else "dim"),
         (f"{number:>{NUMBER},}", "" if role != "dim" else "dim"),
-        (f"  {text}", "dim"),
     ]
+    if fmt.cells(about) <= width - NAME - 2 * NUMBER - 3:
+        return [[*line, (f"  {about}", "dim")]]
+    return [line, *fold_words([("    ", ""), (about, "dim")], width)]
 
 
-def _by_function(counts: dict[str, Any]) -> list[tuple[str, int]]:
-    return list(counts.items())
-
-
-def _functions(found: list[tuple[str, int]], width: int, glyphs: Glyphs) -> list[Line]:
+def _functions(found: list[tuple[str, int]], glyphs: Glyphs) -> list[Line]:
     lines: list[Line] = []
     for name, number in found[:MOST_FUNCTIONS]:
         words = f"    in {fmt.clean(name, glyphs.ascii_only) or fmt.UNKNOWN}"

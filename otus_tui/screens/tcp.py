@@ -162,6 +162,7 @@ class TcpTableScreen(TableScreen):
 
     def action_heat_map(self) -> None:
         """RTT over time, or the figures."""
+        self.notify("the heat map stands over the connections: 4, then m")
 
     def action_group(self) -> None:
         """Sums over the connections that are shown."""

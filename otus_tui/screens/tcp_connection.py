@@ -273,7 +273,7 @@ def _value(value: Any, unit: str) -> str:
 def _clock(timestamp: str) -> str:
     """Local time of day with milliseconds of an RFC 3339 time."""
     try:
-        seconds = datetime.datetime.fromisoformat(timestamp).timestamp()
+        moment = datetime.datetime.fromisoformat(timestamp)
     except ValueError:
         return fmt.UNKNOWN
-    return fmt.clock(round(seconds * 1e9), 3)
+    return fmt.clock(int(moment.timestamp()) * 1_000_000_000 + moment.microsecond * 1000, 3)

@@ -99,8 +99,10 @@ def histogram_lines(
         return [*lines, [(" no sample in this window", "dim")]]
     if rows > 4:
         rows -= 1
-        quantiles = "  ".join(f"{name} {micro(hist[name])}" for name in ("p50", "p90", "p99"))
-        lines.append([(fmt.fit(f"  {quantiles}", width), "")])
+        words = [f"{name} {micro(hist[name])}" for name in ("p50", "p90", "p99")]
+        if fmt.cells("  ".join(words)) > width - 2:
+            del words[1]
+        lines.append([(fmt.fit(f"  {'  '.join(words)}", width), "")])
     steps = grouped(powers(hist), rows)
     top = max(number for _, number in steps)
     room = max(4, width - 18)
@@ -179,7 +181,8 @@ def state_lines(tcp: TcpSection, width: int, rows: int, glyphs: Glyphs) -> list[
     dwell = tcp["windows"][DWELL]["states"]["dwell_us"]
     names = [name for name in STATES if name in counts or name in (dwell or {})]
     names += [name for name in counts if name not in STATES]
-    lines = [rule(f"states, {fmt.count(tcp.get('connections'))} open", width, glyphs)]
+    title = f"states, {fmt.count(tcp.get('connections'))} open" if width >= 34 else "states"
+    lines = [rule(f"{title}, dwell p99", width, glyphs)]
     if len(names) > rows:
         names = sorted(names, key=lambda name: -counts.get(name, 0))[:rows]
         names.sort(key=lambda name: STATES.index(name) if name in STATES else len(STATES))
@@ -187,13 +190,13 @@ def state_lines(tcp: TcpSection, width: int, rows: int, glyphs: Glyphs) -> list[
         stayed = (dwell or {}).get(name)
         p99 = stayed["p99"] if stayed else None
         late = name == "CLOSE_WAIT" and (p99 or 0) >= CLOSE_WAIT_US
-        words = f"p99 {micro(p99)}" if stayed else ""
+        words = micro(p99) if stayed else ""
         lines.append(
             [
-                (f" {fmt.fit(name, 12)}", "" if counts.get(name) else "dim"),
-                (f"{counts.get(name, 0):>7,}", "" if counts.get(name) else "dim"),
+                (f" {fmt.fit(name, 11)}", "" if counts.get(name) else "dim"),
+                (f"{counts.get(name, 0):>6,}", "" if counts.get(name) else "dim"),
                 _sign(late, glyphs),
-                (fmt.fit(words, max(0, width - 23)), "warning" if late else "dim"),
+                (f"{words:>6}", "warning" if late else "dim"),
             ]
         )
     if not names:
@@ -279,11 +282,11 @@ def figure_lines(tcp: TcpSection, width: int, height: int, glyphs: Glyphs) -> li
     def histogram(title: str, hist: Any, metric: str) -> Callable[[int, int], list[Line]]:
         return lambda w, n: histogram_lines(title, hist, w, n, glyphs, why_off(tcp, metric))
 
-    makers: list[tuple[Callable[[int, int], list[Line]], int]] = [(histogram("RTT, 10 s", rtt, "rtt"), 34)]
+    makers: list[tuple[Callable[[int, int], list[Line]], int]] = [(histogram("RTT, 10 s", rtt, "rtt"), 32)]
     if width >= TWO_HISTOGRAMS:
-        makers.append((histogram("RTTVAR, 10 s", var, "rttvar"), 34))
-    makers.append((lambda w, n: retransmit_lines(tcp, w, n, glyphs), 22))
-    makers.append((lambda w, n: state_lines(tcp, w, n, glyphs), 26))
+        makers.append((histogram("RTTVAR, 10 s", var, "rttvar"), 32))
+    makers.append((lambda w, n: retransmit_lines(tcp, w, n, glyphs), 21))
+    makers.append((lambda w, n: state_lines(tcp, w, n, glyphs), 27))
     if width >= WITH_LISTEN:
         makers.append((lambda w, n: listen_lines(tcp, w, n, glyphs), 30))
     widths = _shares([share for _, share in makers], width)
@@ -344,7 +347,7 @@ def heat_lines(
     points: Sequence[Mapping[str, Any]], width: int, height: int, glyphs: Glyphs, interval: float = 1.0
 ) -> list[Line]:
     """RTT over time: a column a report, the newest on the right; a row a step of powers of two."""
-    room = max(1, width - 8)
+    room = max(4, width - 10)
     columns = [dict(point["rtt_buckets"]) for point in points[-room:]]
     known: dict[int, int] = {}
     for column in columns:
