@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -69,7 +70,9 @@ class Headers:
         return {}
 
     def ca_state_bits(self) -> int | None:
-        """Width of icsk_ca_state; None where it does not stand right before icsk_retransmits."""
+        """Width of icsk_ca_state; None where it is not the low bits of the octet before icsk_retransmits."""
+        if sys.byteorder != "little":
+            return None
         found = _CA_STATE.search(self._text("net/inet_connection_sock.h"))
         return int(found[1]) if found else None
 
