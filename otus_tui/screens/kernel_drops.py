@@ -24,7 +24,7 @@ NAME, NUMBER = 25, 10
 
 def kernel_lines(tcp: TcpSection | None, model: Model, width: int, glyphs: Glyphs) -> list[Line]:
     """The whole section; why there is none where the observer does not run."""
-    words = trouble_lines(tcp, model, glyphs.warning)
+    words = trouble_lines(tcp, model, glyphs.warning, width)
     if words or not tcp:
         return [rule(TITLE, width, glyphs), *words]
     recent, whole = tcp["windows"][SHORT]["drops"], tcp["windows"][LONG]["drops"]

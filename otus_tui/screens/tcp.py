@@ -22,6 +22,7 @@ from otus_tui.widgets.columns import Column, Row
 from otus_tui.widgets.frame import StatusLine
 from otus_tui.widgets.live_table import LiveTable
 from otus_tui.widgets.tcp_figures import TcpFigures
+from otus_tui.widgets.text_view import fold_words
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
     from otus_tui.widgets.ink import Line
 
 HISTORY = 600
+AS_ENGINE = (
+    ("sudo otus-tui tcp ...", "sudo otus-tui -d any"),
+    ("--backend netlink", "otus.tcp.backend: netlink in the node file"),
+)
+"""What the observer tells a user of the command line, and what it is for an engine."""
 NOTHING: dict[str, Any] = {"total": 0, "matched": 0, "offset": 0, "version": None, "rows": []}
 
 
@@ -52,14 +58,17 @@ def trouble(tcp: TcpSection | None, model: Model) -> tuple[str, str]:
     return error or f"the TCP observer {state}", hint
 
 
-def trouble_lines(tcp: TcpSection | None, model: Model, warning: str) -> list[Line]:
+def trouble_lines(tcp: TcpSection | None, model: Model, warning: str, width: int) -> list[Line]:
     """The same as lines; none where there are figures."""
     error, hint = trouble(tcp, model)
     if not error:
         return []
     calm = model.file or not tcp or not tcp.get("error")
     lines: list[Line] = [[(f" {error}" if calm else f" {warning} {error}", "dim" if calm else "warning")]]
-    lines += [[("   " + part, "key")] for part in fmt.clean(hint).split("; ") if part]
+    for command, words in AS_ENGINE:
+        hint = hint.replace(command, words)
+    for part in fmt.clean(hint).split("; "):
+        lines += fold_words([("   ", ""), (part, "key")], width) if part else []
     if not calm:
         lines.append([(" what this host can do: otus-tui doctor", "dim")])
         lines.append([(" calls, media and the capture work without it", "dim")])
@@ -134,7 +143,7 @@ class TcpTableScreen(TableScreen):
         raise NotImplementedError
 
     def update_body(self, snapshot: Snapshot) -> None:
-        words = trouble_lines(self.section, self.model, self.glyphs.warning)
+        words = trouble_lines(self.section, self.model, self.glyphs.warning, self.app.size.width - 2)
         line = self.query_one("#trouble", StatusLine)
         notes = (self.section or {}).get("notes") or []
         line.set([(f"{self.glyphs.warning} {fmt.clean(notes[0])}", "warning")] if notes else [])

@@ -22,6 +22,9 @@ Compare = Callable[..., bool]
     [
         ("calls", (80, 24), ("2",), "otus-dark"),
         ("flow", (160, 50), ("2", "end", "enter"), "otus-light"),
+        ("tcp", (80, 24), ("4",), "otus-dark"),
+        ("tcp", (160, 50), ("4",), "otus-light"),
+        ("connection", (120, 30), ("4", "enter"), "otus-dark"),
         ("message", (80, 24), ("2", "end", "enter", "enter"), "otus-contrast"),
     ],
 )

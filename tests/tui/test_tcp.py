@@ -152,9 +152,16 @@ async def test_the_heat_map_takes_the_place_of_the_figures(start: Start, size: S
     [
         (
             tcp_section(
-                state="failed", error="not permitted: CAP_BPF is missing", hint="sudo otus-tui; other"
+                state="failed",
+                error="not permitted: CAP_BPF is missing",
+                hint="sudo otus-tui tcp ...; --backend netlink",
             ),
-            ("▲ not permitted: CAP_BPF is missing", "sudo otus-tui", "other", "otus-tui doctor"),
+            (
+                "▲ not permitted: CAP_BPF is missing",
+                "sudo otus-tui -d any",
+                "otus.tcp.backend: netlink in the node file",
+                "otus-tui doctor",
+            ),
         ),
         (
             {"state": "off", "error": "", "hint": "otus.tcp.start in the node file: demand", "restarts": 0},
