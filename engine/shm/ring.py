@@ -75,7 +75,7 @@ class RingWriter:
             word = (DATA + position % self.capacity) >> 3
             first = self.words[word]
             if (first >> 32) & 0xFFFF:
-                self.written = self.words[word + 1] + 1
+                self.written = (self.words[word + 1] + 1) & MASK64
             if not first & MASK32:
                 raise ValueError("a record ring is broken: a record without a length")
             position += first & MASK32

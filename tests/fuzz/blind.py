@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 ROOM = 1 << 17
 _HEAD = struct.Struct("QQ")
-BOTH_EVERY = 16
-"""Of the inputs that show nothing new, so many go to the uncompiled build as well."""
+PLAIN_SHARE = 0.5
+"""Of the time goes to the uncompiled build, with inputs that show nothing new."""
 MOST_KEPT = 4000
 
 
@@ -73,6 +73,7 @@ def main(name: str, seconds: float, work: Path) -> None:
     watched = Watched(work / "input")
     begin = [*kind.corpus(), *(path.read_bytes() for path in seeds(name)), *kept(folder)]
     queue, corpus, features, number = [one[: kind.longest] for one in begin], [], set(), 0
+    plain = 0.0
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         fresh = not queue
@@ -84,12 +85,16 @@ def main(name: str, seconds: float, work: Path) -> None:
             octets = queue.pop()
         watched.begin(octets)
         number += 1
+        now = time.monotonic()
         try:
-            view = pair.check(octets, both=number % BOTH_EVERY == 0, timed=True)
+            view = pair.check(octets, both=False, timed=True)
+            if plain < PLAIN_SHARE * (now - end + seconds):
+                pair.check_plain(octets, view)
+                plain += time.monotonic() - now
             feature = pair.fast.features(view)
             if feature not in features:
                 features.add(feature)
-                pair.check(octets)
+                pair.check_plain(octets, view)
                 if len(corpus) < MOST_KEPT:
                     corpus.append(octets)
                     if fresh:

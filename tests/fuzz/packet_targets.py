@@ -29,6 +29,20 @@ NAMES = (
     "outer_dst0", "outer_dst1", "fragment_id", "fragment_offset", "fragment_more", "fragment_start",
     "fragment_end", "clipped",
 )  # fmt: skip
+ITEMS: dict[int, tuple[str, ...]] = {
+    1: ("ssrc", "ntp", "timestamp", "packets", "octets"),
+    2: ("ssrc",),
+    3: ("ssrc", "about", "fraction", "lost", "highest", "jitter", "last", "delay"),
+    4: ("ssrc", "text", "text_end"),
+    5: ("ssrc",),
+    6: ("ssrc", "name"),
+    7: ("ssrc",),
+    8: ("ssrc", "ntp"),
+    9: ("ssrc", "about", "last", "delay"),
+    10: ("ssrc", "about", "text", "text_end"),
+    11: ("ssrc", "packet_type"),
+}
+"""Fields of engine.parsers.rtcp that are set with an item."""
 PIECES = (
     b"\x08\0\x45",
     b"\x86\xdd\x60",
@@ -126,6 +140,66 @@ class Decode(Target):
         )
 
 
+class Rtp(Target):
+    """u8: 0 whole, else cut by the snap length; then one payload between other octets."""
+
+    name = "rtp"
+    about = "headers of RTP, and everything in a compound RTCP packet"
+    longest = 1024
+    patience_ms = 1.0
+    pieces = (
+        b"\x81\xc8\0\x0c",
+        b"\x81\xc9\0\x07",
+        b"\x81\xca\0\x04",
+        b"\x81\xcb\0\x01",
+        b"\x80\xcc\0\x02",
+        b"\x80\xcf\0\x12",
+        b"\x04\0\0\x02",
+        b"\x05\0\0\x03",
+        b"\x07\0\0\x08",
+        b"\x07\0\0\x07",
+        b"\x01\x08",
+        b"\xa0",
+        b"\x9f",
+        b"\xff\xff",
+    )
+
+    def __init__(self, build: Build) -> None:
+        super().__init__(build)
+        self.header = build.module("engine.parsers.rtp").RtpParser()
+        self.items = build.module("engine.parsers.rtcp").RtcpParser()
+
+    @classmethod
+    def corpus(cls) -> Iterable[bytes]:
+        payloads = [one[42:] for one in frames.call()[2:-1]] + [one.octets[42:] for one in frames.captured()]
+        return [b"\0" + one for one in payloads if one[:1] and one[0] >> 6 == 2]
+
+    def run(self, octets: bytes) -> Any:
+        snapped, payload = octets[:1] > b"\0", octets[1:]
+        buffer = b"\x81\xc9\0\x01" + payload + b"\x81\xc9\0\x01" * 2
+        start, end = 4, 4 + len(payload)
+        header, items = self.header, self.items
+        header.attach(buffer)
+        items.attach(buffer)
+        kind = header.classify(start, end, snapped)
+        found: list[tuple[Any, ...]] = []
+        if items.begin(start, end):
+            while item := items.next():
+                must(len(found) < 2048, "no end of items")
+                if item in (4, 10):
+                    must(start <= items.text <= items.text_end <= end, "a text leaves the payload")
+                found.append((item, *(getattr(items, name) for name in ITEMS[item])))
+        view = [kind, bool(header.rtcp_compound(start, end)), items.defects, tuple(found)]
+        if kind == 1:
+            must(start <= header.payload and header.payload + header.octets <= end, "the payload leaves it")
+            names = ("ssrc", "timestamp", "sequence", "payload_type", "marker", "octets", "payload")
+            view += [getattr(header, name) for name in names]
+        return tuple(view)
+
+    def features(self, view: Any) -> Any:
+        return view[:3], tuple(item[0] for item in view[3])[:12]
+
+
 class Sequence(Target):
     """What takes a sequence of frames."""
 
@@ -221,6 +295,26 @@ class Fragments(Sequence):
         return tuple(verdict for verdict, _ in wholes)[:4], tuple(place for place, _ in counts)
 
 
+class Stores:
+    """The calls' store, without what it takes to set up its columns each time."""
+
+    def __init__(self, build: Build) -> None:
+        limits = {"calls": 2, "messages_per_call": 8, "message_bytes": 1 << 16}
+        self.calls = build.module("engine.calls.store").Calls(limits, "packet")
+        self.table = build.module("engine.calls.dialogs").DialogTable
+        self.rows = build.module("engine.calls.rows").CallRows
+        self.streams = build.module("engine.calls.streams").StreamStore
+
+    def fresh(self, calls: int, streams: Any = None) -> Any:
+        """The store, empty."""
+        store = self.calls
+        store.table = self.table(calls, 8, 1 << 16)
+        store.rows = self.rows(store.table, 0)
+        store.streams = self.streams(streams, 64)
+        store.packet_ns = 0
+        return store
+
+
 class Road(Sequence):
     """The whole pipeline: books balance after each frame, both builds write the same records."""
 
@@ -246,6 +340,9 @@ class Road(Sequence):
             "calls.store", "calls.witness", "calls.dialog_json", "reporters.output", "reporters.line_writer",
         )  # fmt: skip
         self.at = {name.rpartition(".")[2]: build.module(f"engine.{name}") for name in names}
+        self.stores = Stores(build)
+        self.shown: set[str] = set()
+        """Figures of streams that the last input made other than 0."""
         self.maker = self.at["output"].OutputMaker("fuzz", {"a": "b"})
         self.writer = self.at["line_writer"].LineWriter("fuzz", {"a": "b"})
 
@@ -299,13 +396,12 @@ class Road(Sequence):
         )
         values = counters.as_dict()
         must(values["output"] == len(sent), "not as many records as packets put out")
-        calls = self.at["store"].Calls(
-            {"calls": 16, "messages_per_call": 8, "message_bytes": 1 << 16}, "packet", streams
-        )
+        calls = self.stores.fresh(16, streams)
         for kind, body in seen:
             calls.add(kind, now, body)
         reports = calls.dialogs_report()
         rows = streams.rows(detail=True)
+        self.shown = {key for row in rows for key, value in row.items() if value}
         self.written(calls, reports)
         self.lines(sent, now)
         return (
@@ -344,7 +440,8 @@ class Road(Sequence):
 
     def features(self, view: Any) -> Any:
         counts, sent, seen, _ = view
-        return tuple(name for name, _ in counts), len({kind for kind, _ in sent}), min(len(seen), 3)
+        shown = tuple(sorted(self.shown))
+        return tuple(name for name, _ in counts), len({kind for kind, _ in sent}), min(len(seen), 3), shown
 
 
 class Media(Road):
@@ -392,4 +489,4 @@ class Media(Road):
             return self.drive([around(one) for one in frames.sequence(octets)])
 
 
-TARGETS: tuple[type[Target], ...] = (Decode, Fragments, Media, Road)
+TARGETS: tuple[type[Target], ...] = (Decode, Fragments, Rtp, Media, Road)

@@ -14,6 +14,7 @@ from engine.errors import UsageError
 from engine.shm.records import PACKET_SIZE, SIP_FIXED, SIP_MESSAGE, SIP_SLOTS
 from tests import captures
 from tests.fuzz import frames
+from tests.fuzz.packet_targets import Stores
 from tests.fuzz.target import Target, must, without_chance
 
 if TYPE_CHECKING:
@@ -205,7 +206,8 @@ class Record(Target):
 
     def __init__(self, build: Build) -> None:
         super().__init__(build)
-        self.calls = build.module("engine.calls.store").Calls
+        self.stores = Stores(build)
+        self.messages = build.module("engine.calls.messages")
         self.json = build.module("engine.calls.dialog_json").DialogJson
         self.maker = build.module("engine.reporters.output").OutputMaker("fuzz", {})
         self.writer = build.module("engine.reporters.line_writer").LineWriter("fuzz", {})
@@ -231,7 +233,7 @@ class Record(Target):
     def run(self, octets: bytes) -> Any:
         kind, body = (octets[:1] or b"\0")[0] % 8, octets[1:]
         with without_chance():
-            calls = self.calls({"calls": 4, "messages_per_call": 4, "message_bytes": 1 << 15}, "packet")
+            calls = self.stores.fresh(4)
             for turn in range(2):
                 calls.add(kind, NOW + turn, body)
             reports = calls.dialogs_report()
@@ -245,16 +247,12 @@ class Record(Target):
         return orjson.dumps(reports), answers, self.line(kind, body), orjson.dumps(calls.defects_report())
 
     def answers(self, calls: Any) -> Any:
-        """What screens are told of each call, without ids and times of this process."""
+        """What screens are told of each call."""
         answers = []
-        for row in calls.answer("query", {"store": "calls"})["rows"]:
-            ladder = calls.answer("call", {"id": row["id"]})
-            shown = [
-                calls.answer("message", {"id": row["id"], "index": at})
-                for at in range(len(ladder["messages"]))
-            ]
-            answers.append(orjson.dumps([ladder["messages"], ladder["hosts"], ladder["media"], shown]))
-        orjson.dumps(calls.answer("section", {}))
+        for dialog in calls.table.dialogs.values():
+            ladder = self.messages.message_rows(calls.table, dialog, 0, 100)
+            shown = [self.messages.message_answer(calls.table, dialog, at) for at in range(dialog.kept)]
+            answers.append(orjson.dumps([calls.rows.row(dialog), ladder, shown]))
         return answers
 
     def line(self, kind: int, body: bytes) -> Any:

@@ -71,7 +71,9 @@ class Programs(Target):
         return tuple(found)
 
     def features(self, view: Any) -> Any:
-        return view.split()[0] if isinstance(view, str) else tuple(value > 0 for value in view)
+        if isinstance(view, str):
+            return view.split()[0]
+        return tuple(min(value, 0xFFFF).bit_length() for value in view)
 
 
 class Expressions(Target):
