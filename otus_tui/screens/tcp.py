@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 HISTORY = 600
 AS_ENGINE = (
     ("sudo otus-tui tcp ...", "sudo otus-tui -d any"),
-    ("--backend netlink", "otus.tcp.backend: netlink in the node file"),
+    ("--backend netlink", "otus.tcp.options: {backend: netlink} in the node file"),
 )
 """What the observer tells a user of the command line, and what it is for an engine."""
 NOTHING: dict[str, Any] = {"total": 0, "matched": 0, "offset": 0, "version": None, "rows": []}

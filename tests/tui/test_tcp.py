@@ -11,8 +11,9 @@ from engine.tcp import drop_reasons
 from otus_tui.glyphs import ASCII, UNICODE
 from otus_tui.screens.kernel_drops import kernel_lines
 from otus_tui.screens.tcp import ListenerScreen, TcpGroupScreen, TcpScreen, local_window
-from otus_tui.screens.tcp_columns import endpoint, group_filter
+from otus_tui.screens.tcp_columns import connection_columns, endpoint, group_filter
 from otus_tui.screens.tcp_connection import ConnectionScreen, spread_out
+from otus_tui.widgets.columns import lay_out
 from otus_tui.widgets.ink import plain, width_of
 from otus_tui.widgets.live_table import LiveTable
 from otus_tui.widgets.tcp_figures import figure_lines, grouped, heat_lines
@@ -159,7 +160,7 @@ async def test_the_heat_map_takes_the_place_of_the_figures(start: Start, size: S
             (
                 "▲ not permitted: CAP_BPF is missing",
                 "sudo otus-tui -d any",
-                "otus.tcp.backend: netlink in the node file",
+                "otus.tcp.options: {backend: netlink} in the node file",
                 "otus-tui doctor",
             ),
         ),
@@ -310,6 +311,15 @@ def test_figures_are_as_wide_as_the_terminal(width: int, glyphs: Any) -> None:
     assert len(heat) <= 12
     assert all(width_of(line) <= width for line in heat)
     assert plain(heat[-1]).endswith("now")
+
+
+@pytest.mark.parametrize("width", range(80, 260))
+def test_columns_have_room_in_every_terminal(width: int) -> None:
+    shown = lay_out(connection_columns(UNICODE, str), None, width - 3, width)
+    assert sum(cell for _, cell in shown) + len(shown) - 1 <= width - 3
+    keys = {column.key for column, _ in shown}
+    assert {"local", "remote", "state", "srtt_us", "retransmits", "send_bps"} <= keys
+    assert "comm" in keys or width < 98
 
 
 def test_a_window_of_local_rows_answers_as_the_engine() -> None:
