@@ -57,7 +57,7 @@ class Pair:
         if not self.kind.cold:
             other = self.plain.run(octets)
             if view != other:
-                raise BrokenError(f"the builds differ: {difference(view, other)}")
+                raise BrokenError(f"the builds differ {difference(view, other)}")
 
     def slow(self, octets: bytes) -> None:
         """BrokenError where an input takes too long however often it is run."""
@@ -72,10 +72,10 @@ class Pair:
             )
 
 
-def difference(one: Any, other: Any) -> str:
-    """Where two views differ, shortened."""
+def difference(one: Any, other: Any, place: str = "") -> str:
+    """Where two views differ, a letter a level, and how, shortened."""
     if isinstance(one, tuple | list) and isinstance(other, tuple | list) and len(one) == len(other):
-        for place, (left, right) in enumerate(zip(one, other, strict=True)):
+        for number, (left, right) in enumerate(zip(one, other, strict=True)):
             if left != right:
-                return f"[{place}]{difference(left, right)}"
-    return f" {str(one)[:300]} and {str(other)[:300]}"
+                return difference(left, right, place + chr(97 + min(number, 25)))
+    return f"at {place or 'all'}: {str(one)[:300]} and {str(other)[:300]}"
