@@ -143,6 +143,17 @@ def test_without_headers_one_line_says_what_is_missing(
     backend().stop()
 
 
+def test_headers_of_another_kernel_are_refused(monkeypatch: pytest.MonkeyPatch, kernel: Headers) -> None:
+    monkeypatch.setenv("BCC_KERNEL_SOURCE", str(kernel.folder))
+    assert Headers.of_kernel().folder == kernel.folder
+    release = kernel.folder / "include/generated/utsrelease.h"
+    release.parent.mkdir()
+    release.write_text('#define UTS_RELEASE "4.19.0-27-amd64"\n')
+    headers_of._read.cache_clear()
+    with pytest.raises(OtusError, match=r"4\.19\.0-27-amd64"):
+        backend().start()
+
+
 def test_auto_goes_on_to_netlink_and_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("BCC_KERNEL_SOURCE", str(tmp_path))
     monkeypatch.setattr(choose, "ORDER", ("bcc", "netlink"))

@@ -35,10 +35,12 @@ class Headers:
 
     @classmethod
     def of_kernel(cls) -> Headers:
-        """Those of the running kernel. OtusError: they are not there."""
+        """Those of the running kernel. OtusError: they are not there, or those of another one."""
         modules = Path("/lib/modules", platform.release())
         given = os.environ.get("BCC_KERNEL_SOURCE")
         places = [Path(given)] if given else [modules / "source", modules / "build"]
+        for place in places:
+            _check_release(place)
         for place in places:
             if (place / "include" / "net" / "tcp.h").is_file():
                 return cls(place)
@@ -78,6 +80,16 @@ class Headers:
 
     def _text(self, path: str) -> str:
         return _read(str(self.folder / "include" / path))
+
+
+def _check_release(place: Path) -> None:
+    """Programs that read at the places of another kernel's members would count nonsense."""
+    found = re.search(r'UTS_RELEASE "([^"]*)"', _read(str(place / "include/generated/utsrelease.h")))
+    if found and found[1] != platform.release():
+        raise OtusError(
+            f"the headers in {place} are those of kernel {found[1]}, and {platform.release()} runs",
+            "sudo apt-get install linux-headers-$(uname -r), or boot the other kernel",
+        )
 
 
 @lru_cache(maxsize=16)
