@@ -10,6 +10,8 @@ import json
 import struct
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from engine.errors import OtusError, UsageError
 from engine.packet import (
     PROTOCOL_NAMES,
@@ -114,7 +116,11 @@ class ForeignParsers:
             self.code = 1 + self.chain.reason + (0 if passes else DROP_BIT)
             if not passes:
                 return FILTERED
+        if payload is not None and not isinstance(payload, dict):
+            raise TypeError(f"a payload of {type(payload).__name__}")
         document = {"protocol": protocol, "labels": labels, "payload": payload}
+        # Numbers beyond 64 bits and text that is no UTF-8 are refused here: no reporter could write them.
+        orjson.dumps(document)
         self.octets = json.dumps(document, allow_nan=False, separators=(",", ":")).encode()
         return OUTPUT
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-import json
 import socket
 import struct
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from engine.packet import DictPayload, OutputPacket, envelope_fields
 from engine.shm import records
@@ -176,11 +177,18 @@ class OutputMaker:
 
     def _plugin(self, timestamp: int, body: bytes) -> OutputPacket:
         """What a parser of another package made; its labels do not hide those of the label processor."""
-        made = json.loads(body[records.PACKET_SIZE :])
-        packet = self._packet(records.packet_header(body), timestamp, made["protocol"])
-        packet.labels = {**made["labels"], **packet.labels}
-        if made["payload"] is not None:
-            packet.payload = DictPayload(packet.protocol, made["payload"])
+        made = orjson.loads(body[records.PACKET_SIZE :])
+        protocol, labels, payload = made["protocol"], made["labels"], made["payload"]
+        if (
+            not isinstance(protocol, str)
+            or not isinstance(labels, dict)
+            or not isinstance(payload, dict | None)
+        ):
+            raise ValueError("nothing that a parser makes")
+        packet = self._packet(records.packet_header(body), timestamp, protocol)
+        packet.labels = {**labels, **packet.labels}
+        if payload is not None:
+            packet.payload = DictPayload(protocol, payload)
         return packet
 
     def _raw(self, kind: int, timestamp: int, body: bytes) -> OutputPacket:

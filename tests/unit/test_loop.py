@@ -871,10 +871,9 @@ class Chatty(Parser):
         network = NetworkMeta(sides.src_ip, sides.dst_ip, sides.src_port, sides.dst_port)
         text = bytes(packet.payload).decode()
         labels = {"chatty.text": text, "Not_Allowed": "x"}
-        value: Any = {"nan": float("nan"), "set": {1}}.get(text, text)
-        return OutputPacket(
-            1, "chatty", sides, network, labels=labels, payload=DictPayload("x", {"is": value})
-        )
+        value: Any = {"nan": float("nan"), "set": {1}, "large": 1 << 64, "lone": "\ud800"}.get(text, text)
+        payload: Any = ["no mapping"] if text == "list" else {"is": value}
+        return OutputPacket(1, "chatty", sides, network, labels=labels, payload=DictPayload("x", payload))
 
 
 def test_what_parsers_of_others_make_is_sent(build: Build) -> None:
@@ -899,6 +898,14 @@ def test_what_parsers_of_others_make_is_sent(build: Build) -> None:
     assert line["timestamp"].startswith("2023-11-14T22:13:20")
 
 
+@pytest.mark.parametrize("text", ["nan", "set", "large", "lone", "list"])
+def test_what_no_reporter_could_write_is_an_error_of_the_plugin(build: Build, text: str) -> None:
+    road = Road(build, plugins=[Chatty()])
+    road.udp(text.encode(), sport=7)
+    assert road.counted("unmatched", "plugin_errors", "output") == (1, 1, 0)
+    assert road.sent() == []
+
+
 def test_without_a_send_ring_what_parsers_of_others_take_is_handled(build: Build) -> None:
     road = Road(build, sending=False, plugins=[Chatty()])
     road.udp(b"ping", sport=7)
@@ -917,6 +924,9 @@ def test_without_a_send_ring_what_parsers_of_others_take_is_handled(build: Build
         b"{}",
         b'{"protocol":"a"}',
         b'{"protocol":"a","labels":3,"payload":1}',
+        b'{"protocol":"a","labels":{},"payload":[1]}',
+        b'{"protocol":5,"labels":{},"payload":null}',
+        b'{"protocol":"\\ud800","labels":{},"payload":null}',
         b"\xff",
         b"[" * 9999,
     ],
