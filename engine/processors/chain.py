@@ -114,11 +114,21 @@ def drop_bad_labels(labels: dict[Any, Any]) -> int:
     bad = [
         key
         for key, value in labels.items()
-        if not (isinstance(key, str) and LABEL_KEY.fullmatch(key) and isinstance(value, str))
+        if not (isinstance(key, str) and LABEL_KEY.fullmatch(key) and _is_text(value))
     ]
     for key in bad:
         del labels[key]
     return len(bad)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is text that UTF-8 can say: lone surrogates would cost every line of their batch."""
+    if not isinstance(value, str):
+        return False
+    try:
+        return value.isascii() or bool(value.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def build_chain(specs: Iterable[Mapping[str, Any]], node: Mapping[str, str] | None = None) -> Chain:

@@ -203,6 +203,7 @@ class Writer(Processor):
         labels["Vendor_Size"] = "x"
         labels[3] = "x"  # type: ignore[index]
         labels["vendor.number"] = 3  # type: ignore[assignment]
+        labels["vendor.octets"] = "\udcff"
         return True
 
 
@@ -211,7 +212,7 @@ def test_labels_that_are_none_are_taken_out_and_counted() -> None:
     labels = {"sip.method": "INVITE"}
     found.write(labels)
     assert labels == {"sip.method": "INVITE", "vendor.size": "1"}
-    assert found.refused == 3
+    assert found.refused == 4
     assert found.writers().processors == found.processors
     assert not chain(rule("a", "b")).writers().processors
 
