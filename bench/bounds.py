@@ -327,7 +327,7 @@ def calls_flood(share: float) -> bool:
     up = host.still_up(CALLS_UP)
     good = show("1 M Call-IDs", cost)
     good &= figure("1 M Call-IDs: calls that are still up with their media", up, CALLS_UP, CALLS_UP, "of 100")
-    tell(host, "flows_full", "flow_conflicts", "evidence_oversize", "sip_messages")
+    tell(host, "flows_yielded", "flows_full", "flow_conflicts", "evidence_oversize", "sip_messages")
     print(f"   calls {len(host.calls.table.dialogs):,}, given up {host.calls.table.removed:,}")
     return good
 
