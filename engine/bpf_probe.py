@@ -36,8 +36,8 @@ def library_version(libbpf: ctypes.CDLL) -> str:
     return version.decode()
 
 
-def _catch_log(libbpf: ctypes.CDLL, lines: list[str]) -> Any:
-    """Collect what libbpf would print; the caller keeps the result alive."""
+def _catch_log(libbpf: ctypes.CDLL, lines: list[str]) -> tuple[Any, int | None]:
+    """Collect what libbpf would print: what the caller keeps alive, and what to give back after."""
     libc = ctypes.CDLL(None)
 
     def write(level: int, text: bytes, arguments: int) -> int:
@@ -49,10 +49,10 @@ def _catch_log(libbpf: ctypes.CDLL, lines: list[str]) -> Any:
         return 0
 
     callback = _PRINT(write)
-    libbpf.libbpf_set_print.argtypes = [_PRINT]
+    libbpf.libbpf_set_print.argtypes = [ctypes.c_void_p]
     libbpf.libbpf_set_print.restype = ctypes.c_void_p
-    libbpf.libbpf_set_print(callback)
-    return callback
+    before: int | None = libbpf.libbpf_set_print(ctypes.cast(callback, ctypes.c_void_p))
+    return callback, before
 
 
 def attempt(octets: bytes) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def attempt(octets: bytes) -> dict[str, Any]:
     if libbpf is None:
         return result
     lines: list[str] = []
-    callback = _catch_log(libbpf, lines)
+    callback, before = _catch_log(libbpf, lines)
     libbpf.bpf_object__open_mem.argtypes = [ctypes.c_char_p, ctypes.c_size_t, ctypes.c_void_p]
     libbpf.bpf_object__open_mem.restype = ctypes.c_void_p
     libbpf.bpf_object__load.argtypes = [ctypes.c_void_p]
@@ -81,6 +81,8 @@ def attempt(octets: bytes) -> dict[str, Any]:
     else:
         result["errno"] = errno.errorcode.get(ctypes.get_errno(), str(ctypes.get_errno()))
     result["log"] = [line for line in lines if line.strip()][-_LOG_LINES:]
+    # libbpf keeps one function for the whole process, and ours is gone with this call.
+    libbpf.libbpf_set_print(before)
     del callback
     return result
 
