@@ -1,4 +1,4 @@
-"""What the engine makes of capture files, as digests: run once compiled and once with OTUS_PURE=1, and compared.
+"""What the engine makes of capture files, as digests: compiled, and again with OTUS_PURE=1, to be compared.
 
     python records_of.py PACKETS FILE...     a line of JSON for each file, in their order
 
