@@ -6,9 +6,11 @@ The guest's root is that of this host (9p), so the checkout and its .venv are th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -134,7 +136,7 @@ def for_bcc(root: Path) -> str:
     """Shell commands for a guest: the kernel's headers where BCC looks for them, its libraries in memory.
 
     BCC looks in /lib/modules/VERSION/build, a link to /usr/src. A compiler that maps its 200 MB and opens its
-    thousand headers over 9p takes ten minutes; out of memory it is two. The host's folders are not touched.
+    thousand headers over 9p had not ended after six minutes. The host's folders are not touched.
     """
     archive = root / "headers.tar"
     if not archive.exists():
@@ -167,17 +169,25 @@ def virtme() -> Path:
 def boot(root: Path, version: str, command: str) -> str:
     """What a command prints in a guest with this kernel; the kernel's own lines may stand between.
 
-    The guest writes to overlays in its memory: nothing that it does is left on the host.
+    It stands in VERSION.log of the cache while the guest runs. The guest writes to overlays in its memory: nothing that it does is left on the host.
     """
     environment = {**os.environ, "PATH": f"{virtme().parent}:/usr/sbin:/sbin:{os.environ['PATH']}"}
     image = root / "boot" / f"vmlinuz-{version}-amd64"
     options = ["--disable-kvm", "--disable-microvm", "--memory", "2G", "--cpus", "2", "--verbose"]
-    done = subprocess.run(
+    log = CACHE / f"{version}.log"
+    with open(log, "wb") as file, subprocess.Popen(
         [str(virtme()), *options, "-r", str(image), "--", command],
-        env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
-        timeout=BOOT_SECONDS, check=False,
-    )  # fmt: skip
-    return done.stdout + done.stderr
+        env=environment, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+        start_new_session=True,
+    ) as guest:  # fmt: skip
+        try:
+            guest.wait(BOOT_SECONDS)
+        except subprocess.TimeoutExpired:
+            print(f"{version}: no end after {BOOT_SECONDS} s; {log}", file=sys.stderr)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(guest.pid, signal.SIGKILL)
+    return log.read_text("utf-8", "replace")
 
 
 def missing() -> list[str]:
