@@ -169,7 +169,8 @@ def virtme() -> Path:
 def boot(root: Path, version: str, command: str) -> str:
     """What a command prints in a guest with this kernel; the kernel's own lines may stand between.
 
-    It stands in VERSION.log of the cache while the guest runs. The guest writes to overlays in its memory: nothing that it does is left on the host.
+    It stands in VERSION.log of the cache while the guest runs. The guest writes to overlays in its memory:
+    nothing that it does is left on the host.
     """
     environment = {**os.environ, "PATH": f"{virtme().parent}:/usr/sbin:/sbin:{os.environ['PATH']}"}
     image = root / "boot" / f"vmlinuz-{version}-amd64"
