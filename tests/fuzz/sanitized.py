@@ -48,9 +48,7 @@ def environment() -> dict[str, str]:
 def build() -> Path:
     """Bring the copy up to date (minutes the first time); where it is."""
     for name in FOLDERS:
-        shutil.copytree(
-            ROOT / name, PLACE / name, symlinks=True, dirs_exist_ok=True, copy_function=_newer, ignore=_built
-        )
+        _copy(ROOT / name, PLACE / name)
     for name in FILES:
         _newer(str(ROOT / name), str(PLACE / name))
     environment = {**os.environ, "CFLAGS": FLAGS, "LDFLAGS": CHECKS, "CC": "gcc"}
@@ -63,8 +61,18 @@ def build() -> Path:
     return PLACE
 
 
-def _built(_: str, names: list[str]) -> list[str]:
-    return [name for name in names if name.endswith(".so") or name in ("__pycache__", "findings")]
+def _copy(source: Path, target: Path) -> None:
+    """A folder, links as links, without what was built or found in it."""
+    target.mkdir(parents=True, exist_ok=True)
+    for one in source.iterdir():
+        if one.is_symlink():
+            if not (target / one.name).is_symlink():
+                (target / one.name).symlink_to(one.readlink())
+        elif one.is_dir():
+            if one.name not in ("__pycache__", "findings"):
+                _copy(one, target / one.name)
+        elif one.suffix != ".so":
+            _newer(str(one), str(target / one.name))
 
 
 def _newer(source: str, target: str) -> str:
