@@ -10,13 +10,13 @@ have a clock each: looks at most once a second, and less often where `--max-cpu`
 
 from __future__ import annotations
 
-import math
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import OtusError
 from engine.tcp import choose, events, summary
 from engine.tcp.backend import Connection, Event, Histogram
+from engine.tcp.governor import JUDGE_S, Governor
 from engine.tcp.listen import ListenDrops
 from engine.tcp.mask import Mask
 from engine.tcp.namespaces import every
@@ -36,9 +36,8 @@ LOOK_S = 1.0
 NAMESPACES_S = 5.0
 """How often it is looked for namespaces that came or went, with `--netns all`."""
 SLACK_S = 0.001
-LOOK_PROGRAM = "sample"
-"""The program of a backend that runs when it is looked."""
-MOST_STRETCH, MOST_SAMPLING = 64, 1024
+SAME_S = 0.02
+"""A look that is younger than this is the last one."""
 EPHEMERAL = 32_768
 """Local ports from here on are those of clients, unless somebody listens there."""
 
@@ -51,77 +50,6 @@ class Sink(Protocol):
 
     def event(self, document: dict[str, Any]) -> None:
         """One detail event; at the end the one that counts them."""
-
-
-class Governor:
-    """Keeps the observer below a share of a CPU: looks come less often, and segments are sampled by flow."""
-
-    def __init__(self, limit: float | None) -> None:
-        self.limit = limit
-        self.stretch = self.sampling = 1
-        self.share = 0.0
-        """Of one CPU, this process and its programs in the kernel together, since the last report."""
-        self._judged = self._last = self._begun = _Used(0.0, 0.0, 0.0, 0.0)
-
-    def begin(self, backend: Backend) -> None:
-        """From now on."""
-        self._judged = self._last = self._begun = _used(backend)
-
-    def finish(self, backend: Backend) -> None:
-        """At the end: the share over the whole run."""
-        self.share = sum(_shares(self._begun, _used(backend)))
-
-    def report(self, backend: Backend, look_period: float) -> None:
-        """Once a report: measure; where a look lies in what was measured, change the factors if need be."""
-        now = _used(backend)
-        self.share = sum(_shares(self._last, now))
-        self._last = now
-        if self.limit is None or now.wall - self._judged.wall < look_period * 0.9:
-            return
-        looks, segments = _shares(self._judged, now)
-        self._judged = now
-        sampling = self.sampling
-        if looks + segments > self.limit:
-            # Who takes more than half of what is allowed gives way, at once as far as is needed.
-            if looks > self.limit / 2:
-                self.stretch = min(MOST_STRETCH, self.stretch * _power(looks * 2 / self.limit))
-            if segments > self.limit / 2:
-                self.sampling = min(MOST_SAMPLING, sampling * _power(segments * 2 / self.limit))
-        elif looks + segments < self.limit / 3:
-            self.sampling, self.stretch = max(1, sampling // 2), max(1, self.stretch // 2)
-        if self.sampling != sampling:
-            backend.set_sampling(self.sampling)
-
-
-class _Used(NamedTuple):
-    """CPU time by kind, in seconds."""
-
-    wall: float
-    process: float
-    looks: float
-    """Of the program that walks the sockets."""
-    segments: float
-    """Of all others."""
-
-
-def _used(backend: Backend) -> _Used:
-    costs = backend.costs()
-    looks = sum(cost.ns for cost in costs if cost.program == LOOK_PROGRAM) / 1e9
-    segments = sum(cost.ns for cost in costs if cost.program != LOOK_PROGRAM) / 1e9
-    return _Used(time.monotonic(), time.process_time(), looks, segments)
-
-
-def _shares(begin: _Used, end: _Used) -> tuple[float, float]:
-    """Of one CPU: what looks took, this process counted in, and what the programs of segments and events
-    took."""
-    seconds = max(end.wall - begin.wall, 0.001)
-    looks = end.process - begin.process + end.looks - begin.looks
-    return looks / seconds, (end.segments - begin.segments) / seconds
-
-
-def _power(ratio: float) -> int:
-    """The next power of two, at least 2."""
-    return 1 << max(1, math.ceil(math.log2(max(ratio, 1.0))))
 
 
 class Observer:
@@ -150,6 +78,8 @@ class Observer:
         self._offset = time.time_ns() - time.monotonic_ns()
         self._own_events = 0
         self._next_look = self._next_report = self._next_namespaces = 0.0
+        self._next_judge = float("inf")
+        self._looked = float("-inf")
         self._reported: tuple[int, Reading]
 
     @property
@@ -172,11 +102,17 @@ class Observer:
         self._next_look = self.begun + self.look_period
         self._next_report = self.begun + options.interval
         self._next_namespaces = self.begun + NAMESPACES_S
+        if options.max_cpu is not None:
+            self._next_judge = self.begun + JUDGE_S
 
     @property
     def look_period(self) -> float:
         """Seconds between two looks."""
-        return min(LOOK_S, self.options.interval) * self.governor.stretch
+        return self._shortest * self.governor.stretch
+
+    @property
+    def _shortest(self) -> float:
+        return min(LOOK_S, self.options.interval)
 
     @property
     def ends(self) -> float:
@@ -186,7 +122,7 @@ class Observer:
 
     def due(self) -> float:
         """When turn() has something to do next, CLOCK_MONOTONIC in s."""
-        return min(self._next_look, self._next_report, self.ends)
+        return min(self._next_look, self._next_report, self._next_judge, self.ends)
 
     def turn(self) -> None:
         """Do what is due: a look, a report; and pass on the events that have come."""
@@ -195,10 +131,13 @@ class Observer:
         if now >= self._next_look or (reports and self._next_look - now < self.look_period / 2):
             self.look()
             self._next_look = max(self._next_look, now - self.look_period) + self.look_period
+            self._next_look += self.governor.pause(self._shortest)
         self.drain()
         if reports:
             self._report()
             self._next_report = max(self._next_report + self.options.interval, now)
+        if now >= self._next_judge:
+            self._judge(now)
         if self.options.every_namespace and now >= self._next_namespaces:
             self._follow_namespaces()
             self._next_namespaces = now + NAMESPACES_S
@@ -212,6 +151,11 @@ class Observer:
 
     def look(self) -> None:
         """Ask for connections and listening sockets."""
+        with self.governor.looking():
+            self._look()
+        self._looked = time.monotonic()
+
+    def _look(self) -> None:
         backend = self.backend
         # In this order: a backend may find both in one walk.
         self.rows = backend.connections()
@@ -255,7 +199,8 @@ class Observer:
     def stop(self) -> None:
         """The last look, detach, the final summary and the end of the events."""
         try:
-            self.look()
+            if time.monotonic() - self._looked > SAME_S:
+                self.look()
             self.drain()
         except OtusError:
             self.rows = []
@@ -304,9 +249,17 @@ class Observer:
             "look_factor": governor.stretch,
             "segments_one_of": governor.sampling,
             "cpu_percent": round(governor.share * 100, 2),
+            "start_cpu_s": round(governor.start_cpu_s, 3),
             "send_bytes": self.throughput.send_bytes,
             "receive_bytes": self.throughput.receive_bytes,
         }
+
+    def _judge(self, now: float) -> None:
+        before = self.look_period
+        self.governor.judge(self.backend, self._shortest)
+        # A look that turned out to be dear is not followed by the next one as if it had not been.
+        self._next_look += max(0.0, self.look_period - before)
+        self._next_judge = now + JUDGE_S
 
     def _report(self) -> None:
         before = self._reported
@@ -314,7 +267,7 @@ class Observer:
         self._offset = time.time_ns() - time.monotonic_ns()
         self._reported = self.windows.newest
         window = self.windows.since(before)
-        self.governor.report(self.backend, self.look_period)
+        self.governor.report(self.backend)
         self._after(window)
         if self.options.mode == "detail":
             return

@@ -115,6 +115,11 @@ class Process:
         if observer.rows is self._looked:
             return
         self._looked = observer.rows
+        with observer.governor.looking(more=True):
+            self._take_rows()
+
+    def _take_rows(self) -> None:
+        observer = self.observer
         observer.owners.fill(observer.rows)
         observer.owners.fill(observer.listeners)
         rates = observer.throughput.rates

@@ -112,6 +112,10 @@ def families(document: dict[str, Any]) -> Iterator[Metric]:
     )  # fmt: skip
     share = sampling.get("cpu_percent", 0.0) / 100
     yield GaugeMetricFamily("otus_tcp_observer_cpu_ratio", "Share of one CPU that the observer takes.", share)
+    yield GaugeMetricFamily(
+        "otus_tcp_observer_start_cpu_seconds", "CPU time of the observer before it began to watch.",
+        sampling.get("start_cpu_s", 0.0),
+    )  # fmt: skip
 
 
 def collect(snapshot: Mapping[str, Any]) -> Iterator[Metric]:

@@ -197,10 +197,9 @@ def _footer(document: dict[str, Any]) -> list[str]:
     told = [f"{names[name]} {count:,}" for name, count in kernel.items() if count]
     lines = _wrap("kernel counted", told) if told else []
     error = f"quantiles are off by at most {document['quantile_error']:.1%}"
-    cpu = document["sampling"].get("cpu_percent")
-    return lines + _wrap(
-        "accuracy", [error, *([f"observer {cpu:.1f} % of a CPU"] if cpu is not None else [])]
-    )
+    sampling = document["sampling"]
+    cost = f"observer {sampling['cpu_percent']:.1f} % of a CPU, {sampling['start_cpu_s']:.1f} s to start"
+    return lines + _wrap("accuracy", [error, cost])
 
 
 def costs(backend: Backend) -> list[str]:

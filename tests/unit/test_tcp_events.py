@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.tcp import detector, events, listen, observer
+from engine.tcp import detector, events, governor, listen
 from engine.tcp.backend import Connection, Cost, Event, Limits, Listener, Triggers
 from engine.tcp.community import community_id
 from engine.tcp.limits import Stages
@@ -176,43 +176,111 @@ class Cpu:
         self.told.append(one_of)
 
 
-def test_the_observer_stays_below_its_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above the share what takes most gives way at once, below a third of it both factors halve."""
-    now, process, backend = [0.0], [0.0], Cpu()
-    monkeypatch.setattr(observer.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(observer.time, "process_time", lambda: process[0])
-    governor = observer.Governor(0.02)
-    governor.begin(backend)  # type: ignore[arg-type]
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """[monotonic, CPU time of this process], to be moved by hand."""
+    times = [100.0, 0.7]
+    monkeypatch.setattr(governor.time, "monotonic", lambda: times[0])
+    monkeypatch.setattr(governor.time, "process_time", lambda: times[1])
+    return times
 
-    def report(user: float, kernel: float, seconds: float = 1.0) -> tuple[int, int]:
-        now[0] += seconds
-        process[0] += user
-        backend.seconds += kernel
-        governor.report(backend, 1.0 * governor.stretch)  # type: ignore[arg-type]
-        return governor.stretch, governor.sampling
 
-    assert report(0.005, 0.005) == (1, 1)
-    assert governor.share == pytest.approx(0.01)
-    assert report(0.08, 0.0) == (8, 1)
-    assert report(0.0, 0.0) == (8, 1), "there was no look in this second"
-    assert report(0.0, 0.7, 7) == (8, 16)
-    assert governor.share == pytest.approx(0.1)
-    assert report(0.0, 0.0, 8) == (4, 8)
-    for _ in range(3):
-        report(0.0, 0.0, 8)
-    assert (governor.stretch, governor.sampling) == (1, 1)
-    assert backend.told == [16, 8, 4, 2, 1]
+class Run:
+    """A governor with its clock and its backend."""
+
+    def __init__(self, limit: float | None, clock: list[float]) -> None:
+        self.clock, self.backend, self.governor = clock, Cpu(), governor.Governor(limit)
+        self.governor.begin(self.backend)  # type: ignore[arg-type]
+
+    def step(self, *, look: float = 0.0, rest: float = 0.0, programs: float = 0.0, seconds: float = 0.25) -> None:
+        """Time passes, with a look and other work in it; then it is judged."""
+        if look:
+            with self.governor.looking():
+                self.clock[1] += look
+        self.clock[1] += rest
+        self.backend.seconds += programs
+        self.clock[0] += seconds
+        self.governor.judge(self.backend, 1.0)  # type: ignore[arg-type]
+
+    @property
+    def factors(self) -> tuple[int, int]:
+        return self.governor.stretch, self.governor.sampling
+
+
+def test_what_came_before_it_began_to_watch_is_told_apart(clock: list[float]) -> None:
+    run = Run(0.02, clock)
+    run.step(look=0.004, programs=0.001)
+    assert run.governor.start_cpu_s == 0.7
+    run.governor.report(run.backend)  # type: ignore[arg-type]
+    assert run.governor.share == pytest.approx(0.02)
+    assert run.factors == (1, 1)
+
+
+def test_one_dear_look_is_enough_to_make_looks_rarer(clock: list[float]) -> None:
+    """A look of 80 ms each second is 8 %; half of 2 % allows one in 8 s."""
+    run = Run(0.02, clock)
+    run.step(look=0.08)
+    assert run.factors == (8, 1)
+    # It took as much as 4 s allow, and 0.25 s are over.
+    assert run.governor.pause(1.0) == pytest.approx(3.75)
+    for _ in range(15):
+        run.step()
+    assert run.factors == (8, 1), "no look, no news"
+    assert run.governor.pause(1.0) == 0.0
+    run.step(look=0.002)
+    assert run.factors == (4, 1)
+
+
+def test_segments_are_thinned_within_a_quarter_of_a_second(clock: list[float]) -> None:
+    run = Run(0.02, clock)
+    run.step(programs=0.25 * 0.1)
+    assert run.factors == (1, 16)
+    run.step(programs=0.25 * 0.009)
+    assert run.factors == (1, 16)
+    for _ in range(5):
+        run.step()
+    assert run.factors == (1, 1)
+    assert run.backend.told == [16, 8, 4, 2, 1]
+
+
+@pytest.mark.parametrize(("printing", "stretch"), [(0.0, 1), (0.015, 4)])
+def test_what_is_printed_leaves_less_for_looks(clock: list[float], printing: float, stretch: int) -> None:
+    run = Run(0.02, clock)
+    for _ in range(40):
+        run.step(look=0.0001, rest=0.25 * printing)
+    run.step(look=0.009)
+    assert run.factors == (stretch, 1)
+
+
+def test_there_is_a_most_of_thinning(clock: list[float]) -> None:
+    run = Run(0.02, clock)
     for _ in range(30):
-        report(60.0, 60.0, 64)
-    assert (governor.stretch, governor.sampling) == (observer.MOST_STRETCH, observer.MOST_SAMPLING)
+        run.step(look=60.0, programs=60.0, seconds=64)
+    assert run.factors == (governor.MOST_STRETCH, governor.MOST_SAMPLING)
+    assert run.governor.pause(1.0) == governor.MOST_STRETCH
 
 
-def test_without_a_bound_nothing_is_thinned() -> None:
-    governor, backend = observer.Governor(None), Cpu()
-    governor.begin(backend)  # type: ignore[arg-type]
-    backend.seconds = 100.0
-    governor.report(backend, 0.0)  # type: ignore[arg-type]
-    assert (governor.stretch, governor.sampling, backend.told) == (1, 1, [])
+@pytest.mark.parametrize("limit", [0.02, 0.1])
+def test_the_run_as_a_whole_stays_below_its_share(clock: list[float], limit: float) -> None:
+    """A simulation: dear looks, and programs whose cost falls with the sampling."""
+    run = Run(limit, clock)
+    due = 100.0
+    while clock[0] < 200:
+        look = 0.0
+        if clock[0] >= due:
+            look = 0.05
+            due = clock[0] + run.governor.stretch + run.governor.pause(1.0)
+        before = run.governor.stretch
+        run.step(look=look, rest=0.0005, programs=0.25 * 0.06 / run.governor.sampling)
+        due += max(0, run.governor.stretch - before)
+    run.governor.finish(run.backend)  # type: ignore[arg-type]
+    assert run.governor.share <= limit * 1.02
+
+
+def test_without_a_bound_nothing_is_thinned(clock: list[float]) -> None:
+    run = Run(None, clock)
+    run.step(look=100.0, programs=100.0)
+    assert (*run.factors, run.backend.told, run.governor.pause(1.0)) == (1, 1, [], 0.0)
 
 
 def test_lines_have_the_fields_of_the_schema() -> None:

@@ -1,0 +1,75 @@
+"""What the observer takes of the machine, and how often it can be asked for it: CPU, memory, many connections."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine import resources
+from tests.live.test_tcp_cli import THERE, Hosts, finish, observing, start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(
+        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
+    ),
+]
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    made = Hosts()
+    yield made
+    made.close()
+
+
+def bulk(hosts: Hosts, port: int, ends: threading.Event) -> threading.Thread:
+    """A stream that does not rest."""
+    server = hosts.listen(hosts.b, THERE, port)
+    client = hosts.connect(hosts.a, THERE, port)
+    peer = hosts.accept(server)
+
+    def send() -> None:
+        while not ends.is_set():
+            client.sendall(b"q" * 65536)
+        client.shutdown(socket.SHUT_WR)
+
+    def receive() -> None:
+        while peer.recv(1 << 18):
+            pass
+
+    threads = [threading.Thread(target=work) for work in (send, receive)]
+    for thread in threads:
+        thread.start()
+    return threads[1]
+
+
+def test_the_bound_of_the_cpu_holds(hosts: Hosts) -> None:
+    """600 sockets to look at and segments without rest: the run as a whole stays below what was allowed."""
+    server = hosts.listen(hosts.b, THERE, 7000, backlog=512)
+    for _ in range(600):
+        hosts.connect(hosts.a, THERE, 7000)
+        hosts.accept(server)
+    ends = threading.Event()
+    thread = bulk(hosts, 7001, ends)
+    try:
+        words = ("--format", "jsonl", "--interval", "0.5", "--max-cpu", "2%", "--duration", "8")
+        lines = finish(start(hosts, *words))
+    finally:
+        ends.set()
+        thread.join()
+    sampling: dict[str, Any] = lines[-1]["sampling"]
+    assert sampling["cpu_percent"] <= 2.2, [line["sampling"] for line in lines]
+    assert sampling["look_factor"] > 1 or sampling["segments_one_of"] > 1
+    assert 0.05 < sampling["start_cpu_s"] < 5
