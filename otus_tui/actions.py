@@ -148,9 +148,11 @@ ACTIONS: tuple[Action, ...] = (
     Action("tcp", "heat_map", ("m",), "heat map", "RTT over time instead of the figures, and back.", 2),
     Action("tcp", "group", ("g",), "group", "Sums by process, then by peer, local port, remote port.", 2),
     Action("tcp", "listeners", ("L",), "listeners", "The listening sockets: queues, limits, drops.", 3),
+    Action("tcp", "retry", ("r",), "try again", "Start an observer that could not start once more."),
     Action("connection", "save", ("f2", "s"), "save", "Write the figures and events to a file.", 2),
     Action("connection", "copy", ("y",), "copy", "Copy the figures and events."),
     Action("drops", "kernel", ("K",), "kernel drops", "To what the kernel dropped, and back up.", 1),
+    Action("drops", "retry", ("r",), "try again", "Start a TCP observer that could not start once more."),
     # --- call flow
     Action("flow", "open", ("enter",), "message", "The message of this arrow, or figures of this stream.", 1),
     Action("flow", "mark", ("space",), "mark, compare", "Mark a message; on a second one, compare the two."),

@@ -160,6 +160,12 @@ METHODS = {
         "{interval, points: [{time_ns, seconds, rtt_buckets: [[power, count]], ...}]}",
         "The last reports, at most 600: RTT by powers of two of us, retransmits by class, rates, drops.",
     ),
+    "tcp_retry": Method(
+        False,
+        "{}",
+        "{state, error, hint}",
+        "Start an observer that could not start once more, now; without this after 10, 20, then each 60 s.",
+    ),
     "shutdown": Method(True, "{}", "{}", "Stop all tasks and end the engine."),
 }
 

@@ -1,4 +1,6 @@
-"""The observer of an engine, seen by its controller: started when somebody looks, restarted when it dies."""
+"""The observer of an engine, seen by its controller: started when somebody looks, restarted when it dies, tried
+again when it could not start: what was missing may have been mended.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +29,9 @@ PATIENCE_NS = 8_000_000_000
 """A look at a hundred thousand sockets takes seconds: so much longer than others it may be silent."""
 START_S = 20.0
 FRESH_S = 0.1
+RETRY_S = (10.0, 20.0, 60.0)
+"""Seconds after which one that could not start is tried again, by the number of times; the last one from then
+on."""
 
 
 class TcpService:
@@ -42,6 +47,8 @@ class TcpService:
         self._error: OtusError | None = None
         self._cached: tuple[float, dict[str, Any]] = (0.0, {})
         self._starting: asyncio.Task[None] | None = None
+        self._failures = 0
+        self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
         """The engine serves more than one capture file: observers may run from now on."""
@@ -58,22 +65,40 @@ class TcpService:
 
             return ask
 
-        return {name: handler(name) for name in METHODS}
+        return {name: handler(name) for name in METHODS} | {"tcp_retry": self._ask_retry}
 
     def want(self) -> None:
-        """Somebody looks: have it run. One that could not start is not tried again before retry()."""
+        """Somebody looks: have it run. One that could not start is tried again by itself, or by retry()."""
         if not self.allowed or self.config.start == "never":
             return
-        if self.child is not None or self._starting is not None:
+        if self.child is not None or self._starting is not None or self._timer is not None:
             return
         self._starting = asyncio.create_task(self._start())
 
     def retry(self) -> None:
-        """Try again after a failure."""
+        """Try again now, if it could not start."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._starting is not None:
+            return
         if self.child is not None and self.child.state == "failed":
             self.supervisor.remove(self.child)
-            self.child = self._error = None
+            self.child = None
         self.want()
+
+    async def _ask_retry(self, _: object) -> dict[str, Any]:
+        """Of the control socket: try again now, and say what came of it."""
+        if not self.allowed or self.config.start == "never":
+            await self.request("", {})
+        self.retry()
+        await self._settled()
+        section = await self.section()
+        return {name: section[name] for name in ("state", "error", "hint")}
+
+    async def _settled(self) -> None:
+        if self._starting is not None:
+            await asyncio.wait({self._starting}, timeout=START_S)
 
     async def section(self) -> dict[str, Any]:
         """The section `tcp` of the snapshot: always state, error and hint; figures while it runs."""
@@ -102,8 +127,7 @@ class TcpService:
         if self.config.start == "never":
             raise OtusError("the TCP observer is switched off", "otus.tcp.start: demand")
         self.want()
-        if self._starting is not None:
-            await asyncio.wait({self._starting}, timeout=START_S)
+        await self._settled()
         if self._error is not None:
             raise self._error
         if self.child is None:
@@ -112,10 +136,15 @@ class TcpService:
 
     def state(self) -> str:
         """off (nobody has looked), starting, running, restarting, stopping, stopped or failed."""
-        return self.child.state if self.child is not None else "off"
+        if self.child is None:
+            return "failed" if self._error is not None else "off"
+        return self.child.state
 
     async def close(self) -> None:
         """End it, with the engine."""
+        self.allowed = False
+        if self._timer is not None:
+            self._timer.cancel()
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
@@ -134,16 +163,35 @@ class TcpService:
             os.ftruncate(self._beat_fd, mmap.PAGESIZE)
             self._beat = mmap.mmap(self._beat_fd, mmap.PAGESIZE)
         child = Child("tcp observer", "engine.tcp.process", self._configure, self._heartbeat)
+        child.on_state = self._child_is
         self.child = self.supervisor.add(child)
         try:
             child.start()
             await child.ready()
         except OSError as error:
             self._error = OtusError(f"the TCP observer cannot be started: {error.strerror}")
+            self.supervisor.remove(child)
+            self.child = None
+            self._retry_later()
         except OtusError as error:
             self._error = error
         finally:
             self._starting = None
+
+    def _child_is(self, state: str) -> None:
+        if state == "running":
+            self._error, self._failures = None, 0
+        elif state == "failed" and self.child is not None:
+            why = self.child.last_error or "it ended at once"
+            self._error = self.child.failure or OtusError(f"the TCP observer cannot start: {why}")
+            self._retry_later()
+
+    def _retry_later(self) -> None:
+        if not self.allowed:
+            return
+        delay = RETRY_S[min(self._failures, len(RETRY_S) - 1)]
+        self._failures += 1
+        self._timer = asyncio.get_running_loop().call_later(delay, self.retry)
 
     def _configure(self) -> tuple[dict[str, Any], Sequence[int]]:
         assert self._beat is not None

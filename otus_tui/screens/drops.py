@@ -9,6 +9,7 @@ from otus_tui import format as fmt
 from otus_tui.model import LAYERS
 from otus_tui.screens.frame import FrameScreen
 from otus_tui.screens.kernel_drops import kernel_lines, kernel_words
+from otus_tui.screens.tcp import try_again
 from otus_tui.widgets.ink import Line, rule
 from otus_tui.widgets.text_view import TextView
 
@@ -68,6 +69,9 @@ class DropsScreen(FrameScreen):
         view = self.query_one(TextView)
         there = view.scroll_offset.y and view.scroll_offset.y >= min(self._kernel_at, view.max_scroll_y)
         view.scroll_rows(0 if there else self._kernel_at)
+
+    def action_retry(self) -> None:
+        try_again(self)
 
     def action_find(self) -> None:
         from otus_tui.screens.dialogs import AskText

@@ -70,9 +70,24 @@ def trouble_lines(tcp: TcpSection | None, model: Model, warning: str, width: int
     for part in fmt.clean(hint).split("; "):
         lines += fold_words([("   ", ""), (part, "key")], width) if part else []
     if not calm:
-        lines.append([(" what this host can do: otus-tui doctor", "dim")])
+        lines.append([(" what this host can do: otus-tui doctor; when it is mended, r: try again", "dim")])
         lines.append([(" calls, media and the capture work without it", "dim")])
     return lines
+
+
+def try_again(screen: FrameScreen) -> None:
+    """Have an observer that could not start try once more, and say what came of it."""
+
+    async def ask() -> None:
+        try:
+            answer = await screen.ask("tcp_retry")
+        except ClientError as error:
+            screen.notify(fmt.clean(error.message), severity="warning")
+            return
+        words = answer["error"] or f"the TCP observer is {answer['state']}"
+        screen.notify(fmt.clean(words), severity="warning" if answer["error"] else "information")
+
+    screen.run_worker(ask(), group="retry", exclusive=True, exit_on_error=False)
 
 
 def local_window(rows: list[Row], params: dict[str, Any], total: int, version: Any) -> dict[str, Any]:
@@ -172,6 +187,10 @@ class TcpTableScreen(TableScreen):
     def action_heat_map(self) -> None:
         """RTT over time, or the figures."""
         self.notify("the heat map stands over the connections: 4, then m")
+
+    def action_retry(self) -> None:
+        """Start the observer once more."""
+        try_again(self)
 
     def action_group(self) -> None:
         """Sums over the connections that are shown."""

@@ -1,19 +1,16 @@
-"""What the observer takes of the machine, and how often it can be asked for it: CPU, memory, many connections."""
+"""What the observer takes of the machine: its bound of the CPU, memory under many connections."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
-import subprocess
 import threading
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from engine import resources
-from tests.live.test_tcp_cli import THERE, Hosts, finish, observing, start
+from tests.live.test_tcp_cli import THERE, Hosts, finish, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -187,3 +187,34 @@ def test_metrics_of_the_engine(engine: Engine, hosts: Hosts, tmp_path: Path) -> 
         text = answer.read().decode()
     assert 'otus_tcp_observer{backend="' in text
     assert "otus_tcp_rtt_seconds_bucket" in text
+
+
+def test_what_was_mended_needs_no_restart(engine: Engine, hosts: Hosts, tmp_path: Path) -> None:
+    """The namespace that it shall watch is made after it refused to start."""
+    name = f"{hosts.a}-later"
+    engine.start("--config", node(tmp_path, hosts, options={"netns": name, "backend": "netlink"}))
+    with pytest.raises(ClientError, match="no network namespace"):
+        engine.call("tcp_listeners")
+    refused = engine.call("tcp_retry")
+    assert refused["state"] == "failed"
+    assert "no network namespace" in refused["error"]
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        assert engine.call("tcp_retry") == {"state": "running", "error": "", "hint": ""}
+        assert engine.call("tcp_listeners") == {"total": 0, "rows": []}
+        assert engine.call("stats")["tcp"]["error"] == ""
+        assert engine.call("tcp_retry")["state"] == "running"
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)
+
+
+def test_it_is_tried_again_by_itself(engine: Engine, hosts: Hosts, tmp_path: Path) -> None:
+    name = f"{hosts.a}-later"
+    engine.start("--config", node(tmp_path, hosts, start="always", options={"netns": name}))
+    wait_for(lambda: engine.call("stats")["tcp"]["state"] == "failed", 5.0, "a failure")
+    subprocess.run(["ip", "netns", "add", name], check=True)
+    try:
+        section = wait_for(lambda: _running(engine), 13.0, "figures")
+        assert section["error"] == ""
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=True)

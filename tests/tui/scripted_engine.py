@@ -505,6 +505,9 @@ class ScriptedEngine:
 
     def answer_tcp(self, method: str, params: dict[str, Any]) -> Any:
         match method:
+            case "tcp_retry":
+                self.tcp = tcp_section()
+                return {"state": "running", "error": "", "hint": ""}
             case "tcp_connections":
                 return self.query({**params, "store": "tcp"})
             case "tcp_connection":

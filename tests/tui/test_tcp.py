@@ -192,6 +192,22 @@ async def test_without_the_observer_it_is_said_what_mends_it(
         assert "200 calls" in desk.text
 
 
+@pytest.mark.parametrize("key", ["4", "5"])
+async def test_r_tries_again_when_the_cause_is_mended(start: Start, key: str) -> None:
+    def prepare(engine: ScriptedEngine) -> None:
+        engine.tcp = tcp_section(state="failed", error="no BTF here", hint="mount it")
+
+    async with start(screen="tcp", prepare=prepare) as desk:
+        await desk.tick()
+        await desk.press(key)
+        await desk.press("r")
+        assert len(desk.engine.asked_of("tcp_retry")) == 1
+        await desk.tick()
+        await desk.press("4")
+        assert "60 connections" in desk.text
+        assert "no BTF here" not in desk.text
+
+
 async def test_a_capture_file_says_so(start: Start) -> None:
     def prepare(engine: ScriptedEngine) -> None:
         engine.tasks = [file_task()]

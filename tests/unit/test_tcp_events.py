@@ -192,7 +192,9 @@ class Run:
         self.clock, self.backend, self.governor = clock, Cpu(), governor.Governor(limit)
         self.governor.begin(self.backend)  # type: ignore[arg-type]
 
-    def step(self, *, look: float = 0.0, rest: float = 0.0, programs: float = 0.0, seconds: float = 0.25) -> None:
+    def step(
+        self, *, look: float = 0.0, rest: float = 0.0, programs: float = 0.0, seconds: float = 0.25
+    ) -> None:
         """Time passes, with a look and other work in it; then it is judged."""
         if look:
             with self.governor.looking():
