@@ -1,8 +1,6 @@
 """What the engine makes of capture files, as digests: compiled, and again with OTUS_PURE=1, to be compared.
 
-    python records_of.py PACKETS FILE...     a line of JSON for each file, in their order
-
-PACKETS: how many of each file; 0: all.
+python records_of.py FILE...     a line of JSON for each file, in their order
 """
 
 from __future__ import annotations
@@ -54,13 +52,13 @@ class Digest:
             self.kinds[name] = self.kinds.get(name, 0) + 1
 
 
-def read(file: PcapFile, most: int, behind: Callable[[], None] = bool) -> None:
-    """Read `most` packets; `behind` each BATCH of them."""
-    while file.packets < most and file.run(min(BATCH, most - file.packets)):
+def read(file: PcapFile, behind: Callable[[], None] = bool) -> None:
+    """Read all packets; `behind` each BATCH of them."""
+    while file.run(BATCH):
         behind()
 
 
-def records(path: str, most: int) -> dict[str, Any]:
+def records(path: str) -> dict[str, Any]:
     """Every record of a worker that reports all there is, to the sender and to the calls process."""
     counters = Counters.create("t", 0)
     send, evidence = Digest(), Digest()
@@ -82,7 +80,7 @@ def records(path: str, most: int) -> dict[str, Any]:
         send.drain()
         evidence.drain()
 
-    read(file, most, drain)
+    read(file, drain)
     pipeline.idle(file.last_ns)
     reassembly.finish()
     assert counters.balance() == 0
@@ -96,10 +94,10 @@ def records(path: str, most: int) -> dict[str, Any]:
     }
 
 
-def report(path: str, most: int) -> str:
+def report(path: str) -> str:
     """The text of `report --json`."""
     analysis = Analysis(path)
-    read(analysis.file, most)
+    read(analysis.file)
     analysis.pipeline.idle(analysis.file.last_ns)
     analysis.reassembly.finish()
     parts: list[bytes] = []
@@ -107,12 +105,12 @@ def report(path: str, most: int) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
-def messages(path: str, most: int) -> str:
+def messages(path: str) -> str:
     """The lines of `report --messages`."""
     lines = hashlib.sha256()
     whole = MessageLines(path)
     whole.write = lines.update
-    read(whole.file, most)
+    read(whole.file)
     whole.tap.flush()
     return lines.hexdigest()
 
@@ -121,9 +119,8 @@ def main() -> None:
     """One line for each file."""
     # What is drawn by chance decides where an entry stands, and its place is in the records.
     with patch("os.urandom", lambda count: bytes(range(count))), patch("time.time", lambda: 1.7e9):
-        most = int(sys.argv[1]) or 1 << 62
-        for path in sys.argv[2:]:
-            made = {**records(path, most), "report": report(path, most), "messages": messages(path, most)}
+        for path in sys.argv[1:]:
+            made = {**records(path), "report": report(path), "messages": messages(path)}
             print(json.dumps({"path": os.path.abspath(path), **made}), flush=True)
 
 
