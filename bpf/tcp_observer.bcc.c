@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The TCP observer for kernels without BTF: compiled by BCC against the kernel's own headers, when it starts.
+ * The TCP observer for BCC, which compiles it when it starts: with the types that engine/tcp/bcc/types.py made from
+ * the kernel's BTF (KERNEL_TYPES), or against the kernel's own headers where there is no BTF.
  *
  * Features of Linux 4.19 only: raw tracepoints, perf buffer, plain maps, bpf_probe_read, no loops, no global data, no
  * calls, less than 4096 instructions. The programs have the names and count into the records of observer.h, so that
@@ -9,10 +10,39 @@
  *
  * What stands in capitals and is defined nowhere here comes before this text, from engine/tcp/bcc/source.py.
  */
+#ifdef KERNEL_TYPES
+#undef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+#define NULL ((void *)0)
+#define true 1
+#define false 0
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define htons(value) ((u16)__builtin_bswap16(value))
+#define htonl(value) ((u32)__builtin_bswap32(value))
+#else
+#define htons(value) ((u16)(value))
+#define htonl(value) ((u32)(value))
+#endif
+#undef ntohs
+#define ntohs htons
+enum {
+	TCP_ESTABLISHED = 1,
+	TCP_SYN_SENT = 2,
+	TCP_SYN_RECV = 3,
+	TCP_TIME_WAIT = 6,
+	TCP_CLOSE = 7,
+	TCP_LISTEN = 10,
+	TCP_NEW_SYN_RECV = 12,
+};
+enum { TCP_CA_Recovery = 3, TCP_CA_Loss = 4, ICSK_TIME_LOSS_PROBE = 5 };
+enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6, ETH_P_IP = 0x0800, ETH_P_IPV6 = 0x86dd };
+#else
 #include <linux/tcp.h>
 #include <net/inet_sock.h>
 #include <net/sock.h>
 #include <net/tcp.h>
+#define HAVE_IPV6 IS_ENABLED(CONFIG_IPV6)
+#endif
 
 #define TCP_STATES 16
 #include "observer.h"
@@ -201,7 +231,7 @@ static __always_inline void read_tuple(const void *sk, struct tuple *out)
 	const void *route, *device;
 
 	__builtin_memset(out, 0, sizeof(*out));
-#if IS_ENABLED(CONFIG_IPV6)
+#if HAVE_IPV6
 	if (READ(struct sock, sk, __sk_common.skc_family) == AF_INET6) {
 		bpf_probe_read(out->local, 16, sk + __builtin_offsetof(struct sock, __sk_common.skc_v6_rcv_saddr));
 		bpf_probe_read(out->remote, 16, sk + __builtin_offsetof(struct sock, __sk_common.skc_v6_daddr));
@@ -492,9 +522,9 @@ static __always_inline u32 classify(const void *sk, u8 state)
 {
 	u8 pending = READ(struct inet_connection_sock, sk, icsk_pending), ca_state = 0;
 
-	/* The bit field stands in the octet before this member: source.py has looked it up in the headers. */
-	bpf_probe_read(&ca_state, 1, sk + __builtin_offsetof(struct inet_connection_sock, icsk_retransmits) - 1);
-	ca_state &= CA_STATE_MASK;
+	/* A bit field has no address: types.py has looked up the octet that it is in. */
+	bpf_probe_read(&ca_state, 1, sk + CA_STATE_OCTET);
+	ca_state = ca_state >> CA_STATE_SHIFT & CA_STATE_MASK;
 	if (state == TCP_SYN_SENT)
 		return CLASS_SYN;
 	if (pending == 0 && ca_state == TCP_CA_Loss)

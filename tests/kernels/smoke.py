@@ -23,31 +23,35 @@ from typing import Any
 OTUS = [sys.executable, "-m", "otus_tui"]
 SERVER, CLIENT = f"kt-server-{os.getpid()}", f"kt-client-{os.getpid()}"
 ADDRESS, PORT, SILENT_PORT = "10.213.0.1", 4000, 4001
-LOSS = 40
+LOSS = 30
 CONNECTIONS = 12
 OCTETS = 120_000
+FEW_OCTETS = 500
+DARK_AFTER, DARK_SECONDS = 3, 1
 START_SECONDS = 600
 """An emulated CPU needs its time, to import Python's modules and, with BCC, to compile."""
 
 SERVE = f"""
 import socket, threading
 listener = socket.create_server(("", {PORT}), backlog=64)
+print("listening", flush=True)
 def serve(one):
     with one:
-        while one.recv(1):
-            one.sendall(bytes({OCTETS}))
+        while word := one.recv(1):
+            one.sendall(bytes({OCTETS} if word == b"x" else {FEW_OCTETS}))
 while True:
     threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
 """
 ASK = f"""
-import socket, sys
+import socket, sys, time
 for _ in range({CONNECTIONS}):
     with socket.create_connection(("{ADDRESS}", {PORT}), 30) as one:
-        for _ in range(4):
-            one.sendall(b"x")
-            left = {OCTETS}
+        for word in b"xxxx" + 12 * b"y":
+            one.sendall(bytes([word]))
+            left = {OCTETS} if word == ord("x") else {FEW_OCTETS}
             while left:
                 left -= len(one.recv(min(left, 65536))) or sys.exit("short")
+            time.sleep(0.05)
 try:
     socket.create_connection(("{ADDRESS}", {SILENT_PORT}), 5)
 except ConnectionRefusedError:
@@ -96,6 +100,18 @@ def counters() -> dict[str, int]:
     return found
 
 
+def ask() -> None:
+    """The client's part, and in the midst of it a moment in which nothing arrives."""
+    inside = ("ip", "netns", "exec", CLIENT)
+    with subprocess.Popen([*inside, sys.executable, "-c", ASK]) as client:
+        time.sleep(DARK_AFTER)
+        run(*inside, "nft", "add chain ip lossy dark { type filter hook input priority -1 ; policy drop ; }")
+        time.sleep(DARK_SECONDS)
+        run(*inside, "nft", "delete chain ip lossy dark")
+        if client.wait(180):
+            raise RuntimeError("the client's connections failed")
+
+
 def observe(backend: str) -> dict[str, Any]:
     """One run of a backend beside the traffic: what it said and what the kernel counted meanwhile."""
     command = [*OTUS, "tcp", "--backend", backend, "--format", "jsonl", "--interval", "1"]
@@ -119,10 +135,13 @@ def observe(backend: str) -> dict[str, Any]:
             return {"backend": backend, "error": error}
         watchdog.cancel()
         before = counters()
-        server = subprocess.Popen(["ip", "netns", "exec", SERVER, sys.executable, "-c", SERVE])
-        time.sleep(2)
+        server = subprocess.Popen(
+            ["ip", "netns", "exec", SERVER, sys.executable, "-c", SERVE], stdout=subprocess.PIPE
+        )
+        assert server.stdout is not None
+        server.stdout.readline()
         started = time.monotonic()
-        run("ip", "netns", "exec", CLIENT, sys.executable, "-c", ASK, check=False)
+        ask()
         lasted = time.monotonic() - started
         time.sleep(2)
         after = counters()

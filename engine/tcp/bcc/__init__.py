@@ -1,4 +1,4 @@
-"""The backend that has BCC compile its programs against the kernel's headers: for kernels without BTF."""
+"""The backend that has BCC compile its programs when it starts: also for kernels without BTF, by their headers."""
 
 from engine.tcp.bcc.backend import BccBackend
 

@@ -1,5 +1,5 @@
-"""The backend of kernels without BTF: BCC compiles programs for segments, retransmits, states, resets and
-drops; inet_diag and the kernel's counters give the rest.
+"""The backend without CO-RE: BCC compiles programs for segments, retransmits, states, resets and drops;
+inet_diag and the kernel's counters give the rest.
 
 See engine.tcp.backend.Backend for what each method promises.
 """
@@ -14,13 +14,13 @@ import select
 import struct
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import NotPermittedError, OtusError
 from engine.tcp import netlink
 from engine.tcp.backend import Closed, Connection, Cost, Event, Listener, Namespace, Plan, Program, Reading
-from engine.tcp.bcc import library, source
-from engine.tcp.bcc.headers import Headers
+from engine.tcp.bcc import library, source, types
 from engine.tcp.libbpf import loader, maps, programs
 from engine.tcp.libbpf.reading import Reader
 from engine.tcp.libbpf.reasons import Reasons
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _NO_PROGRAM = ("sample", "io_send", "io_receive")
 """Of the table of programs, those that inet_diag stands in for here."""
-_CA_STATE = "this kernel's headers do not show icsk_ca_state where it is looked for (before icsk_retransmits)"
+_CA_STATE = "this kernel's types do not show icsk_ca_state where it is looked for"
 _PAGES = 16
 _MOST_FLAGS = 200
 _GRANT = "sudo otus-tui tcp ..."
@@ -56,7 +56,6 @@ _OFF_HERE = {
     "process.io": "who reads and writes is not followed by the bcc backend: who connected or listened is",
     "zero_window_sent.seconds": netlink.OFF["zero_window_sent.seconds"],
 }
-_DEFAULT_CA_BITS = 5
 
 
 class _Rest(netlink.NetlinkBackend):
@@ -94,12 +93,15 @@ class BccBackend:
         self._last: Reading | None = None
 
     def plan(self) -> Plan:
-        """What start() would load; by the headers if they are there, else as a kernel that has everything."""
-        bits: int | None = _DEFAULT_CA_BITS
+        """What start() would load; by the kernel's types if it tells them, else as one that has everything."""
+        kernel: types.KernelTypes = types.OfHeaders(Path())
         known = False
         with contextlib.suppress(OtusError):
-            bits = self._choose(Headers.of_kernel())
+            kernel = types.of_kernel()
+            self._choose(kernel)
             known = True
+        text = self._text(kernel)
+        kernel.close()
         on = {program.name for program in self._choice.on}
         rows = [
             Program(one.name, f"raw_tp/{one.hook}", one.metrics, not known or one.name in on,
@@ -112,16 +114,20 @@ class BccBackend:
             for one in maps.planned(self.filters, self.limits, self.sizes)
             if one[0] in ("totals", "histograms", "sockets", "listener_owners", "drops")
         ]
-        return Plan(rows, taken, self._text(bits or _DEFAULT_CA_BITS))
+        return Plan(rows, taken, text)
 
     def start(self) -> None:
         """Compile, load and attach."""
-        headers = Headers.of_kernel()
-        compiler = library.load()
-        if os.geteuid() != 0:
-            raise NotPermittedError("loading eBPF programs by way of BCC takes root", _GRANT)
-        bits = self._choose(headers)
-        self._module = self._compile(compiler, self._text(bits or _DEFAULT_CA_BITS))
+        kernel = types.of_kernel()
+        try:
+            compiler = library.load()
+            if os.geteuid() != 0:
+                raise NotPermittedError("loading eBPF programs by way of BCC takes root", _GRANT)
+            self._choose(kernel)
+            with kernel.compiling():
+                self._module = self._compile(compiler, self._text(kernel))
+        finally:
+            kernel.close()
         try:
             self._rest.start()
             self._attach(compiler)
@@ -155,6 +161,10 @@ class BccBackend:
     def listeners(self) -> list[Listener]:
         """The listening sockets."""
         return self._rest.listeners()
+
+    def closed_listeners(self) -> list[Listener]:
+        """Only looks tell."""
+        return self._rest.closed_listeners()
 
     def closed(self) -> list[Closed]:
         """Connections that ended since the last call."""
@@ -220,20 +230,18 @@ class BccBackend:
 
     # ---- loading
 
-    def _choose(self, headers: Headers) -> int | None:
-        """The programs for this kernel; returns the width of the bit field that the classes are told by."""
-        bits = headers.ca_state_bits()
-        refused = {} if bits else {"retransmit_2": _CA_STATE, "retransmit_3": _CA_STATE}
-        choice = programs.choose(headers, pids=False, refused=refused)
+    def _choose(self, kernel: types.KernelTypes) -> None:
+        """The programs for this kernel."""
+        refused = {} if kernel.ca_state() else {"retransmit_2": _CA_STATE, "retransmit_3": _CA_STATE}
+        choice = programs.choose(kernel, pids=False, refused=refused)
         choice.on = [program for program in choice.on if program.name not in _NO_PROGRAM]
         looked = {metric for one in programs.PROGRAMS if one.name in _NO_PROGRAM for metric in one.metrics}
         choice.off = {metric: why for metric, why in choice.off.items() if metric not in looked}
         self._choice = choice
-        self._reasons = Reasons(headers.enum("skb_drop_reason"), headers.enum("sk_rst_reason"))
-        return bits
+        self._reasons = Reasons(kernel.enum("skb_drop_reason"), kernel.enum("sk_rst_reason"))
 
-    def _text(self, bits: int) -> str:
-        return source.text(self.filters, self.triggers, self.limits, self.sizes, self._reasons, bits)
+    def _text(self, kernel: types.KernelTypes) -> str:
+        return source.text(self.filters, self.triggers, self.limits, self.sizes, self._reasons, kernel)
 
     def _compile(self, compiler: Any, text: str) -> Any:
         """A module with its maps, nothing loaded yet."""

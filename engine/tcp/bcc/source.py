@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 from engine import resources
 from engine.errors import OtusError, UsageError
 from engine.tcp import histogram
+from engine.tcp.bcc.types import BitField
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from ipaddress import IPv4Network, IPv6Network
 
     from engine.tcp.backend import Filters, Limits, Sizes, Triggers
+    from engine.tcp.bcc.types import KernelTypes
     from engine.tcp.libbpf.reasons import Reasons
 
 SOURCE = "tcp_observer.bcc.c"
@@ -49,13 +51,16 @@ def check(filters: Filters, sizes: Sizes) -> None:
 
 
 def text(
-    filters: Filters, triggers: Triggers, limits: Limits, sizes: Sizes, reasons: Reasons, ca_bits: int
+    filters: Filters, triggers: Triggers, limits: Limits, sizes: Sizes, reasons: Reasons, types: KernelTypes
 ) -> str:
     """The whole program."""
+    ca_state = types.ca_state() or BitField("0", 0, 8)
     rows = [f"#define {name} {value}" for name, value in _constants(filters, triggers, limits, sizes).items()]
     rows += [f"#define BENIGN_{i} 0x{word:x}ULL" for i, word in enumerate(reasons.benign())]
     rows += [
-        f"#define CA_STATE_MASK 0x{(1 << ca_bits) - 1:x}",
+        f"#define CA_STATE_OCTET {ca_state.octet}",
+        f"#define CA_STATE_SHIFT {ca_state.shift}",
+        f"#define CA_STATE_MASK 0x{(1 << ca_state.bits) - 1:x}",
         f"#define LOCAL_PORTS(port) {_ports(filters.local_ports)}",
         f"#define REMOTE_PORTS(port) {_ports(filters.remote_ports)}",
         f"#define LOCAL_NETWORKS(address) {_networks(filters.local_networks)}",
@@ -67,7 +72,7 @@ def text(
         body = _INCLUDE.sub(lambda found: (folder / found[1]).read_text("utf-8"), body)
     except OSError as error:
         raise OtusError(f"the package has no {SOURCE}", "install it anew") from error
-    return "\n".join((*rows, body.replace("#pragma once\n", "")))
+    return "\n".join((types.declarations(body), *rows, body.replace("#pragma once\n", "")))
 
 
 def stand_ins(errors: Sequence[str], number: int) -> list[str]:
