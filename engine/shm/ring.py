@@ -175,7 +175,7 @@ class RingReader:
             head = atomics.load(self.words, HEAD)
             if self.position < tail:
                 self.position = tail
-            if (
+            if self.position > head or (
                 head > tail
                 and head - tail > self.capacity
                 and head - atomics.load(self.words, TAIL) > self.capacity
