@@ -13,7 +13,7 @@ import pytest
 
 from engine.shm import records
 from engine.shm.records import sip_record
-from tests.builds import COMPILED, PURE
+from tests.builds import COMPILED, PURE, Build
 from tests.fuzz import frames
 from tests.fuzz.frames import Frame, ip, joined, udp
 from tests.fuzz.targets import Pair, on
@@ -26,7 +26,7 @@ def message(
     first: str = INVITE, more: str = "", body: str = "", length: str | None = None, call: str = "c@x"
 ) -> bytes:
     """A message whose headers end with `more`; `length`: Content-Length as it is said to be."""
-    said = str(len(body)) if length is None else length
+    said = str(len(body.encode())) if length is None else length
     kind = "Content-Type: application/sdp\r\n" if body else ""
     return (
         f"{first}\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\nFrom: <sip:a@x>;tag=1\r\nTo: <sip:b@x>\r\n"
@@ -45,6 +45,15 @@ def on_media(*payloads: bytes) -> dict[str, int]:
     """Counters of a call whose media port got these payloads."""
     counts, _, _, _ = Pair("media").check(joined([Frame(0, 20, one) for one in payloads]))
     return dict(counts)
+
+
+def described(build: Build, body: str) -> list[dict[str, Any]]:
+    """The media that a build reads from a description."""
+    parser = build.module("engine.parsers.sdp").SdpParser()
+    octets = body.encode()
+    parser.attach(octets)
+    parser.parse(0, len(octets))
+    return list(parser.as_dicts())
 
 
 # ---- buffers of a fixed size ----
@@ -75,12 +84,27 @@ def test_long_values(length: int) -> None:
 def test_empty_and_broken_values(name: str, value: str) -> None:
     found = road(message(OK, more=f"{name}:{value}\r\n"), f"{OK}\r\n{name}:{value}\r\n\r\n".encode())
     assert found["sip_messages"] == 2
+    second, alone = found["records"]
+    # What a message may have once is that of its first header; what is missing or broken is told.
+    assert second.text("call_id") == "c@x"
+    assert bool(second.error) == (name not in ("Warning", "Via", "Reason"))
+    assert alone.error
+    slot = name.lower().replace("-", "_")
+    if slot in ("warning", "reason"):
+        assert second.text(slot) == alone.text(slot) == value.strip()
+    if slot in ("call_id", "from"):
+        assert alone.text(slot) == value.strip()
 
 
 @pytest.mark.parametrize("kind", ["audio" * 2000, "a" * 65, "", "\xff" * 300])
 def test_media_types_of_any_length(kind: str) -> None:
-    found = road(message(body=f"v=0\r\nc=IN IP4 10.9.9.9\r\nm={kind} 4000 RTP/AVP 8\r\n"))
-    assert found["sip_messages"] == 1
+    body = f"v=0\r\nc=IN IP4 10.9.9.9\r\nm={kind} 4000 RTP/AVP 8\r\n"
+    found = road(message(body=body))
+    assert (found["sip_messages"], found["sdp_media"]) == (1, 1)
+    assert found["records"][0].slot("body") == body.encode()
+    for build in (COMPILED, PURE):
+        (one,) = described(build, body)
+        assert (one["type"].encode(), one["port"], one["address"]) == (kind.encode(), 4000, "10.9.9.9")
 
 
 @pytest.mark.parametrize(
@@ -139,6 +163,12 @@ def test_a_second_message_behind_the_first_is_no_part_of_it() -> None:
 def test_numbers_of_a_description(name: str, value: str) -> None:
     body = f"v=0\r\nc=IN IP4 10.9.9.9\r\nm=audio 4000 RTP/AVP 96\r\n{name}{value}\r\n"
     assert road(message(body=body))["sdp_media"] == 1
+    # A number that none of its kind can be is unknown; never another one.
+    for build in (COMPILED, PURE):
+        (one,) = described(build, body)
+        assert one["ptime"] in (None, 1)
+        assert one["rtcp_port"] in (4001, 1)
+        assert [(codec["type"], codec["clock"]) for codec in one["codecs"]] in ([(96, None)], [(96, 1)])
 
 
 @pytest.mark.parametrize(
@@ -307,10 +337,13 @@ def lengths(frame: bytes) -> list[bytes]:
     return found
 
 
-@pytest.mark.parametrize("number", range(0, 12, 2))
+# Those of a call that differ in their headers, and what else is on a wire; tunnels have a test of their own.
+KINDS = (*(frames.call()[number] for number in (0, 2, 10, 13)), *frames.others()[:13], frames.others()[-2])
+
+
+@pytest.mark.parametrize("number", range(len(KINDS)))
 def test_every_length_at_its_ends(number: int) -> None:
-    """In the headers of frames of a call and of what else is on a wire."""
-    frame = (*frames.call(), *frames.others())[2 * number]
+    frame = KINDS[number]
     plain, fast = on("decode", PURE), on("decode", COMPILED)
     for one in lengths(frame):
         assert fast.run(b"\0\0" + one) == plain.run(b"\0\0" + one)
