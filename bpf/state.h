@@ -92,6 +92,20 @@ static __noinline void connection_ended(struct sock *sk, struct socket_state *st
 	bpf_ringbuf_submit(record, 0);
 }
 
+/* Its last count of drops, which no look would see. The tracepoint comes before the change: it still listens. */
+static __noinline void listener_ended(struct sock *sk)
+{
+	struct connection *record = bpf_ringbuf_reserve(&closed, sizeof(*record), 0);
+
+	if (!record) {
+		count(CLOSED_LOST, 1);
+		return;
+	}
+	read_connection(sk, record);
+	record->cookie = cookie_of(sk);
+	bpf_ringbuf_submit(record, 0);
+}
+
 /* A reset a moment before CLOSE made it; reset.h sees to those that follow it. */
 static __always_inline void leave(struct sock *sk, struct socket_state *state, __u8 old, __u64 now)
 {
@@ -99,7 +113,9 @@ static __always_inline void leave(struct sock *sk, struct socket_state *state, _
 
 	if (old == TCP_SYN_SENT)
 		count(HANDSHAKE_CLIENT_FAILED, 1);
-	else if (old != TCP_LISTEN)
+	else if (old == TCP_LISTEN)
+		listener_ended(sk);
+	else
 		connection_ended(sk, state, now);
 	state->closed_from = old;
 	if (state->reset_ns && now - state->reset_ns < 10000000 && here) {

@@ -84,8 +84,9 @@ class Reading:
     """Stage (sample, flow, first, rate) -> events."""
     kernel: dict[str, int] = field(default_factory=dict)
     """The observer's: the kernel's own counters of the namespaces watched, by the names of `nstat`."""
-    listen_drops: dict[tuple[int, str, int], tuple[int, int | None, int | None]] = field(default_factory=dict)
-    """The observer's: (netns, address, port) -> drops, those of SYNs, those for want of room to accept."""
+    listen_drops: dict[tuple[int, str, int], tuple[int, int, int]] = field(default_factory=dict)
+    """The observer's: (netns, address, port) -> drops, those known to be of SYNs, those known to be for want
+    of room to accept (engine.tcp.listen.parts)."""
 
 
 @dataclass(slots=True)
@@ -135,7 +136,8 @@ class Connection:
 
 @dataclass(slots=True)
 class Listener:
-    """One listening socket: its accept queue and what it dropped since it was opened."""
+    """One listening socket: its accept queue and what it dropped since it was opened (engine.tcp.listen tells
+    that apart)."""
 
     local: str
     port: int
@@ -143,9 +145,10 @@ class Listener:
     limit: int
     drops: int | None
     """sk_drops: SYNs and final ACKs turned away, as in `ss -ltm`."""
-    syn_drops: int | None = None
-    accept_drops: int | None = None
     netns: int = 0
+    cookie: int = 0
+    """Names the socket while it lives."""
+    closed: bool = False
     inode: int | None = None
     pid: int | None = None
     comm: str = ""
@@ -335,6 +338,10 @@ class Backend(Protocol):
 
     def listeners(self) -> list[Listener]:
         """The listening sockets that pass the filters."""
+
+    def closed_listeners(self) -> list[Listener]:
+        """Listening sockets that ended since the last call, with their last counts; none where only looks
+        tell."""
 
     def closed(self) -> list[Closed]:
         """Connections that ended since the last call."""

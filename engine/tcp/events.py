@@ -54,6 +54,8 @@ def document(event: Event, wall_ns: int, mask: Mask) -> dict[str, Any]:
             if flow and one.local and not hidden
             else None
         ),
+        # A number that the kernel gave, as text; it says nothing of the addresses.
+        "socket_cookie": str(one.cookie) if one.cookie else None,
         "netns": one.netns or None,
         "cgroup": one.cgroup,
         "pid": one.pid,

@@ -1,14 +1,14 @@
 """Drops of listening sockets, told apart: SYNs turned away, and connections for which the accept queue had no
-room.
+room; also of those that were closed in between.
 
 A socket counts both together (sk_drops). Its namespace counts them together (ListenDrops) and the second
 alone (ListenOverflows), so that between two looks they can be told apart for each socket where one kind
-happened alone, or where a single socket dropped. Otherwise the parts of those sockets are unknown from then
-on.
+happened alone, or where a single socket dropped. What cannot be told apart is in the total alone.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,41 +17,73 @@ if TYPE_CHECKING:
     from engine.tcp.backend import Listener
 
 Key = tuple[int, str, int]
+Counts = tuple[int, int, int]
+"""All drops, those known to be of SYNs, those known to be for want of room."""
 MOST = 4096
-"""Listening sockets that are followed."""
+"""Listening sockets that are followed; as many are remembered after they were closed."""
 
 
 class ListenDrops:
     """Give it every look; `since_start` only grows."""
 
     def __init__(self) -> None:
-        self.since_start: dict[Key, tuple[int, int | None, int | None]] = {}
-        """(netns, address, port) -> drops, of SYNs, for want of room; None: not known."""
-        self._before: dict[Key, int] = {}
+        self.since_start: dict[Key, Counts] = {}
+        """By (netns, address, port); `parts()` says what of it is known."""
+        self.left_out = 0
+        """Sockets for which there was no room."""
+        self._before: dict[int, int] = {}
+        """Socket's cookie -> its drops at the last look."""
+        self._last: dict[Key, tuple[Listener, int]] = {}
+        """Each with the time of the look that saw it last; those that were closed first stand first."""
         self._kernel: dict[int, dict[str, int]] = {}
 
-    def look(self, listeners: Iterable[Listener], kernel: Mapping[int, Mapping[str, int]]) -> None:
-        """One look, with the counters of each namespace (inode -> nstat's names -> value)."""
+    def look(
+        self,
+        listeners: Iterable[Listener],
+        kernel: Mapping[int, Mapping[str, int]],
+        ended: Iterable[Listener] = (),
+        time_ns: int = 0,
+    ) -> None:
+        """One look, with the counters of each namespace (inode -> nstat's names -> value), the sockets that
+        were closed since the last one, and the time since 1970."""
         first = not self._kernel
         fresh: dict[int, dict[Key, int]] = {}
-        rows: dict[Key, int] = {}
-        for one in listeners:
-            # SO_REUSEPORT: several sockets of one address count as one row.
-            key = (one.netns, one.local, one.port)
-            if one.drops is not None and (key in rows or len(rows) < MOST):
-                rows[key] = rows.get(key, 0) + one.drops
-        for key, drops in rows.items():
-            before = self._before.get(key, drops if first else 0)
-            # Fewer than before: the socket was closed and another one opened.
-            delta = drops - before if drops >= before else drops
-            fresh.setdefault(key[0], {})[key] = delta
-            self.since_start.setdefault(key, (0, 0, 0))
-        self._before = rows
+        before, self._before = self._before, {}
+        for open_now, ones in ((False, ended), (True, listeners)):
+            for one in ones:
+                if len(self._before) >= MOST:
+                    self.left_out += 1
+                    continue
+                # SO_REUSEPORT: several sockets of one address are one row.
+                key = (one.netns, one.local, one.port)
+                self._last.pop(key, None)
+                self._last[key] = (one, time_ns)
+                if one.drops is None:
+                    continue
+                base = before.pop(one.cookie, one.drops if first else 0)
+                if open_now:
+                    self._before[one.cookie] = one.drops
+                deltas = fresh.setdefault(one.netns, {})
+                deltas[key] = deltas.get(key, 0) + max(0, one.drops - base)
+                self.since_start.setdefault(key, (0, 0, 0))
         for netns, deltas in fresh.items():
             self._book(deltas, kernel.get(netns), self._kernel.get(netns))
         self._kernel = {netns: dict(counters) for netns, counters in kernel.items()}
-        if len(self.since_start) > MOST:
-            self.since_start = {key: value for key, value in self.since_start.items() if key in rows}
+        while len(self._last) > 2 * MOST:
+            key = next(iter(self._last))
+            del self._last[key]
+            self.since_start.pop(key, None)
+
+    def within(self, listeners: Iterable[Listener], since_ns: int) -> list[Listener]:
+        """These, and those that were closed after a time."""
+        found = list(listeners)
+        there = {(one.netns, one.local, one.port) for one in found}
+        gone = (
+            replace(one, closed=True)
+            for key, (one, seen) in self._last.items()
+            if key not in there and seen >= since_ns
+        )
+        return [*found, *gone]
 
     def _book(
         self, deltas: Mapping[Key, int], now: Mapping[str, int] | None, before: Mapping[str, int] | None
@@ -69,7 +101,15 @@ class ListenDrops:
         for key in droppers:
             syn, accept = split(deltas[key], overflows, all_drops, alone=len(droppers) == 1)
             total, syns, accepts = self.since_start[key]
-            self.since_start[key] = (total + deltas[key], _plus(syns, syn), _plus(accepts, accept))
+            self.since_start[key] = (total + deltas[key], syns + (syn or 0), accepts + (accept or 0))
+
+
+def parts(counts: Counts | None) -> tuple[int | None, int | None, int | None]:
+    """(drops, of SYNs, for want of room) where that is known."""
+    if counts is None:
+        return None, None, None
+    total, syns, accepts = counts
+    return counts if syns + accepts == total else (total, None, None)
 
 
 def split(
@@ -89,7 +129,3 @@ def split(
 
 def _delta(now: Mapping[str, int], before: Mapping[str, int], name: str) -> int | None:
     return now[name] - before.get(name, 0) if name in now else None
-
-
-def _plus(total: int | None, more: int | None) -> int | None:
-    return None if total is None or more is None else total + more

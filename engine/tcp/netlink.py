@@ -218,12 +218,16 @@ class NetlinkBackend:
                     continue
                 drops = (one.memory or {}).get("drops")
                 listener = Listener(local, one.local_port, one.receive_queue, one.send_queue, drops)
-                listener.netns = place.namespace.inode
+                listener.netns, listener.cookie = place.namespace.inode, one.cookie
                 listener.inode = one.inode
                 found.append(listener)
                 if drops is not None:
                     self._overflow(one, place, local, drops)
         return found
+
+    def closed_listeners(self) -> list[Listener]:
+        """The kernel tells nobody: a look that finds one gone is all there is."""
+        return []
 
     def closed(self) -> list[Closed]:
         """Sockets that were destroyed."""

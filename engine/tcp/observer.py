@@ -164,7 +164,8 @@ class Observer:
         self.throughput.look(self.rows, backend.closed(), time.monotonic_ns())
         for namespace in self.options.filters.namespaces:
             self.throughput.visited(namespace.inode)
-        self.listen_drops.look(self.listeners, self._read_kernels())
+        ended = backend.closed_listeners()
+        self.listen_drops.look(self.listeners, self._read_kernels(), ended, time.time_ns())
         if self.wants_events:
             self._by_cookie = {row.cookie: row for row in self.rows}
 
@@ -234,7 +235,7 @@ class Observer:
             backend=self.backend.name,
             netns="all" if options.every_namespace else options.filters.netns,
             off=self.backend.off,
-            listeners=self.listeners,
+            listeners=self.listen_drops.within(self.listeners, window.since_ns),
             sub_bits=options.sizes.sub_bits,
             mask=self.mask,
             final=final,

@@ -223,11 +223,9 @@ class Process:
         one = next((row for row in self.table.rows if str(row.cookie) == str(id)), None)
         if one is None:
             raise OtusError(f"connection {id} is gone", "it was closed; its events are kept")
-        mask = self.observer.mask
-        row = self.table.row(one, mask)
-        ends = (row["local"], row["local_port"], row["remote"], row["remote_port"])
-        keys = ("src_ip", "src_port", "dest_ip", "dest_port")
-        events = [event for event in self.recent if tuple(event[key] for key in keys) == ends]
+        row = self.table.row(one, self.observer.mask)
+        ends = tuple(row[name] for name in ("local", "local_port", "remote", "remote_port"))
+        events = [event for event in self.recent if _is_of(event, row["id"], ends)]
         return {"row": row, "history": self.connections.of(one.cookie), "events": events[-100:]}
 
     def do_tcp_listeners(self) -> dict[str, Any]:
@@ -256,6 +254,14 @@ class Process:
 
     def _guard(self) -> AbstractContextManager[Any]:
         return time_limit(FILTER_S, self.beat)
+
+
+def _is_of(event: dict[str, Any], cookie: str, ends: tuple[Any, ...]) -> bool:
+    """Whether an event is of a socket. Where the kernel could not name the socket (a SYN-ACK's, a dropped
+    packet's), its addresses and ports have to do."""
+    if event["socket_cookie"] is not None:
+        return bool(event["socket_cookie"] == cookie)
+    return tuple(event[name] for name in ("src_ip", "src_port", "dest_ip", "dest_port")) == ends
 
 
 def fit(answer: dict[str, Any]) -> None:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from engine.calls.filter import Column
 from engine.tcp.backend import Connection
+from engine.tcp.listen import parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from engine.tcp.backend import Listener
+    from engine.tcp.listen import Counts
     from engine.tcp.mask import Mask
 
 TEXTS = ("state", "local", "remote", "role", "comm", "pid_source")
@@ -130,11 +132,9 @@ LISTENER_ROW = (
 """Keys of a row; the drops are those since the observer began, `backlog` and `limit` connections."""
 
 
-def listener(
-    one: Listener, drops: Mapping[tuple[int, str, int], tuple[int, int | None, int | None]], mask: Mask
-) -> dict[str, Any]:
+def listener(one: Listener, drops: Mapping[tuple[int, str, int], Counts], mask: Mask) -> dict[str, Any]:
     """The row of a listening socket."""
-    total, syn, accept = drops.get((one.netns, one.local, one.port), (None, None, None))
+    total, syn, accept = parts(drops.get((one.netns, one.local, one.port)))
     values: Sequence[Any] = (
         mask.address(one.local), mask.port(one.port), one.netns, one.backlog, one.limit, total, syn, accept,
         one.pid, one.comm or None,

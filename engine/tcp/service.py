@@ -1,5 +1,5 @@
-"""The observer of an engine, seen by its controller: started when somebody looks, restarted when it dies, tried
-again when it could not start: what was missing may have been mended.
+"""The observer of an engine, seen by its controller: started when somebody looks, restarted when it dies,
+tried again when it could not start: what was missing may have been mended.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engine.tcp import histogram
 from engine.tcp.backend import RETRANSMIT_CLASSES
 from engine.tcp.events import timestamp
+from engine.tcp.listen import parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,7 +42,7 @@ def document(
     final: bool = False,
     sampling: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The object of one window. listeners: those of its end."""
+    """The object of one window. listeners: those of its end, and those that were closed in it."""
     reading = window.reading
     counters = reading.counters
 
@@ -178,7 +179,7 @@ def _drops(reading: Reading, off: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _listener(one: Listener, reading: Reading, mask: Mask) -> dict[str, Any]:
-    drops, syn, accept = reading.listen_drops.get((one.netns, one.local, one.port), (None, None, None))
+    drops, syn, accept = parts(reading.listen_drops.get((one.netns, one.local, one.port)))
     return {
         "port": mask.port(one.port),
         "backlog": one.backlog,
@@ -187,6 +188,7 @@ def _listener(one: Listener, reading: Reading, mask: Mask) -> dict[str, Any]:
         "accept_drops": accept,
         "drops": drops,
         "address": mask.address(one.local),
+        "open": not one.closed,
     }
 
 

@@ -112,13 +112,5 @@ def subtract(now: Histogram, before: Histogram | None) -> Histogram:
     return Histogram(buckets, max(0, now.total - before.total), now.largest)
 
 
-def _listen(
-    now: tuple[int, int | None, int | None], before: tuple[int, int | None, int | None] | None
-) -> tuple[int, int | None, int | None]:
-    if before is None:
-        return now
-    return now[0] - before[0], _minus(now[1], before[1]), _minus(now[2], before[2])
-
-
-def _minus(now: int | None, before: int | None) -> int | None:
-    return None if now is None or before is None else now - before
+def _listen(now: tuple[int, int, int], before: tuple[int, int, int] | None) -> tuple[int, int, int]:
+    return now if before is None else (now[0] - before[0], now[1] - before[1], now[2] - before[2])

@@ -352,6 +352,36 @@ def test_listen_drops_are_what_nstat_says(hosts: Hosts, backend: str) -> None:
     assert overflow[0]["src_port"] == 7000
 
 
+def test_a_server_that_is_gone_stands_in_the_summary_of_the_run(hosts: Hosts, backend: str) -> None:
+    """With what it dropped; a window in which it was gone already does not have it."""
+    server = hosts.listen(hosts.b, THERE, 7000, backlog=1)
+    words = ("--backend", backend, "--format", "jsonl", "--interval", "0.3")
+    process = start(hosts, *words, where=hosts.b)
+    observing(process)
+
+    def storm() -> None:
+        for _ in range(9):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex((THERE, 7000))
+            hosts.kept.append(one)
+
+    hosts.inside(hosts.a, storm)
+    time.sleep(0.7)
+    server.close()
+    for one in hosts.kept:
+        one.close()
+    time.sleep(1.0)
+    drops = hosts.nstat(hosts.b)["TcpExtListenDrops"]
+    process.send_signal(signal.SIGINT)
+    lines = finish(process, 130)
+    [row] = lines[-1]["listen"]
+    assert (row["port"], row["limit"], row["open"]) == (7000, 1, False)
+    assert row["drops"] == row["accept_drops"] == drops > 0
+    assert lines[-2]["listen"] == []
+    assert any(one["open"] for line in lines[:-1] for one in line["listen"])
+
+
 def test_filters_take_both_families(hosts: Hosts, backend: str) -> None:
     """Bytes of one connection at a time, over IPv4, IPv6, and IPv4 in an IPv6 socket."""
     servers = [hosts.listen(hosts.b, "::", 7001), hosts.listen(hosts.b, "::", 7002)]

@@ -6,6 +6,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -15,7 +17,7 @@ import pytest
 
 from otus_tui.control_client import ClientError
 from tests.live.engines import Engine, wait_for
-from tests.live.test_tcp_cli import THERE, Hosts
+from tests.live.test_tcp_cli import HERE, THERE, Hosts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +86,7 @@ def test_rows_events_and_the_section(engine: Engine, hosts: Hosts, tmp_path: Pat
     wait_for(lambda: engine.call("tcp_events")["newest"] > 0, 5.0, "an event")
     one = engine.call("tcp_connection", id=row["id"])
     assert one["history"]["srtt_us"]
+    assert {event["socket_cookie"] for event in one["events"]} <= {row["id"]}
     assert one["history"]["send_queue"][-1] == 0
     events = engine.call("tcp_events", count=1000)
     assert events["events"][0]["trigger"]["name"] == "rtt_above"
@@ -99,6 +102,41 @@ def test_rows_events_and_the_section(engine: Engine, hosts: Hosts, tmp_path: Pat
 def _running(engine: Engine) -> dict[str, Any] | None:
     section: dict[str, Any] = engine.call("stats")["tcp"]
     return section if "windows" in section else None
+
+
+@pytest.mark.parametrize("mask", ["none", "all"])
+def test_events_of_a_socket_are_not_those_of_its_predecessor(
+    engine: Engine, hosts: Hosts, tmp_path: Path, mask: str
+) -> None:
+    """The same addresses and ports, one connection after the other."""
+    server = hosts.listen(hosts.b, THERE, 7000)
+    options = {"backend": "libbpf", "rtt-above": "1us", "mask": mask}
+    engine.start("--config", node(tmp_path, hosts, options=options))
+    engine.call("tcp_connections")
+    ids = []
+    for _ in range(2):
+        client = hosts.inside(hosts.a, socket.socket)
+        hosts.kept.append(client)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.bind((HERE, 45_000))
+        client.connect((THERE, 7000))
+        peer = hosts.accept(server)
+        for _ in range(3):
+            client.sendall(b"q" * 100)
+            peer.recv(100)
+        row = wait_for(lambda: next(iter(engine.call("tcp_connections")["rows"]), None), 5.0, "a row")
+        one = wait_for(lambda name=row["id"]: _with_events(engine, name), 5.0, "an event")
+        ids.append(row["id"])
+        assert {event["socket_cookie"] for event in one["events"]} == {row["id"]}
+        client.close()
+        wait_for(lambda: not engine.call("tcp_connections")["rows"], 5.0, "its end")
+    assert ids[0] != ids[1]
+
+
+def _with_events(engine: Engine, name: str) -> dict[str, Any] | None:
+    one: dict[str, Any] = engine.call("tcp_connection", id=name)
+    return one if one["events"] else None
 
 
 def test_wrong_questions(engine: Engine, hosts: Hosts, tmp_path: Path) -> None:
@@ -168,7 +206,6 @@ def test_a_wrong_option_has_its_place(tmp_path: Path) -> None:
 
 
 def test_metrics_of_the_engine(engine: Engine, hosts: Hosts, tmp_path: Path) -> None:
-    import socket
     import urllib.request
 
     with socket.socket() as probe:

@@ -274,6 +274,29 @@ def test_accept_queue_that_is_full(between: Path) -> None:
     listener.close()
 
 
+def test_a_listener_that_is_closed_tells_its_last_drops(between: Path) -> None:
+    """Between two looks: full, and gone."""
+    listener = between.listen(backlog=1)
+    with watch(between.server) as observer:
+        observer.backend.connections()
+        clients = [between.open() for _ in range(8)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex((SERVER, 8080))
+        time.sleep(0.4)
+        listener.close()
+        time.sleep(0.05)
+        _, gained = observer.read()
+        [ended] = observer.backend.closed_listeners()
+        assert (ended.port, ended.backlog, ended.limit) == (8080, 2, 1)
+        assert ended.drops == gained("TcpExtListenDrops") >= 6
+        assert ended.netns == between.server.inode
+        assert ended.cookie
+        assert observer.backend.closed_listeners() == []
+        for client in clients:
+            client.close()
+
+
 def test_resets(between: Path) -> None:
     listener = between.listen()
     with ExitStack() as stack:

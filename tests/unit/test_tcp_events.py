@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.tcp import detector, events, governor, listen
-from engine.tcp.backend import Connection, Cost, Event, Limits, Listener, Triggers
+from engine.tcp import detector, events, governor, listen, process, windows
+from engine.tcp.backend import Connection, Cost, Event, Limits, Listener, Reading, Triggers
 from engine.tcp.community import community_id
 from engine.tcp.limits import Stages
 from engine.tcp.mask import Mask
@@ -133,33 +133,99 @@ def test_a_masked_event_gives_nothing_away() -> None:
     assert all(word not in line for word in ("10.0.0.1", "10.0.0.2", "40000", "443", "1:"))
 
 
-def listener(drops: int, port: int = 80) -> Listener:
-    return Listener("0.0.0.0", port, 0, 128, drops, netns=1)
+def listener(drops: int, port: int = 80, cookie: int = 0) -> Listener:
+    return Listener("0.0.0.0", port, 0, 128, drops, netns=1, cookie=cookie or port)
 
 
 def kernel(drops: int, overflows: int) -> dict[int, dict[str, int]]:
     return {1: {"TcpExtListenDrops": drops, "TcpExtListenOverflows": overflows}}
 
 
+KEY = (1, "0.0.0.0", 80)
+
+
 def test_listen_drops_are_told_apart() -> None:
     drops = listen.ListenDrops()
     drops.look([listener(7), listener(0, 81)], kernel(7, 7))
-    assert drops.since_start[1, "0.0.0.0", 80] == (0, 0, 0)
+    assert drops.since_start[KEY] == (0, 0, 0)
     drops.look([listener(10), listener(0, 81)], kernel(10, 10))
-    assert drops.since_start[1, "0.0.0.0", 80] == (3, 0, 3)
+    assert drops.since_start[KEY] == (3, 0, 3)
     drops.look([listener(12), listener(0, 81)], kernel(12, 10))
-    assert drops.since_start[1, "0.0.0.0", 80] == (5, 2, 3)
+    assert drops.since_start[KEY] == (5, 2, 3)
     drops.look([listener(15), listener(0, 81)], kernel(15, 11))
-    assert drops.since_start[1, "0.0.0.0", 80] == (8, 4, 4)
+    assert drops.since_start[KEY] == (8, 4, 4)
+    assert listen.parts(drops.since_start[KEY]) == (8, 4, 4)
     drops.look([listener(16), listener(1, 81)], kernel(17, 12))
-    assert drops.since_start[1, "0.0.0.0", 80] == (9, None, None)
+    assert listen.parts(drops.since_start[KEY]) == (9, None, None)
+
+
+def test_a_window_after_one_that_cannot_be_told_apart_can() -> None:
+    drops = listen.ListenDrops()
+    drops.look([listener(0), listener(0, 81)], kernel(0, 0))
+    drops.look([listener(1), listener(1, 81)], kernel(2, 1))
+    before = Reading(0, listen_drops=dict(drops.since_start))
+    drops.look([listener(4), listener(1, 81)], kernel(5, 4))
+    now = Reading(1, listen_drops=dict(drops.since_start))
+    window = windows.difference((0, before), (1, now))
+    assert listen.parts(window.reading.listen_drops[KEY]) == (3, 0, 3)
+    assert listen.parts(now.listen_drops[KEY]) == (4, None, None)
+    assert listen.parts(None) == (None, None, None)
 
 
 def test_a_listener_that_was_opened_again_counts_from_zero() -> None:
     drops = listen.ListenDrops()
-    drops.look([listener(7)], kernel(7, 0))
-    drops.look([listener(2)], kernel(9, 0))
-    assert drops.since_start[1, "0.0.0.0", 80] == (2, 2, 0)
+    drops.look([listener(7, cookie=1)], kernel(7, 0))
+    drops.look([listener(9, cookie=2)], kernel(16, 0))
+    assert drops.since_start[KEY] == (9, 9, 0)
+
+
+def test_one_of_several_sockets_of_a_port_goes() -> None:
+    """SO_REUSEPORT: what the others dropped before does not count again."""
+    drops = listen.ListenDrops()
+    drops.look([listener(100, cookie=1), listener(50, cookie=2)], kernel(150, 0))
+    drops.look([listener(51, cookie=2)], kernel(151, 0))
+    assert drops.since_start[KEY] == (1, 1, 0)
+
+
+def test_a_listener_that_was_closed_counts_to_its_last_drop() -> None:
+    drops = listen.ListenDrops()
+    drops.look([listener(7, cookie=1)], kernel(7, 0), time_ns=10)
+    drops.look([], kernel(9, 2), [listener(9, cookie=1)], time_ns=20)
+    assert drops.since_start[KEY] == (2, 0, 2)
+    assert [(one.port, one.closed) for one in drops.within([], 20)] == [(80, True)]
+    assert drops.within([], 21) == []
+    drops.look([listener(0, cookie=3)], kernel(9, 2), time_ns=30)
+    assert [one.closed for one in drops.within([listener(0, cookie=3)], 0)] == [False]
+
+
+def test_listeners_that_are_remembered_are_bounded() -> None:
+    drops = listen.ListenDrops()
+    for number in range(3):
+        ones = [listener(1, port, 1 + number * 10_000 + port) for port in range(listen.MOST + 3)]
+        for one in ones:
+            one.local = f"10.0.0.{number}"
+        drops.look(ones, kernel(1, 0), time_ns=number)
+    assert drops.left_out == 9
+    assert len(drops.since_start) <= len(drops.within([], 0)) == 2 * listen.MOST
+
+
+@pytest.mark.parametrize(
+    ("cookie", "port", "found"),
+    [(5, 1, True), (6, 40_000, False), (0, 40_000, True), (0, 1, False)],
+)
+def test_events_are_those_of_the_socket(cookie: int, port: int, found: bool) -> None:
+    """By its cookie; by its addresses only where the kernel could not name it."""
+    one = event(cookie)
+    one.connection.local_port = port
+    made = events.document(one, 0, Mask("none"))
+    assert made["socket_cookie"] == (str(cookie) if cookie else None)
+    assert process._is_of(made, "5", ("10.0.0.1", 40_000, "10.0.0.2", 443)) is found
+
+
+@pytest.mark.parametrize("kind", ["ports", "addresses", "all"])
+def test_events_of_a_socket_are_found_where_addresses_are_masked(kind: str) -> None:
+    made = events.document(event(5), 0, Mask(kind))
+    assert process._is_of(made, "5", ("?", 0, "?", 0))
 
 
 class Cpu:

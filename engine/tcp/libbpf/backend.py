@@ -64,6 +64,7 @@ class LibbpfBackend:
         self._namespaces: tuple[Namespace, ...] = tuple(filters.namespaces)
         self._events: list[Event] = []
         self._closed: list[Closed] = []
+        self._closed_listeners: list[Listener] = []
         self._rings: dict[str, loader.Ring] = {}
         self._statistics: loader.Statistics | None = None
         self._costs: list[Cost] = []
@@ -152,6 +153,12 @@ class LibbpfBackend:
         if self._listeners is None:
             self.connections()
         return list(self._listeners or ())
+
+    def closed_listeners(self) -> list[Listener]:
+        """Listening sockets that were closed since the last call."""
+        self._consume("closed")
+        given, self._closed_listeners = self._closed_listeners, []
+        return given
 
     def closed(self) -> list[Closed]:
         """Connections that ended since the last call."""
@@ -273,7 +280,7 @@ class LibbpfBackend:
         return any(program.name == name for program in self._choice.on)
 
     def _open_maps(self, opened: loader.BpfObject) -> None:
-        self._records = Records(self._reasons, self._symbols.name)
+        self._records = Records(self._reasons, self._symbols.name, cookies=bool(self._config.socket_cookie))
         self._reader = Reader(
             opened, self._reasons, self._symbols, self.off, self.sizes.sockets, self.sizes.sub_bits
         )
@@ -380,6 +387,11 @@ class LibbpfBackend:
         self._events.append(event)
 
     def _take_closed(self, record: bytes) -> None:
+        if len(record) != layout.CLOSED.size:
+            one = self._records.socket(record)
+            if isinstance(one, Listener):
+                self._closed_listeners.append(one)
+            return
         cookie, acked, received, retransmits = layout.CLOSED.unpack(record)
         self._closed.append(Closed(cookie, acked, received, retransmits))
 

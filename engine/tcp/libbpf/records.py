@@ -38,11 +38,13 @@ def tick_us() -> int:
 
 
 class Records:
-    """Unpacks records. reasons, function: see engine.tcp.libbpf.reasons and .symbols."""
+    """Unpacks records. reasons, function: see engine.tcp.libbpf.reasons and .symbols. cookies: the kernel
+    gives programs the cookies of sockets; else they make numbers of their own, which have bit 63."""
 
-    def __init__(self, reasons: Reasons, function: Callable[[int], str]) -> None:
+    def __init__(self, reasons: Reasons, function: Callable[[int], str], *, cookies: bool = False) -> None:
         self._reasons = reasons
         self._function = function
+        self._cookies = cookies
         self._tick_us = tick_us()
 
     def socket(self, record: bytes) -> Connection | Listener:
@@ -54,11 +56,11 @@ class Records:
     def _listener(self, record: bytes) -> Listener:
         fields = layout.CONNECTION.unpack(record)
         local, _, local_port, _, _, netns = fields[:6]
-        inode, limit, backlog, drops, pid, comm = (
-            fields[9], fields[19], fields[21], fields[28], fields[30], fields[36],
+        cookie, inode, limit, backlog, drops, pid, comm = (
+            fields[7], fields[9], fields[19], fields[21], fields[28], fields[30], fields[36],
         )  # fmt: skip
         listener = Listener(address(local), local_port, backlog, limit, drops)
-        listener.netns, listener.inode = netns, inode or None
+        listener.netns, listener.cookie, listener.inode = netns, cookie, inode or None
         if pid:
             listener.pid, listener.comm, listener.pid_source = pid, _text(comm), "listen"
         return listener
@@ -100,6 +102,9 @@ class Records:
         head = layout.EVENT_HEAD
         time_ns, value, threshold, location, trigger, number, reason, _ = head.unpack_from(record)
         connection, sample = self.connection(record[head.size : head.size + layout.CONNECTION.size])
+        if self._cookies and connection.cookie >> 63:
+            # The program could not ask for a cookie, and the socket had none yet.
+            connection.cookie = 0
         event = Event(time_ns, layout.TRIGGERS[trigger], value, threshold or None, connection)
         event.rtt_sample_us = sample or None
         if event.trigger in ("rto", "tlp", "retransmit_burst"):
