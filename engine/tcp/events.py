@@ -6,8 +6,11 @@ whoever began the connection (`role` says that). Schema: docs/schemas/tcp-event.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
+
+import orjson
 
 from engine.tcp.community import community_id
 
@@ -21,6 +24,16 @@ UNITS = {
     "backlog_overflow": "drops", "reset": "resets", "reset_rate": "resets/s", "drop": "packets",
 }  # fmt: skip
 """Trigger -> unit of its value and threshold."""
+
+
+_OBEYED = re.compile(rb"\x7f|\xc2[\x80-\x9f]")
+"""Controls that JSON may hold as they are and a terminal obeys: DEL, C1."""
+
+
+def line(document: dict[str, Any]) -> bytes:
+    """The JSON line of a document, with every control character escaped: names of processes are anybody's."""
+    octets = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+    return _OBEYED.sub(lambda found: b"\\u%04x" % ord(found[0].decode()), octets)
 
 
 def timestamp(wall_ns: int) -> str:

@@ -6,9 +6,8 @@ import contextlib
 import os
 from typing import Any
 
-import orjson
-
 from engine.errors import UsageError
+from engine.tcp.events import line as line_of
 
 
 class EventsFile:
@@ -37,7 +36,7 @@ class EventsFile:
         """One line."""
         if not self.path:
             return
-        line = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+        line = line_of(document)
         try:
             if self._fd < 0:
                 self._open()

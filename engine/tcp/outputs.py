@@ -6,12 +6,14 @@ import contextlib
 import os
 import stat
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
 from engine.errors import OtusError, UsageError
 from engine.tcp import text
+from engine.tcp.events import line as line_of
 
 if TYPE_CHECKING:
     from engine.tcp.observer import Observer
@@ -25,27 +27,33 @@ SHORT_EVENTS = 8
 class Output:
     """A file or standard output; what is written is out when write() returns."""
 
-    def __init__(self, path: str, option: str) -> None:
-        """UsageError where the path cannot be written."""
+    def __init__(self, path: str, option: str, *, whole: bool = False) -> None:
+        """UsageError where the path cannot be written. whole: only replace() is used on it, and a file that is
+        there stays as it is until then."""
         self.path = path
-        self._file: BinaryIO
+        self._file: BinaryIO | None = None
+        self._replaced = False
         if path == STDOUT:
             self._file = sys.stdout.buffer
             return
         try:
-            if stat.S_ISDIR(os.stat(path).st_mode):
+            # A link is followed: its target is what is replaced.
+            self._target = os.path.realpath(path)
+            kind = _kind(self._target)
+            if kind == stat.S_IFDIR:
                 raise UsageError(f"{option} {path}: is a directory", "the path of a file")
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise _unwritable(option, path, error) from error
-        try:
-            self._file = open(path, "wb", buffering=1 << 16)  # noqa: SIM115
+            self._replaced = whole and kind in (0, stat.S_IFREG)
+            if self._replaced:
+                os.unlink(_beside(self._target, b""))
+            else:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+                self._file = os.fdopen(os.open(path, flags, _MODE), "wb", buffering=1 << 16)
         except OSError as error:
             raise _unwritable(option, path, error) from error
 
     def write(self, octets: bytes) -> None:
         """Append and flush; OtusError where the file takes no more."""
+        assert self._file is not None
         try:
             self._file.write(octets)
             self._file.flush()
@@ -57,14 +65,13 @@ class Output:
 
     def replace(self, octets: bytes) -> None:
         """Have the file hold this and nothing else; a reader sees the old or the new, never a part."""
-        if self.path == STDOUT or not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+        if not self._replaced:
             self.write(octets)
             return
-        part = f"{self.path}.part"
+        part = ""
         try:
-            with open(part, "wb") as file:
-                file.write(octets)
-            os.replace(part, self.path)
+            part = _beside(self._target, octets)
+            os.replace(part, self._target)
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(part)
@@ -72,9 +79,43 @@ class Output:
 
     def close(self) -> None:
         """Close a file of ours."""
-        if self.path != STDOUT:
+        if self.path != STDOUT and self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
+
+
+_MODE = 0o640
+"""Of files with addresses in them; metrics have none, and who collects them is another user."""
+_METRICS_MODE = 0o644
+
+
+def _kind(path: str) -> int:
+    """S_IFREG, S_IFDIR ...; 0 where there is nothing."""
+    try:
+        return stat.S_IFMT(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return 0
+
+
+def _beside(path: str, octets: bytes) -> str:
+    """A new file in the same folder, whose name nobody could foresee, with the rights of the one at `path`."""
+    descriptor, part = tempfile.mkstemp(".part", f".{os.path.basename(path)[:200]}.", os.path.dirname(path))
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(octets)
+            file.flush()
+            try:
+                there = os.stat(path)
+            except FileNotFoundError:
+                os.fchmod(file.fileno(), _METRICS_MODE)
+            else:
+                with contextlib.suppress(OSError):
+                    os.fchown(file.fileno(), there.st_uid, there.st_gid)
+                os.fchmod(file.fileno(), stat.S_IMODE(there.st_mode))
+    except BaseException:
+        os.unlink(part)
+        raise
+    return part
 
 
 def _unwritable(option: str, path: str, error: OSError) -> UsageError:
@@ -93,7 +134,8 @@ class Outputs:
             raise UsageError(
                 "--output and --events name the same file", "summaries and events go to a file each"
             )
-        self.summaries = Output(options.output, "--output") if options.mode != "detail" else None
+        whole = options.format == "prometheus"
+        self.summaries = Output(options.output, "--output", whole=whole) if options.mode != "detail" else None
         self.short = options.mode == "both" and not options.events and options.format == "text"
         """Events as a few lines below each table, for a person."""
         wanted = options.mode != "summary" and not self.short
@@ -124,7 +166,7 @@ class Outputs:
     def event(self, document: dict[str, Any]) -> None:
         """One JSON line, or kept for the next page."""
         if self.events is not None:
-            self.events.write(orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
+            self.events.write(line_of(document))
         elif self.short:
             if document["event_type"] == "tcp_end":
                 if self.summaries is not None:

@@ -220,11 +220,16 @@ def recent(found: Sequence[dict[str, Any]], count: int) -> str:
         clock = one["timestamp"][11:23]
         value = micro(trigger["value"]) if trigger["unit"] == "us" else f"{trigger['value']:,}"
         ends = f"{_end(one['src_ip'], one['src_port'])} > {_end(one['dest_ip'], one['dest_port'])}"
-        process = f"  {one['comm']}/{one['pid']}" if one["pid"] else ""
+        process = f"  {clean(one['comm'] or UNKNOWN)}/{one['pid']}" if one["pid"] else ""
         lines.append(f"▲ {clock}  {trigger['name']} {value}  {ends}{process}"[:WIDTH])
     if count > len(found):
         lines.append(f"  and {count - len(found):,} more events (--events FILE has all)")
     return "".join(line + "\n" for line in lines)
+
+
+def clean(name: str) -> str:
+    """A name that any user may give to a process: what a terminal would obey or hide stands as an escape."""
+    return name if name.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
 
 
 def ending(document: dict[str, Any]) -> str:
