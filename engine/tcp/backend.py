@@ -192,6 +192,8 @@ class Namespace:
     path: str
     """Such as /proc/self/ns/net, /run/netns/NAME or /proc/PID/ns/net."""
     name: str = ""
+    held: object = field(default=None, compare=False, repr=False)
+    """What keeps it there as long as it is watched, whatever becomes of its name (engine.tcp.namespaces)."""
 
 
 @dataclass(slots=True)

@@ -39,6 +39,7 @@ def own() -> Namespace:
 def resolve(word: str) -> list[Namespace]:
     """The namespaces that `--netns` means: a name of `ip netns`, a pid, a path, or all.
 
+    A single one is held open: it stays when its name is deleted or its process ends.
     UsageError where it names none, NotPermittedError where it may not be looked at.
     """
     if word == "all":
@@ -54,14 +55,29 @@ def resolve(word: str) -> list[Namespace]:
         if not path or word in (".", ".."):
             raise UsageError(what, hint)
     try:
-        inode = _inode(path)
+        held = _Held(path)
     except PermissionError as error:
         raise NotPermittedError(f"{path} may not be read", "run it as root: sudo otus-tui tcp ...") from error
     except OSError as error:
         raise UsageError(what, hint) from error
-    if not inode:
+    if not held.inode:
         raise UsageError(f"{path} is no network namespace", hint)
-    return [Namespace(inode, path, word)]
+    return [Namespace(held.inode, held.path, word, held)]
+
+
+class _Held:
+    """An open namespace, until nobody needs it; `path` opens it once more. `inode` is 0 where it is something
+    else."""
+
+    def __init__(self, path: str) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        self.inode = _inode_of(self._descriptor)
+        self.path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
+
+    def __del__(self) -> None:
+        # Not there where it could not be opened.
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
 
 
 def every() -> list[Namespace]:
@@ -141,12 +157,17 @@ def _inode(path: str) -> int:
     """The inode of a network namespace; 0 where the file is something else."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
+        return _inode_of(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _inode_of(descriptor: int) -> int:
+    try:
         kind = fcntl.ioctl(descriptor, NS_GET_NSTYPE)
         return os.fstat(descriptor).st_ino if kind == CLONE_NEWNET else 0
     except OSError:
         return 0
-    finally:
-        os.close(descriptor)
 
 
 def _entries(folder: str) -> list[str]:

@@ -28,8 +28,8 @@ class Output:
     """A file or standard output; what is written is out when write() returns."""
 
     def __init__(self, path: str, option: str, *, whole: bool = False) -> None:
-        """UsageError where the path cannot be written. whole: only replace() is used on it, and a file that is
-        there stays as it is until then."""
+        """UsageError where the path cannot be written. whole: only replace() is used on it, and what is
+        there is not touched before."""
         self.path = path
         self._file: BinaryIO | None = None
         self._replaced = False
@@ -37,13 +37,13 @@ class Output:
             self._file = sys.stdout.buffer
             return
         try:
-            # A link is followed: its target is what is replaced.
-            self._target = os.path.realpath(path)
-            kind = _kind(self._target)
+            kind = _kind(path)
             if kind == stat.S_IFDIR:
                 raise UsageError(f"{option} {path}: is a directory", "the path of a file")
             self._replaced = whole and kind in (0, stat.S_IFREG)
             if self._replaced:
+                # A link is followed: its target is what is replaced.
+                self._target = os.path.realpath(path)
                 os.unlink(_beside(self._target, b""))
             else:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
@@ -98,7 +98,7 @@ def _kind(path: str) -> int:
 
 
 def _beside(path: str, octets: bytes) -> str:
-    """A new file in the same folder, whose name nobody could foresee, with the rights of the one at `path`."""
+    """A new file in the same folder, whose name nobody can foresee, with the rights of the one at `path`."""
     descriptor, part = tempfile.mkstemp(".part", f".{os.path.basename(path)[:200]}.", os.path.dirname(path))
     try:
         with open(descriptor, "wb") as file:

@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from engine.errors import ExitCode
+from engine.errors import ExitCode, OtusError
 from engine.tcp.observer import Observer
 from engine.tcp.outputs import Outputs
 from engine.tcp.text import costs
@@ -38,10 +38,17 @@ def run(options: Options) -> ExitCode:
                 print(f"otus-tui: warning: {note}", file=sys.stderr)
             if options.verbose:
                 _tell(observer)
-            _loop(observer, signals)
-            interrupted = bool(signals.came)
-            if not interrupted:
-                observer.finish_window()
+            try:
+                _loop(observer, signals)
+                interrupted = bool(signals.came)
+                if not interrupted:
+                    observer.finish_window()
+            except OtusError:
+                # What was counted until then is told, and then why it ends here.
+                signals.last = True
+                with contextlib.suppress(OtusError):
+                    observer.stop()
+                raise
             signals.last = True
             observer.stop()
             if options.stats and (options.format != "text" or options.mode == "detail"):

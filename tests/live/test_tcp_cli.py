@@ -424,6 +424,29 @@ def test_every_namespace_or_one_of_them(hosts: Hosts, backend: str) -> None:
     assert other["sampling"]["send_bytes"] == 0
 
 
+@pytest.mark.parametrize("named_by", ["name", "process"])
+def test_a_namespace_is_watched_when_its_name_is_gone(hosts: Hosts, backend: str, named_by: str) -> None:
+    """Its name is deleted, the process that named it ends: sockets that live there are still seen."""
+    server = hosts.listen(hosts.b, THERE, 7000)
+    client = hosts.connect(hosts.a, THERE, 7000)
+    peer = hosts.accept(server)
+    sleeper = popen(hosts, ["ip", "netns", "exec", hosts.a, "sleep", "60"])
+    time.sleep(0.2)
+    word = hosts.a if named_by == "name" else str(sleeper.pid)
+    command = [sys.executable, "-m", "otus_tui", "tcp", "--backend", backend, "--format", "jsonl"]
+    process = popen(hosts, [*command, "--netns", word, "--rport", "7000", "--interval", "0.3"])
+    observing(process)
+    sleeper.kill()
+    sleeper.wait()
+    if named_by == "name":
+        ip("netns", "del", hosts.a)
+    client.sendall(b"q" * 1000)
+    peer.recv(1000)
+    time.sleep(1)
+    assert process.poll() is None, process.communicate()
+    assert final_of(process)["sampling"]["send_bytes"] == pytest.approx(1000, abs=2)
+
+
 def test_a_process_and_its_name(hosts: Hosts, backend: str) -> None:
     server = hosts.listen(hosts.b, THERE, 7000)
     code = (
