@@ -41,15 +41,20 @@ static __noinline void handshake_dropped(const struct sock *sk)
 	emit(sk, &cause);
 }
 
-static __noinline void count_drop(__u64 location, __u32 reason)
+static __noinline void count_drop(__u64 location, __u32 reason, enum counter unlisted)
 {
 	struct drop_key key = { .location = location, .reason = reason };
-	__u64 *packets = bpf_map_lookup_elem(&drops, &key), one = 1;
+	__u64 *packets = bpf_map_lookup_elem(&drops, &key), nothing = 0;
 
+	if (!packets) {
+		/* Another CPU may be first: then it is there, too. */
+		bpf_map_update_elem(&drops, &key, &nothing, BPF_NOEXIST);
+		packets = bpf_map_lookup_elem(&drops, &key);
+	}
 	if (packets)
 		*packets += 1;
-	else if (bpf_map_update_elem(&drops, &key, &one, BPF_NOEXIST))
-		count(DROPS_UNLISTED, 1);
+	else
+		count(unlisted, 1);
 }
 
 static __always_inline void dropped(const struct sk_buff *skb, __u64 location, __u32 reason, const struct sock *sk)
@@ -60,18 +65,18 @@ static __always_inline void dropped(const struct sk_buff *skb, __u64 location, _
 	if (!sk)
 		sk = BPF_CORE_READ(skb, sk);
 	if (sk) {
-		if (!is_tcp(sk) || !watched_address(sk))
+		if (!is_tcp(sk) || !watched_address(sk) || !packet_of_listener_passes(sk, skb))
 			return;
 	} else if (!packet_watched(skb, &tuple)) {
 		return;
 	}
 	if (reason == 0 || is_benign(reason)) {
 		count(DROPS_BENIGN, 1);
-		count_drop(0, reason);
+		count_drop(0, reason, DROPS_BENIGN_UNLISTED);
 		return;
 	}
 	count(DROPS, 1);
-	count_drop(location, reason);
+	count_drop(location, reason, DROPS_UNLISTED);
 	if (sk && config.listen_overflow && reason == config.listen_overflow)
 		handshake_dropped(sk);
 	if (!config.drops)

@@ -154,23 +154,38 @@ static __noinline bool owner_passes(const struct sock *sk)
 	return inode && bpf_map_lookup_elem(&watched_inodes, &inode);
 }
 
-/* sk: any kind of socket, or a bare address of one. */
-static __noinline bool passes(const void *sk)
+/* Who listens is judged by its own side alone; one without an address or an interface hears them all. */
+static __always_inline bool listener_passes(struct tuple *tuple)
 {
+	bool mapped = !tuple->local[2] || tuple->local[2] == bpf_htonl(0xffff);
+	bool wildcard = !tuple->local[0] && !tuple->local[1] && mapped && !tuple->local[3];
+
+	if (config.port_filtered_local && !in_bitmap(local_ports, tuple->local_port))
+		return false;
+	if (config.interface && tuple->interface && tuple->interface != config.interface)
+		return false;
+	return wildcard || !config.local_networks || in_networks(local_networks, config.local_networks, tuple->local);
+}
+
+/* sk: any kind of socket, or a bare address of one; state: that to judge it by. */
+static __noinline bool passes_as(const void *sk, __u8 state)
+{
+	bool full = is_full(BPF_CORE_READ((const struct sock_common *)sk, skc_state));
 	struct tuple tuple;
-	__u8 state = BPF_CORE_READ((const struct sock_common *)sk, skc_state);
-	bool full = is_full(state);
 
 	read_tuple(sk, &tuple);
-	if (state == TCP_LISTEN && !tuple.interface)
-		tuple.interface = config.interface; /* it hears them all */
-	if (!tuple_passes(&tuple))
+	if (!(state == TCP_LISTEN ? listener_passes(&tuple) : tuple_passes(&tuple)))
 		return false;
 	if (config.cgroup && (!full || !in_cgroup(sk)))
 		return false;
 	if (config.pid_filtered && (!full || !owner_passes(sk)))
 		return false;
 	return true;
+}
+
+static __always_inline bool passes(const void *sk)
+{
+	return passes_as(sk, BPF_CORE_READ((const struct sock_common *)sk, skc_state));
 }
 
 /* For programs whose socket the verifier knows. */

@@ -43,6 +43,7 @@ enum counter {
 	DROPS,
 	DROPS_BENIGN,
 	DROPS_UNLISTED, /* the map of drops was full */
+	DROPS_BENIGN_UNLISTED,
 	EVENTS_EMITTED,
 	EVENTS_LOST,
 	CLOSED_LOST, /* the ring of closed connections was full */

@@ -52,8 +52,9 @@ static __noinline void read_tcp(const struct tcp_sock *tp, struct connection *ou
 	out->rttvar_us = BPF_CORE_READ(tp, mdev_us) >> 2;
 	out->cwnd = BPF_CORE_READ(tp, snd_cwnd);
 	out->ssthresh = BPF_CORE_READ(tp, snd_ssthresh);
-	out->in_flight = BPF_CORE_READ(tp, packets_out) - BPF_CORE_READ(tp, sacked_out) - BPF_CORE_READ(tp, lost_out) +
-			 BPF_CORE_READ(tp, retrans_out);
+	/* Read one after the other, of a socket that nobody locks: more may have left than are out. */
+	out->in_flight = distance(BPF_CORE_READ(tp, sacked_out) + BPF_CORE_READ(tp, lost_out),
+				  BPF_CORE_READ(tp, packets_out) + BPF_CORE_READ(tp, retrans_out));
 	out->bytes_in_flight = distance(una, next);
 	out->send_queue = distance(una, written);
 	out->unsent_queue = distance(next, written);
@@ -279,7 +280,9 @@ static __noinline int emit_tuple(const struct tuple *tuple, const struct cause *
 	__u64 now = bpf_ktime_get_ns(), flow;
 	struct event *event;
 
-	flow = (__u64)tuple->remote[3] << 32 | tuple->remote_port << 16 | tuple->local_port;
+	/* Of IPv4 the first three are the same for all. */
+	flow = tuple->remote[0] ^ tuple->remote[1] ^ tuple->remote[2] ^ tuple->remote[3];
+	flow = flow << 32 | (__u32)tuple->remote_port << 16 | tuple->local_port;
 	if (config.sample > 1 && (flow * 0x9e3779b97f4a7c15ULL >> 32) % config.sample) {
 		suppress(STAGE_SAMPLE);
 		return 0;

@@ -82,6 +82,16 @@ static __always_inline bool packet_watched(const struct sk_buff *skb, struct tup
 	return !config.filtered || (!config.cgroup && !config.pid_filtered && tuple_passes(tuple));
 }
 
+/* What comes to a listening socket is judged by both of its ends, as a connection would be. */
+static __noinline bool packet_of_listener_passes(const struct sock *sk, const struct sk_buff *skb)
+{
+	struct tuple tuple;
+
+	if (!config.filtered || BPF_CORE_READ(sk, __sk_common.skc_state) != TCP_LISTEN)
+		return true;
+	return !skb || !read_packet(skb, &tuple) || tuple_passes(&tuple);
+}
+
 static __always_inline void reset_sent(const struct sock *sk, const struct sk_buff *skb, __u32 reason)
 {
 	struct cause cause = { .trigger = RESET, .class = 1, .reason = reason, .value = 1 };
@@ -90,7 +100,7 @@ static __always_inline void reset_sent(const struct sock *sk, const struct sk_bu
 	struct tuple tuple;
 	__u8 number = 0;
 
-	if (sk ? !watched_address(sk) : !packet_watched(skb, &tuple))
+	if (sk ? !watched_address(sk) || !packet_of_listener_passes(sk, skb) : !packet_watched(skb, &tuple))
 		return;
 	here = totals_here();
 	if (!here)

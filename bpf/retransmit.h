@@ -99,6 +99,19 @@ int retransmit_3(__u64 *arguments)
 	return 0;
 }
 
+/* A connection to be, of a listening socket that passes. */
+static __noinline bool request_passes(const struct request_sock *request)
+{
+	struct tuple tuple;
+
+	if (!config.filtered)
+		return true;
+	read_tuple(&request->__req_common, &tuple);
+	if (!tuple.interface)
+		tuple.interface = config.interface;
+	return tuple_passes(&tuple);
+}
+
 SEC("tp_btf/tcp_retransmit_synack")
 int retransmit_synack(__u64 *arguments)
 {
@@ -106,7 +119,7 @@ int retransmit_synack(__u64 *arguments)
 	const struct request_sock *request = (void *)arguments[1];
 	struct cause cause = { .trigger = BACKLOG_OVERFLOW, .class = CLASS_SYNACK };
 
-	if (!watched(sk))
+	if (!watched(sk) || !request_passes(request))
 		return 0;
 	count(RETRANSMIT_SYNACK_EVENTS, 1);
 	count(RETRANSMIT_SYNACK_SEGMENTS, 1);
@@ -114,6 +127,7 @@ int retransmit_synack(__u64 *arguments)
 		return 0;
 	cause.value = 1;
 	cause.threshold = sk->sk_max_ack_backlog;
+	cause.cookie = cookie_address((const struct sock *)&request->__req_common);
 	emit((const struct sock *)&request->__req_common, &cause);
 	return 0;
 }

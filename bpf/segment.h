@@ -2,7 +2,7 @@
 /* The one program that runs for each received segment of an established connection. */
 #pragma once
 
-enum { WINDOW_OFFSET = 14 }; /* in the TCP header, RFC 9293 section 3.1 */
+enum { FLAGS_OFFSET = 13, WINDOW_OFFSET = 14, FLAG_RST = 4 }; /* in the TCP header, RFC 9293 section 3.1 */
 
 extern void *bpf_rdonly_cast(const void *object, __u32 type) __ksym __weak;
 
@@ -20,13 +20,20 @@ static __always_inline __u16 window_of(const struct sk_buff *skb)
 	return window;
 }
 
-/* Rare: the peer's window closes or opens with this segment. */
-static __noinline void peer_window(struct sock *sk, __u64 cookie, bool closes)
+/* Rare: the peer's window closes or opens with this segment. That of a reset says nothing (RFC 9293, 3.10.7.4). */
+static __noinline void peer_window(struct sock *sk, const struct sk_buff *skb, bool closes)
 {
-	struct cause cause = { .trigger = ZERO_WINDOW, .class = 0, .cookie = cookie };
-	struct socket_state *state = state_for(sk);
-	__u64 now = bpf_ktime_get_ns();
+	struct cause cause = { .trigger = ZERO_WINDOW, .class = 0 };
+	struct socket_state *state;
+	__u64 now;
+	__u8 flags = 0;
 
+	bpf_probe_read_kernel(&flags, sizeof(flags), BPF_CORE_READ(skb, data) + FLAGS_OFFSET);
+	if (flags & FLAG_RST)
+		return;
+	state = state_for(sk);
+	now = bpf_ktime_get_ns();
+	cause.cookie = cookie_of(sk);
 	if (closes) {
 		count(ZERO_WINDOW_RECEIVED, 1);
 		if (state)
@@ -86,6 +93,8 @@ static __noinline void cwnd_halved(struct sock *sk, __u64 cookie, __u32 cwnd, __
 	if (!state->cwnd_ns || now - state->cwnd_ns > config.cwnd_halved_ns) {
 		state->cwnd_ns = now;
 		state->cwnd_largest = prior;
+	} else if (state->cwnd_largest && prior > state->cwnd_largest) {
+		state->cwnd_largest = prior; /* it has grown since the first loss */
 	}
 	/* 0 when it was told: once for each N seconds */
 	if (cwnd * 2 <= state->cwnd_largest) {
@@ -106,8 +115,15 @@ static __noinline void rtt_trigger(struct sock *sk, __u32 trigger, __u64 value, 
 /* By flow, so that what is seen of a connection is whole. */
 static __always_inline bool sampled_out(const struct sock *sk)
 {
-	__u64 flow = (__u64)sk->__sk_common.skc_daddr << 32 | sk->__sk_common.skc_dport << 16 | sk->__sk_common.skc_num;
+	__u64 flow = (__u32)sk->__sk_common.skc_dport << 16 | sk->__sk_common.skc_num;
+	__u32 remote = sk->__sk_common.skc_daddr;
 
+	if (sk->__sk_common.skc_family == AF_INET6 && bpf_core_field_exists(sk->__sk_common.skc_v6_daddr))
+		remote = sk->__sk_common.skc_v6_daddr.in6_u.u6_addr32[0] ^
+			 sk->__sk_common.skc_v6_daddr.in6_u.u6_addr32[1] ^
+			 sk->__sk_common.skc_v6_daddr.in6_u.u6_addr32[2] ^
+			 sk->__sk_common.skc_v6_daddr.in6_u.u6_addr32[3];
+	flow |= (__u64)remote << 32;
 	return flow * 0x9e3779b97f4a7c15ULL >> 32 & ((1ULL << (runtime.sample_shift & 31)) - 1);
 }
 
@@ -136,7 +152,7 @@ int segment(__u64 *arguments)
 	}
 	window = window_of(skb);
 	if (!window != !tp->snd_wnd)
-		peer_window(sk, cookie_of(sk), !window);
+		peer_window(sk, skb, !window);
 	if (!tp->rcv_wnd || runtime.zero_windows_sent)
 		own_window(sk, cookie_of(sk), !tp->rcv_wnd);
 	high_seq = tp->tlp_high_seq;

@@ -154,18 +154,25 @@ int state_change(__u64 *arguments)
 	} else if (new == TCP_SYN_RECV && old != TCP_SYN_SENT) {
 		state->role = ROLE_SERVER;
 		inherit(sk, state);
+		/* The child is a copy of its listener; some kernels give it its peer and its route only later. */
+		state->deferred = config.port_filtered_remote || config.interface || config.local_networks ||
+				  config.remote_networks;
 	}
-	if (new == TCP_SYN_SENT && state->deferred) {
+	if ((new == TCP_SYN_SENT || new == TCP_SYN_RECV) && old != TCP_SYN_SENT && state->deferred) {
 		state->entered_ns = now;
 		return 0;
 	}
-	if (config.filtered && !passes(sk)) {
+	/* The tracepoint comes before the change. */
+	if (config.filtered && !(new == TCP_LISTEN ? passes_as(sk, TCP_LISTEN) : passes(sk))) {
 		forget(sk);
 		return 0;
 	}
 	if (state->deferred) {
 		state->deferred = 0;
-		count_transition(TCP_CLOSE, TCP_SYN_SENT);
+		if (state->role == ROLE_SERVER)
+			count_transition(TCP_LISTEN, TCP_SYN_RECV);
+		else
+			count_transition(TCP_CLOSE, TCP_SYN_SENT);
 	}
 	count_transition(old, new);
 	if (state->entered_ns)

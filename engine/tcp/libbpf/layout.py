@@ -21,6 +21,7 @@ COUNTERS = (
     *(f"retransmit_{name}_{unit}" for name in RETRANSMIT_CLASSES for unit in ("events", "segments")),
     "tlp_new_data", "zero_window_received", "zero_window_received_ns", "zero_window_sent",
     "zero_window_sent_ns", "resets_sent", "resets_received", "drops", "drops_benign", "drops_unlisted",
+    "drops_benign_unlisted",
     "events_emitted", "events_lost", "closed_lost", "sockets_inserted", "sockets_deleted",
 )  # fmt: skip
 

@@ -107,7 +107,7 @@ class Reader:
         return self._plain[old]
 
     def _read_drops(self, reading: Reading, counters: dict[str, int]) -> None:
-        unlisted = counters.pop("drops_unlisted")
+        unlisted, benign = counters.pop("drops_unlisted"), counters.pop("drops_benign_unlisted", 0)
         for key in maps.keys(self._drops.descriptor, layout.DROP_KEY.size):
             location, reason, _ = layout.DROP_KEY.unpack(key)
             packets = self._drops.total(key)[0]
@@ -122,6 +122,8 @@ class Reader:
                 reading.drops[name, function] = reading.drops.get((name, function), 0) + packets
         if unlisted:
             reading.drops["OTHER", "?"] = unlisted
+        if benign:
+            reading.benign["OTHER"] = benign
 
     def _count_evicted(self, inserted: int, deleted: int) -> int:
         """Sockets that the map gave up for others: inserted, not deleted, not there."""
