@@ -119,7 +119,11 @@ class Processor(Plugin):
 
 
 class Reporter(Plugin):
-    """Sends batches of OutputPackets on; runs in the sender process."""
+    """Sends batches of OutputPackets on; runs in the sender process.
+
+    start() has the rights of the engine, everything behind it those of engine.privileges: no capability, and
+    where the engine is root, another user.
+    """
 
     @abstractmethod
     def report(self, batch: Sequence[OutputPacket]) -> int:
@@ -127,6 +131,10 @@ class Reporter(Plugin):
 
     def flush(self) -> None:
         """Everything accepted so far leaves now."""
+
+    def folders(self) -> Sequence[str]:
+        """Folders in which it makes or renames files after start(): the sender runs as their owner."""
+        return ()
 
 
 def check_label_keys(keys: Sequence[str], owner: str) -> None:

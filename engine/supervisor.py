@@ -23,6 +23,7 @@ from engine.child import END, GROUP_SIGNALS, Channel
 from engine.control.methods import INTERNAL, RpcError
 from engine.errors import ExitCode, NotPermittedError, OtusError, UsageError
 from engine.log import log
+from engine.privileges import unprivileged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +49,8 @@ class Child:
 
     `state`: starting, running, restarting, stopping, stopped, finished (left by itself, exit code 0),
     failed (could not start twice in a row). `configure()` is called for each start and returns the
-    configuration for the child and the descriptors that it inherits. `heartbeat()` returns
+    configuration for the child and the descriptors that it inherits; `parent`, and `user`, whom it shall
+    become (engine.privileges), are added. `heartbeat()` returns
     CLOCK_MONOTONIC ns, 0 before the first.
     """
 
@@ -128,7 +130,7 @@ class Child:
         self._stderr = read_end
         self._pidfd = os.pidfd_open(self.pid)
         self._set_state("starting")
-        self._send({**configuration, "parent": os.getpid()})
+        self._send({**configuration, "parent": os.getpid(), "user": unprivileged()})
         loop.add_reader(self._pidfd, self._exited)
         loop.add_reader(self._stderr, self._read_stderr)
         loop.add_reader(ours.fileno(), self._read_channel)

@@ -3,8 +3,9 @@
     python -m engine.calls.process FD
 
 The first line on the control socket is the configuration: task, evidence_fds, streams_fd (or null),
-limits (engine.config.Stores), clock (live or packet) and, where it shall give a sign of life,
-heartbeat_fd: shared memory of two 64-bit words, CLOCK_MONOTONIC ns and the number of calls held.
+limits (engine.config.Stores), user (whom to become, or null), clock (live or packet) and, where it shall
+give a sign of life, heartbeat_fd: shared memory of two 64-bit words, CLOCK_MONOTONIC ns and the number of
+calls held.
 Requests are {"id", "method", "params"}, answers {"id", "result"} or {"id", "error": {code, message, data}}.
 It ends when it is told to and when the control socket ends.
 """
@@ -20,12 +21,14 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import engine.packet  # noqa: F401  imported late elsewhere, when the files of another user are out of reach
 from engine.calls.query import time_limit
 from engine.calls.store import Calls
 from engine.child import Channel, Stop, begin
 from engine.control.methods import ERROR_INVALID, ERROR_REFUSED, MAX_LINE
 from engine.errors import OtusError, UsageError
 from engine.log import log
+from engine.privileges import drop
 from engine.shm import ring
 from engine.shm.streams import StreamTable
 
@@ -206,7 +209,9 @@ def _heartbeat(fd: int | None, calls: Callable[[], int]) -> Callable[[], None]:
 def main() -> None:
     """Entry point of the process."""
     channel, configuration, stop = begin(int(sys.argv[1]))
-    Process(channel, configuration, stop).run()
+    process = Process(channel, configuration, stop)
+    drop(configuration.get("user"))
+    process.run()
 
 
 if __name__ == "__main__":

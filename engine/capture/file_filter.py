@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from engine.capture import cbpf
-from engine.capture.filters import build_program
+from engine.capture.filters import CHILD, build_program
 from engine.capture.packet_filter import PacketFilter
 from engine.capture.sink import PacketSink
 from engine.errors import UsageError
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+COMPILER = (sys.executable, str(CHILD))
+"""What has to be readable while a file is read: a process compiles for each new link type."""
 MOST_PROGRAMS = 16
 """Link types of one file with a program of their own: each is a run of the compiler."""
 

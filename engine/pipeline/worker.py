@@ -2,8 +2,9 @@
 
 Started as `python -m engine.pipeline.worker FD`. Configuration (first line on the control socket):
 
-    {"task", "parent", "index", "counters": fd, "flows": fd, "streams": fd, "send": fd | null,
-     "evidence": fd, "source": {"kind": "ring", "fd", "block_size", "block_count", "max_waiting", "retire_ms",
+    {"task", "parent", "user": [user, group] to become | null, "index", "counters": fd, "flows": fd,
+     "streams": fd, "send": fd | null, "evidence": fd,
+     "source": {"kind": "ring", "fd", "block_size", "block_count", "max_waiting", "retire_ms",
                              "new", "program": the filter as [[code, jt, jf, k], ...], "recheck": the ring
                              may hold what an earlier filter let in, "cpu": to be bound to | null,
                              "clock_offset": CLOCK_REALTIME - CLOCK_MONOTONIC when the task began, ns}
@@ -21,13 +22,12 @@ filter, and `filter_attached` {}: the socket has it now (engine.task.Task.change
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from engine import child
+from engine import child, privileges
 from engine.capture.packet_filter import PacketFilter
 from engine.capture.sink import PacketSink
 from engine.decode.classifier import Decoder
@@ -36,7 +36,6 @@ from engine.errors import OtusError
 from engine.log import log
 from engine.pipeline.loop import Pipeline
 from engine.pipeline.plugins import load_parsers
-from engine.privileges import drop_capabilities
 from engine.processors.chain import Chain, build_chain
 from engine.shm import counters as layout
 from engine.shm import ring
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
 
     from engine.capture.cbpf import Program
     from engine.capture.pcap_file import PcapFile
-    from engine.capture.ring_walk import RingWalk
+    from engine.capture.ring_walk import RingPoll, RingWalk
     from engine.shm.region import Region
 
 POLL_MS = 100
@@ -75,6 +74,7 @@ class Worker:
     def __init__(self, config: Mapping[str, Any], channel: child.Channel, stop: child.Stop) -> None:
         self.channel = channel
         self.stop = stop
+        self.user = config.get("user")
         self.counters = Counters.open(config["counters"])
         self.words = self.counters.words
         self.words[layout.PID] = os.getpid()
@@ -89,6 +89,9 @@ class Worker:
         self._take_over(send, flows, streams, index)
         self.chain = build_chain(config["processors"], config["node"]) if config["processors"] else Chain()
         self.filters = self._filters(config["source"])
+        parsers = load_parsers(config["parsers"])
+        self.needed = privileges.files_of([*parsers, *self.chain.processors])
+        """Files that have to be readable while packets are read."""
         self.pipeline = Pipeline(
             self.counters,
             flows,
@@ -101,7 +104,7 @@ class Worker:
                 **config["options"],
                 "chain": self.chain if self.chain.filters else None,
                 "filters": self.filters,
-                "plugins": load_parsers(config["parsers"]),
+                "plugins": parsers,
             },
         )
         self._plugin_errors = 0
@@ -174,31 +177,15 @@ class RingWorker(Worker):
     """Reads a live ring."""
 
     walk: RingWalk
+    poll: RingPoll
 
     def run(self, source: Mapping[str, Any]) -> None:
         """Walk until told to stop."""
-        from engine.capture import ring_walk
-
         self._bind(source.get("cpu"))
-        if source.get("new"):
-            ring_walk.forget_progress(self.counters)
-        ring_map = ring_walk.map_ring(source["fd"], source["block_size"], source["block_count"])
-        self.walk = walk = ring_walk.RingWalk(
-            ring_map,
-            source["block_size"],
-            source["block_count"],
-            self.counters,
-            self.pipeline,
-            source["max_waiting"],
-            source.get("clock_offset") or 0,
-        )
-        if source.get("recheck"):
-            walk.recheck(source["program"])
-            walk.kernel_filters()
-        poll = ring_walk.RingPoll(source["fd"], self.channel.fileno())
-        with contextlib.suppress(OSError):  # a sandbox may forbid even this
-            drop_capabilities()
+        self._map(source)
+        privileges.drop(self.user, needs=self.needed)
         self.running()
+        walk, poll = self.walk, self.poll
         looked = 0.0
         while self.beat():
             beaten = now = time.monotonic()
@@ -213,13 +200,43 @@ class RingWorker(Worker):
                     poll.wait(POLL_MS)
                 now = time.monotonic()
         self.words[layout.STATE] = STOPPING
-        if not self.channel.ended:
-            # The kernel closes a block at the second timeout after its first packet, if not at the first one.
-            quiet_ms = 20 + 2 * source["retire_ms"]
-            deadline = time.monotonic() + LAST_WALK
-            while time.monotonic() < deadline and (walk.run(BLOCKS) or poll.wait(quiet_ms)):
-                self.beat()
+        # The kernel closes a block at the second timeout after its first packet, if not at the first one.
+        self.walk_rest(0.02 + 2 * source["retire_ms"] / 1000)
         self.last_reports()
+
+    def _map(self, source: Mapping[str, Any]) -> None:
+        from engine.capture import ring_walk
+
+        if source.get("new"):
+            ring_walk.forget_progress(self.counters)
+        self.walk = ring_walk.RingWalk(
+            ring_walk.map_ring(source["fd"], source["block_size"], source["block_count"]),
+            source["block_size"],
+            source["block_count"],
+            self.counters,
+            self.pipeline,
+            source["max_waiting"],
+            source.get("clock_offset") or 0,
+        )
+        if source.get("recheck"):
+            self.walk.recheck(source["program"])
+            self.walk.kernel_filters()
+        self.poll = ring_walk.RingPoll(source["fd"], self.channel.fileno())
+
+    def walk_rest(self, quiet: float) -> None:
+        """What the ring still holds, until no block came for `quiet` seconds; LAST_WALK at most.
+
+        A message or an error on the socket wakes poll(), and is no sign that nothing more comes.
+        """
+        now = found = time.monotonic()
+        deadline = now + LAST_WALK
+        while now < deadline and now - found < quiet and not self.channel.ended:
+            if self.walk.run(BLOCKS):
+                found = time.monotonic()
+            else:
+                self.poll.wait(1 + int(1000 * (found + quiet - now)))
+            self.beat()
+            now = time.monotonic()
 
     def _bind(self, cpu: int | None) -> None:
         """Run on one CPU only, if the kernel lets us (it may have been taken away meanwhile)."""
@@ -260,9 +277,11 @@ class FileWorker(Worker):
 
         done_before = self.counters.get("received")
         sink: PacketSink = self.pipeline
+        needed = self.needed
         if self.filters is not None:
-            from engine.capture.file_filter import FilterSink
+            from engine.capture.file_filter import COMPILER, FilterSink
 
+            needed += COMPILER
             sink = FilterSink(sink, source["filter"], self.filters)
         if done_before:
             # With a filter, what was received does not tell how far the file was read.
@@ -270,6 +289,7 @@ class FileWorker(Worker):
             sink = Resume(sink, done_before if unfiltered else int(self.words[layout.BLOCK_BASE]))
         path = source["path"] if source.get("fd") is None else source["fd"]
         file = PcapFile(path, sink)
+        privileges.drop(self.user, needs=needed)
         self.running()
         warning, shown = "", 0.0
         while self.beat():

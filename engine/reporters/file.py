@@ -76,12 +76,21 @@ class FileReporter(Reporter):
             os.close(self._fd)
             self._fd = -1
 
+    def folders(self) -> Sequence[str]:
+        """Where the file is: there it is renamed when it is full."""
+        return (os.path.dirname(self.path),) if self._regular else ()
+
     def _open(self) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         descriptor = os.open(self.path, flags, 0o640)
         self._fd = descriptor
         state = os.fstat(descriptor)
         self._size, self._regular = state.st_size, stat.S_ISREG(state.st_mode)
+        if self._regular and state.st_uid == os.geteuid() == 0:
+            # The sender becomes the owner of the folder, and has to open its file again.
+            folder = os.stat(os.path.dirname(self.path) or ".")
+            if folder.st_uid:
+                os.fchown(descriptor, folder.st_uid, folder.st_gid)
         if self._regular and self._size:
             tail = os.pread(descriptor, _TAIL, max(0, self._size - _TAIL))
             whole = self._size - len(tail) + tail.rfind(b"\n") + 1

@@ -124,7 +124,10 @@ class ReporterQueue:
             self._send(batch)
             with self._lock:
                 self.figures.add_reporter(self.number, "queued", len(self._items))
-        self.reporter.stop()
+        try:
+            self.reporter.stop()
+        except Exception as error:  # whatever foreign code raises
+            self._note(f"does not stop: {type(error).__name__}: {error}")
 
     def _send(self, batch: list[Item]) -> None:
         """Try until all is out, the time is over or the retries are used."""

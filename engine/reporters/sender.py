@@ -1,8 +1,9 @@
 """The sender process of a task: records of the send rings -> OutputPackets -> a queue per reporter.
 
 Started as `python -m engine.reporters.sender FD`. Configuration (first line on the control socket):
-{"task", "parent", "rings": [fd], "figures": fd, "flows": fd | null, "reporters": [{"type", "config"}],
-"processors": [all but filters], "node": {labels}, "send_timeout", "max_retries", "patient"}.
+{"task", "parent", "user": [user, group] to become | null, "rings": [fd], "figures": fd, "flows": fd | null,
+"reporters": [{"type", "config"}], "processors": [all but filters], "node": {labels}, "send_timeout",
+"max_retries", "patient"}.
 Told to end it reports what is left, for at most a second; so it does when its supervisor is gone.
 """
 
@@ -14,7 +15,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from engine import child
+from engine import child, privileges
 from engine.books import ring_page
 from engine.errors import OtusError
 from engine.log import log
@@ -29,7 +30,7 @@ from engine.reporters.queue import Item, ReporterQueue
 from engine.shm.ring import RingReader, open_ring
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from engine.packet import OutputPacket
     from engine.plugin import Reporter
@@ -75,6 +76,13 @@ class Sender:
             )
             queue.on_problem = lambda problem, kind=spec["type"]: _tell(kind, problem)
             self.queues.append(queue)
+
+    def drop_rights(self, user: Sequence[int] | None) -> None:
+        """Before the first record is read: see engine.privileges."""
+        folders = [folder for queue in self.queues for folder in queue.reporter.folders()]
+        plugins = [*(queue.reporter for queue in self.queues), *self.writers.processors]
+        needs = privileges.files_of(plugins)
+        privileges.drop(*privileges.for_folders(user, folders, needs), needs)
 
     def start(self) -> None:
         """Book what a killed predecessor had taken, and begin."""
@@ -164,6 +172,7 @@ def main() -> None:
     except OtusError as error:
         sys.stderr.write(f"otus: {error.message}\n{error.hint}\n")
         raise SystemExit(error.code) from error
+    sender.drop_rights(config.get("user"))
     sender.start()
     channel.send({"state": "running"})
     beaten = reported = 0.0

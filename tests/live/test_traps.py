@@ -16,7 +16,6 @@ from engine.capture.pcap_file import PcapFile
 from engine.capture.sink import PacketSink
 from engine.decode.classifier import Decoder
 from engine.shm.counters import Counters
-from tests.live.engines import own_engine
 from tests.live.namespace import ip, own_namespace
 from tests.live.test_capture import ALL, SIP, Wire, capturing, frame, links, make_pair, own_peer, sending
 
@@ -308,19 +307,3 @@ def test_the_supervisor_closes_its_socket_under_a_reader() -> None:
     assert len(reader.read(50)) == 50
     reader.close()
     wire.socket.close()
-
-
-# ---- rights ----
-
-
-def test_workers_have_no_capability(tmp_path: Path) -> None:
-    """The controller opens sockets and hands them on; a fault in a decoder is then none of root's."""
-    with own_engine(tmp_path) as engine:
-        engine.start()
-        engine.create()
-        for worker in engine.task()["workers"]:
-            with open(f"/proc/{worker['pid']}/status", encoding="ascii") as file:
-                facts = dict(line.split(":\t", 1) for line in file.read().splitlines() if ":\t" in line)
-            rights = [int(facts[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapAmb")]
-            assert rights == [0, 0, 0, 0]
-            assert facts["NoNewPrivs"] == "1"

@@ -208,6 +208,16 @@ def make_queue(
     return queue
 
 
+def test_a_reporter_that_raises_at_its_stop_is_told() -> None:
+    class Stubborn(Fake):
+        def stop(self) -> None:
+            raise ValueError("no")
+
+    queue = make_queue(Stubborn(), SenderFigures.create("t"))
+    finish(queue)
+    assert queue.problem == "does not stop: ValueError: no"
+
+
 def finish(*queues: ReporterQueue) -> None:
     for queue in queues:
         queue.reporter.gate.set()  # type: ignore[attr-defined]
