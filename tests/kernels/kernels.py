@@ -20,7 +20,7 @@ CACHE = Path(os.environ.get("OTUS_KERNELS", Path.home() / ".cache/otus-kernels")
 """About 1.1 GB for three kernels with their headers."""
 NEEDS = {"qemu-system-x86_64": "qemu-system-x86", "depmod": "kmod", "dpkg-deb": "dpkg"}
 """Command -> Debian package."""
-BOOT_SECONDS = 1800
+BOOT_SECONDS = 4800
 """Of one guest with all backends."""
 
 
@@ -132,12 +132,18 @@ def fetch(package: str, version: str) -> Path:
     return next(folder.glob(f"{package}_*.deb"))
 
 
-def for_bcc(root: Path) -> str:
-    """Shell commands for a guest: the kernel's headers where BCC looks for them, its libraries in memory.
+def for_bcc(root: Path, headers: bool) -> str:
+    """Shell commands for a guest: BCC's libraries in memory, and headers where BCC looks for them.
 
     BCC looks in /lib/modules/VERSION/build, a link to /usr/src. A compiler that maps its 200 MB and opens its
     thousand headers over 9p had not ended after six minutes. The host's folders are not touched.
     """
+    libraries = " ".join(
+        f"/usr/lib/*-linux-gnu/lib{name}" for name in ("LLVM-*.so.1", "clang-cpp.so.*", "bcc.so.0", "z3.so.4")
+    )
+    commands = f"mkdir -p /run/bcc; cp -L {libraries} /run/bcc/; export LD_LIBRARY_PATH=/run/bcc; "
+    if not headers:
+        return commands
     archive = root / "headers.tar"
     if not archive.exists():
         sources = root / "usr/src"
@@ -148,13 +154,7 @@ def for_bcc(root: Path) -> str:
         ]
         run("tar", "-C", sources, "-cf", archive.with_suffix(".part"), *parts)
         archive.with_suffix(".part").rename(archive)
-    libraries = " ".join(
-        f"/usr/lib/*-linux-gnu/lib{name}" for name in ("LLVM-*.so.1", "clang-cpp.so.*", "bcc.so.0", "z3.so.4")
-    )
-    return (
-        f"mount -t tmpfs none /usr/src; tar -C /usr/src -xf {shlex.quote(str(archive))}; "
-        f"mkdir -p /run/bcc; cp -L {libraries} /run/bcc/; export LD_LIBRARY_PATH=/run/bcc; "
-    )
+    return f"{commands}mount -t tmpfs none /usr/src; tar -C /usr/src -xf {shlex.quote(str(archive))}; "
 
 
 def virtme() -> Path:

@@ -3,8 +3,8 @@
     run.py [--write] [SERIES ...] [--backend NAME ...]
 
 Series: 5.10 6.1 6.12 host. Wants root, Debian 12, qemu-system-x86 and kmod.
-A kernel is booted by virtme-ng without KVM: a minute for it, two for each backend, and some more for BCC to
-compile.
+A kernel is booted by virtme-ng without KVM: a minute for it and one or two for each backend, many more where
+BCC is to compile with headers (--backend bcc-headers).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -20,9 +21,12 @@ from typing import Any
 
 import kernels
 
+ALL = ("libbpf", "bcc", "bcc-headers", "netlink")
 HERE = Path(__file__).parent
 PAGE = HERE.parents[1] / "docs" / "kernels.md"
 BACKENDS = ("libbpf", "bcc", "netlink")
+HEADERS = "bcc-headers"
+"""bcc as on a kernel without BTF: where there are headers, and only when it is asked for."""
 BEGIN, END = "<!-- results: tests/kernels/run.py --write -->\n", "<!-- end of results -->\n"
 
 
@@ -36,8 +40,9 @@ def in_guest(series: str, backends: list[str]) -> str:
     """The smoke test on Debian's kernel of a series."""
     release = next(one for one in kernels.RELEASES if one.series == series)
     version, root = kernels.unpack(release)
+    before = kernels.for_bcc(root, HEADERS in backends) if {"bcc", HEADERS} & set(backends) else ""
     script = (
-        f"cd {shlex.quote(str(HERE.parents[1]))}; {kernels.for_bcc(root) if 'bcc' in backends else ''}"
+        f"cd {shlex.quote(str(HERE.parents[1]))}; {before}"
         f"{sys.executable} {HERE}/smoke.py {' '.join(backends)}"
     )
     return kernels.boot(root, version, script)
@@ -49,20 +54,30 @@ def results(text: str) -> list[dict[str, Any]]:
     return [json.loads(one) for one in found]
 
 
+def cell(own: int | None, kernel: int) -> str:
+    """Two counters side by side."""
+    return "unknown" if own is None else str(own) if own == kernel else f"**{own}** of {kernel}"
+
+
 def row(one: dict[str, Any]) -> str:
     """A line of the table."""
     if "error" in one:
         return f"| {one.get('kernel', '')} | {one['backend']} | {one['error']} | | | | | | |"
-    cells = [
-        "unknown" if own is None else str(own) if own == kernel else f"**{own}** of {kernel}"
-        for own, kernel in one["pairs"].values()
-    ]
+    cells = [cell(own, kernel) for own, kernel in one["pairs"].values()]
+    if "resets.no_socket" in one["off"]:
+        cells[-1] = "{} of {}, the rest without a socket".format(*one["pairs"]["resets sent"])
     off = ", ".join(sorted(one["off"])) or "none"
     return f"| {one['kernel']} | {one['used']} | " + " | ".join([*cells, str(one["rtt"])]) + f" | {off} |"
 
 
-def table(found: list[dict[str, Any]]) -> str:
-    """All results, as Markdown."""
+def order(line: str) -> tuple[list[int], int]:
+    """Of a row: by the kernel's version, then as BACKENDS."""
+    kernel, backend = (cell.strip() for cell in line.split("|")[1:3])
+    return [int(word) for word in re.findall(r"\d+", kernel)], ALL.index(backend)
+
+
+def table(rows: list[str]) -> str:
+    """Rows of results, as Markdown."""
     names = (
         "kernel",
         "backend",
@@ -75,14 +90,20 @@ def table(found: list[dict[str, Any]]) -> str:
         "off",
     )
     head = f"| {' | '.join(names)} |\n"
-    return head + "|---" * len(names) + "|\n" + "\n".join(map(row, found)) + "\n"
+    return head + "|---" * len(names) + "|\n" + "\n".join(rows) + "\n"
 
 
-def keep(text: str) -> None:
-    """Replace the table in the page."""
+def keep(rows: list[str]) -> None:
+    """Put rows into the table of the page, in the place of those of the same kernel and backend."""
     page = PAGE.read_text()
     before, rest = page.split(BEGIN, 1)
-    PAGE.write_text(before + BEGIN + "\n" + text + "\n" + END + rest.split(END, 1)[1])
+    old, rest = rest.split(END, 1)
+    kept = {
+        tuple(line.split("|")[1:3]): line
+        for line in (*(line for line in old.splitlines() if re.match(r"\| \d", line)), *rows)
+    }
+    text = table(sorted(kept.values(), key=order))
+    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest}")
 
 
 def main() -> None:
@@ -92,7 +113,7 @@ def main() -> None:
     )
     series = [*(one.series for one in kernels.RELEASES), "host"]
     parser.add_argument("series", nargs="*", help=f"of {' '.join(series)}; all of them")
-    parser.add_argument("--backend", action="append", choices=BACKENDS)
+    parser.add_argument("--backend", action="append", choices=ALL)
     parser.add_argument("--write", action="store_true")
     chosen = parser.parse_args()
     backends = chosen.backend or list(BACKENDS)
@@ -115,9 +136,10 @@ def main() -> None:
             failed = True
             print(f"{one}: {len(own)} of {len(backends)} backends answered\n{text[-2000:]}", file=sys.stderr)
         found += own
-    print("\n" + table(found))
+    rows = list(map(row, found))
+    print("\n" + table(rows))
     if chosen.write:
-        keep(table(found))
+        keep(rows)
     sys.exit(failed)
 
 

@@ -17,7 +17,7 @@ from engine.tcp import choose
 from engine.tcp.backend import METRICS, Filters, Limits, Sizes, Triggers
 from engine.tcp.bcc import BccBackend, library, source
 from engine.tcp.bcc import headers as headers_of
-from engine.tcp.bcc.headers import Headers
+from engine.tcp.bcc.types import OfHeaders
 from engine.tcp.libbpf.programs import PROGRAMS
 from engine.tcp.libbpf.reasons import Reasons
 from engine.tcp.options import Options
@@ -64,8 +64,8 @@ CONNECTION = """
 
 
 @pytest.fixture
-def kernel(tmp_path: Path) -> Headers:
-    """Headers of a kernel between 5.17 and 6.11."""
+def kernel(tmp_path: Path) -> OfHeaders:
+    """OfHeaders of a kernel between 5.17 and 6.11."""
     include = tmp_path / "include"
     for name, text in (
         ("trace/events/tcp.h", TCP), ("trace/events/skb.h", SKB), ("net/dropreason.h", REASONS),
@@ -73,14 +73,14 @@ def kernel(tmp_path: Path) -> Headers:
     ):  # fmt: skip
         (include / name).parent.mkdir(parents=True, exist_ok=True)
         (include / name).write_text(text)
-    return Headers(tmp_path)
+    return OfHeaders(tmp_path)
 
 
 def backend(**filters: object) -> BccBackend:
     return BccBackend(Filters(**filters), Triggers(), Limits(), Sizes())  # type: ignore[arg-type]
 
 
-def test_headers_tell_the_arguments_of_tracepoints(kernel: Headers) -> None:
+def test_headers_tell_the_arguments_of_tracepoints(kernel: OfHeaders) -> None:
     found = [
         kernel.arguments(name) for name in ("tcp_probe", "tcp_retransmit_skb", "tcp_send_reset", "kfree_skb")
     ]
@@ -88,7 +88,7 @@ def test_headers_tell_the_arguments_of_tracepoints(kernel: Headers) -> None:
     assert kernel.arguments("inet_sock_set_state") is None
 
 
-def test_headers_tell_the_names_of_reasons(kernel: Headers) -> None:
+def test_headers_tell_the_names_of_reasons(kernel: OfHeaders) -> None:
     names = kernel.enum("skb_drop_reason")
     assert names == {
         0: "SKB_NOT_DROPPED_YET", 1: "SKB_CONSUMED", 2: "SKB_DROP_REASON_NO_SOCKET",
@@ -98,7 +98,7 @@ def test_headers_tell_the_names_of_reasons(kernel: Headers) -> None:
     assert Reasons(names, {}).is_benign(16)
 
 
-def test_the_bit_field_must_stand_where_it_is_read(kernel: Headers) -> None:
+def test_the_bit_field_must_stand_where_it_is_read(kernel: OfHeaders) -> None:
     assert kernel.ca_state_bits() == 5
     other = kernel.folder / "include/net/inet_connection_sock.h"
     other.write_text(
@@ -111,7 +111,7 @@ def test_the_bit_field_must_stand_where_it_is_read(kernel: Headers) -> None:
     assert kernel.ca_state_bits() is None
 
 
-def test_programs_are_chosen_from_the_headers(kernel: Headers) -> None:
+def test_programs_are_chosen_from_the_headers(kernel: OfHeaders) -> None:
     one = backend()
     one._choose(kernel)
     on = {program.name for program in one._choice.on}
@@ -123,7 +123,7 @@ def test_programs_are_chosen_from_the_headers(kernel: Headers) -> None:
     assert {key.partition(".")[0] for key in off} <= set(METRICS) | {"resets", "drops"}
 
 
-def test_what_has_no_program_is_asked_of_the_kernels_counters(kernel: Headers) -> None:
+def test_what_has_no_program_is_asked_of_the_kernels_counters(kernel: OfHeaders) -> None:
     (kernel.folder / "include/trace/events/tcp.h").write_text("")
     headers_of._read.cache_clear()
     one = backend()
@@ -143,9 +143,9 @@ def test_without_headers_one_line_says_what_is_missing(
     backend().stop()
 
 
-def test_headers_of_another_kernel_are_refused(monkeypatch: pytest.MonkeyPatch, kernel: Headers) -> None:
+def test_headers_of_another_kernel_are_refused(monkeypatch: pytest.MonkeyPatch, kernel: OfHeaders) -> None:
     monkeypatch.setenv("BCC_KERNEL_SOURCE", str(kernel.folder))
-    assert Headers.of_kernel().folder == kernel.folder
+    assert OfHeaders.of_kernel().folder == kernel.folder
     release = kernel.folder / "include/generated/utsrelease.h"
     release.parent.mkdir()
     release.write_text('#define UTS_RELEASE "4.19.0-27-amd64"\n')
@@ -242,7 +242,7 @@ def test_the_text_has_filters_and_no_name_is_left_open() -> None:
     assert "#define RTT_ABOVE_US 5000" in text
     assert "((address)[3] & 0xff) == 0xa" in text or sys.byteorder == "big"
     assert '#include "' not in text
-    for name in ("NETNS", "BUCKETS", "MOST_SOCKETS", "CA_STATE_MASK", "BENIGN_3", "REMOTE_NETWORKS"):
+    for name in ("NETNS", "BUCKETS", "MOST_SOCKETS", "CA_STATE_OCTET", "CA_STATE_MASK", "BENIGN_3"):
         assert len(re.findall(rf"#define {name}\b", text)) == 1
 
 

@@ -1,4 +1,4 @@
-"""The backend that has BCC compile its programs when it starts: also for kernels without BTF, by their headers."""
+"""The backend that has BCC compile its programs when it starts: for kernels without BTF, too."""
 
 from engine.tcp.bcc.backend import BccBackend
 

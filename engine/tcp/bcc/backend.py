@@ -93,7 +93,7 @@ class BccBackend:
         self._last: Reading | None = None
 
     def plan(self) -> Plan:
-        """What start() would load; by the kernel's types if it tells them, else as one that has everything."""
+        """What start() would load; by the kernel's types if they are told, else as one that has all."""
         kernel: types.KernelTypes = types.OfHeaders(Path())
         known = False
         with contextlib.suppress(OtusError):

@@ -11,6 +11,7 @@ import re
 import sys
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
 from engine.errors import OtusError
 
@@ -34,7 +35,7 @@ class Headers:
         self.folder = folder
 
     @classmethod
-    def of_kernel(cls) -> Headers:
+    def of_kernel(cls) -> Self:
         """Those of the running kernel. OtusError: they are not there, or those of another one."""
         modules = Path("/lib/modules", platform.release())
         given = os.environ.get("BCC_KERNEL_SOURCE")
@@ -45,7 +46,7 @@ class Headers:
             if (place / "include" / "net" / "tcp.h").is_file():
                 return cls(place)
         raise OtusError(
-            f"BCC compiles with the kernel's headers, and {places[-1]} has none",
+            f"BCC can compile with the kernel's headers, but {places[-1]} has none",
             "sudo apt-get install linux-headers-$(uname -r)",
         )
 

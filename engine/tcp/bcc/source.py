@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import sys
 from typing import TYPE_CHECKING
 
 from engine import resources
 from engine.errors import OtusError, UsageError
 from engine.tcp import histogram
+from engine.tcp.backend import FEWEST_SUB_BITS, MOST_SUB_BITS
 from engine.tcp.bcc.types import BitField
+from engine.tcp.filters import interface_index, mapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,11 +44,14 @@ def check(filters: Filters, sizes: Sizes) -> None:
         ("--laddr", filters.local_networks), ("--raddr", filters.remote_networks),
     ):  # fmt: skip
         if len(entries) > MOST_ENTRIES:
-            raise UsageError(
-                f"{option}: {len(entries)} entries", f"at most {MOST_ENTRIES} with --backend bcc"
+            # No UsageError: other backends can.
+            raise OtusError(
+                f"the bcc backend takes at most {MOST_ENTRIES} entries, {option} has {len(entries)}",
+                "--backend libbpf or --backend netlink",
             )
-    if not 2 <= sizes.sub_bits <= 6:
-        raise UsageError(f"{sizes.sub_bits} sub-bits of a histogram", "2 to 6")
+    if not FEWEST_SUB_BITS <= sizes.sub_bits <= MOST_SUB_BITS:
+        hint = f"{FEWEST_SUB_BITS} to {MOST_SUB_BITS}"
+        raise UsageError(f"{sizes.sub_bits} sub-bits of a histogram", hint)
 
 
 def text(
@@ -97,7 +101,7 @@ def _constants(filters: Filters, triggers: Triggers, limits: Limits, sizes: Size
     )  # fmt: skip
     return {
         "NETNS": filters.netns,
-        "INTERFACE": _interface(filters.interface),
+        "INTERFACE": interface_index(filters),
         "FILTERED": int(addresses),
         "SUB_BITS": sizes.sub_bits,
         "BUCKETS": histogram.bucket_count(sizes.sub_bits),
@@ -116,15 +120,6 @@ def _constants(filters: Filters, triggers: Triggers, limits: Limits, sizes: Size
     }
 
 
-def _interface(name: str) -> int:
-    if not name:
-        return 0
-    try:
-        return socket.if_nametoindex(name)
-    except OSError as error:
-        raise UsageError(f"no interface {name}", "ip -br link lists them") from error
-
-
 def _ports(ranges: Sequence[tuple[int, int]]) -> str:
     tests = [
         f"(port) == {first}" if first == last else f"((port) >= {first} && (port) <= {last})"
@@ -138,9 +133,7 @@ def _networks(wanted: Sequence[IPv4Network | IPv6Network]) -> str:
 
 
 def _network(network: IPv4Network | IPv6Network) -> str:
-    address, mask = network.network_address.packed, network.netmask.packed
-    if network.version == 4:
-        address, mask = bytes(10) + b"\xff\xff" + address, b"\xff" * 12 + mask
+    address, mask = mapped(network)
     tests = []
     for word in range(4):
         own = int.from_bytes(mask[4 * word : 4 * word + 4], sys.byteorder)

@@ -220,7 +220,8 @@ class OfBtf(Btf):
             place, bits = (offset & 0xFFFFFF, offset >> 24) if split else (offset, 0)
             name = self._name(words[3 * i]) if words[3 * i] else ""
             if name == wanted:
-                return place + (0 if split else self._old_place(kind)[0]), bits or self._old_place(kind)[1], kind
+                before, narrow = self._old_place(kind)
+                return place + before, bits or narrow, kind
             inner = None if name else self._member(kind, wanted, depth + 1)
             if inner:
                 return place + inner[0], inner[1], inner[2]

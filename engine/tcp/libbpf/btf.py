@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from engine.errors import OtusError
 from engine.tcp.libbpf.library import library
@@ -32,7 +32,7 @@ class Btf:
         self._owned = owned
 
     @classmethod
-    def of_kernel(cls) -> Btf:
+    def of_kernel(cls) -> Self:
         """OtusError where this kernel describes no types."""
         if not os.path.exists(VMLINUX):
             raise OtusError(
