@@ -47,7 +47,7 @@ enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6, ETH_P_IP = 0x0800, ETH_P_IPV
 #define TCP_STATES 16
 #include "observer.h"
 
-enum { REASON_UNKNOWN = 0xffff, WINDOW_OFFSET = 14 };
+enum { REASON_UNKNOWN = 0xffff, FLAGS_OFFSET = 13, WINDOW_OFFSET = 14, FLAG_RST = 4 };
 
 /* The compiler knows what is needless, the verifier does not. */
 #define BOUNDED(value, mask)                                                                       \
@@ -266,7 +266,21 @@ static __always_inline bool tuple_passes(const struct tuple *tuple)
 	return (LOCAL_NETWORKS(tuple->local)) && (REMOTE_NETWORKS(tuple->remote));
 }
 
-static __always_inline bool watched(const void *sk)
+/* Who listens is judged by its own side alone; one without an address or an interface hears them all. */
+static __always_inline bool listener_passes(const struct tuple *tuple)
+{
+	bool mapped = !tuple->local[2] || tuple->local[2] == htonl(0xffff);
+	bool wildcard = !tuple->local[0] && !tuple->local[1] && mapped && !tuple->local[3];
+
+	if (!(LOCAL_PORTS(tuple->local_port)))
+		return false;
+	if (INTERFACE && tuple->interface && tuple->interface != INTERFACE)
+		return false;
+	return wildcard || (LOCAL_NETWORKS(tuple->local));
+}
+
+/* state: that to judge it by. */
+static __always_inline bool watched_as(const void *sk, u8 state)
 {
 	struct tuple tuple;
 
@@ -275,9 +289,12 @@ static __always_inline bool watched(const void *sk)
 	if (!FILTERED)
 		return true;
 	read_tuple(sk, &tuple);
-	if (READ(struct sock, sk, __sk_common.skc_state) == TCP_LISTEN && !tuple.interface)
-		tuple.interface = INTERFACE; /* it hears them all */
-	return tuple_passes(&tuple);
+	return state == TCP_LISTEN ? listener_passes(&tuple) : tuple_passes(&tuple);
+}
+
+static __always_inline bool watched(const void *sk)
+{
+	return watched_as(sk, READ(struct sock, sk, __sk_common.skc_state));
 }
 
 struct cause {
@@ -315,8 +332,9 @@ static __always_inline void read_tcp(const void *tp, struct connection *out)
 	out->rttvar_us = READ(struct tcp_sock, tp, mdev_us) >> 2;
 	out->cwnd = READ(struct tcp_sock, tp, snd_cwnd);
 	out->ssthresh = READ(struct tcp_sock, tp, snd_ssthresh);
-	out->in_flight = READ(struct tcp_sock, tp, packets_out) - READ(struct tcp_sock, tp, sacked_out) -
-			 READ(struct tcp_sock, tp, lost_out) + READ(struct tcp_sock, tp, retrans_out);
+	/* Read one after the other, of a socket that nobody locks: more may have left than are out. */
+	out->in_flight = distance(READ(struct tcp_sock, tp, sacked_out) + READ(struct tcp_sock, tp, lost_out),
+				  READ(struct tcp_sock, tp, packets_out) + READ(struct tcp_sock, tp, retrans_out));
 	out->bytes_in_flight = distance(una, next);
 	out->send_queue = distance(una, written);
 	out->unsent_queue = distance(next, written);
@@ -453,9 +471,18 @@ static __always_inline void rtt_trigger(void *ctx, const void *sk, u32 trigger, 
 
 static __always_inline bool sampled_out(const void *sk, u64 shift)
 {
-	u64 flow = (u64)READ(struct sock, sk, __sk_common.skc_daddr) << 32 |
-		   READ(struct sock, sk, __sk_common.skc_dport) << 16 | READ(struct sock, sk, __sk_common.skc_num);
+	u64 flow = (u32)READ(struct sock, sk, __sk_common.skc_dport) << 16 | READ(struct sock, sk, __sk_common.skc_num);
+	u32 remote = READ(struct sock, sk, __sk_common.skc_daddr);
 
+#if HAVE_IPV6
+	if (READ(struct sock, sk, __sk_common.skc_family) == AF_INET6) {
+		u32 words[4] = {};
+
+		bpf_probe_read(words, 16, sk + __builtin_offsetof(struct sock, __sk_common.skc_v6_daddr));
+		remote = words[0] ^ words[1] ^ words[2] ^ words[3];
+	}
+#endif
+	flow |= (u64)remote << 32;
 	return flow * 0x9e3779b97f4a7c15ULL >> 32 & ((1ULL << (shift & 31)) - 1);
 }
 
@@ -468,6 +495,7 @@ int segment(struct bpf_raw_tracepoint_args *ctx)
 	u32 srtt, high_seq, window_before, key = 0;
 	u64 p99 = 0, now;
 	u16 window = 1;
+	u8 flags = 0;
 
 	if (!watched(sk))
 		return 0;
@@ -485,7 +513,10 @@ int segment(struct bpf_raw_tracepoint_args *ctx)
 	data = READ(struct sk_buff, skb, data);
 	bpf_probe_read(&window, sizeof(window), data + WINDOW_OFFSET);
 	window_before = READ(struct tcp_sock, sk, snd_wnd);
-	if (!window != !window_before) {
+	if (!window != !window_before)
+		bpf_probe_read(&flags, sizeof(flags), data + FLAGS_OFFSET);
+	/* The window of a reset says nothing. */
+	if (!window != !window_before && !(flags & FLAG_RST)) {
 		state = state_for(sk);
 		now = bpf_ktime_get_ns();
 		if (!window) {
@@ -605,9 +636,22 @@ int retransmit_3(struct bpf_raw_tracepoint_args *ctx)
 	return retransmit((void *)ctx, (const void *)ctx->args[0], (const void *)ctx->args[1]);
 }
 
+/* A connection to be, of a listening socket that passes. */
+static __always_inline bool request_passes(const void *request)
+{
+	struct tuple tuple;
+
+	if (!FILTERED)
+		return true;
+	read_tuple(request, &tuple);
+	if (!tuple.interface)
+		tuple.interface = INTERFACE;
+	return tuple_passes(&tuple);
+}
+
 int retransmit_synack(struct bpf_raw_tracepoint_args *ctx)
 {
-	if (!watched((const void *)ctx->args[0]))
+	if (!watched((const void *)ctx->args[0]) || !request_passes((const void *)ctx->args[1]))
 		return 0;
 	count(RETRANSMIT_SYNACK_EVENTS, 1);
 	count(RETRANSMIT_SYNACK_SEGMENTS, 1);
@@ -728,14 +772,24 @@ int state_change(struct bpf_raw_tracepoint_args *ctx)
 	} else if (new == TCP_SYN_RECV && old != TCP_SYN_SENT) {
 		state->role = ROLE_SERVER;
 		inherit(sk, state);
+		/* The child is a copy of its listener; some kernels give it its peer and its route only later. */
+		state->deferred = FILTERED;
+		if (FILTERED) {
+			state->entered_ns = now;
+			return 0;
+		}
 	}
-	if (!watched(sk)) {
+	/* The tracepoint comes before the change. */
+	if (!(new == TCP_LISTEN ? watched_as(sk, TCP_LISTEN) : watched(sk))) {
 		forget(sk);
 		return 0;
 	}
 	if (state->deferred) {
 		state->deferred = 0;
-		count_transition(TCP_CLOSE, TCP_SYN_SENT);
+		if (state->role == ROLE_SERVER)
+			count_transition(TCP_LISTEN, TCP_SYN_RECV);
+		else
+			count_transition(TCP_CLOSE, TCP_SYN_SENT);
 	}
 	count_transition(old, new);
 	if (state->entered_ns)
@@ -828,6 +882,16 @@ static __always_inline bool packet_watched(const void *skb, struct tuple *tuple)
 	return !FILTERED || tuple_passes(tuple);
 }
 
+/* What comes to a listening socket is judged by both of its ends, as a connection would be. */
+static __always_inline bool packet_of_listener_passes(const void *sk, const void *skb)
+{
+	struct tuple tuple;
+
+	if (!FILTERED || READ(struct sock, sk, __sk_common.skc_state) != TCP_LISTEN)
+		return true;
+	return !skb || !read_packet(skb, &tuple) || tuple_passes(&tuple);
+}
+
 static __always_inline int reset_sent(void *ctx, const void *sk, const void *skb, u32 reason)
 {
 	struct cause cause = { .trigger = RESET, .class = 1, .reason = reason, .value = 1 };
@@ -836,7 +900,7 @@ static __always_inline int reset_sent(void *ctx, const void *sk, const void *skb
 	struct totals *here;
 	u8 number;
 
-	if (sk ? !watched(sk) : !packet_watched(skb, &tuple))
+	if (sk ? !watched(sk) || !packet_of_listener_passes(sk, skb) : !packet_watched(skb, &tuple))
 		return 0;
 	here = totals_here();
 	if (!here)
@@ -883,15 +947,20 @@ static __always_inline bool is_benign(u32 reason)
 	return reason < 256 && BENIGN_3 >> (reason & 63) & 1;
 }
 
-static __always_inline void count_drop(u64 location, u32 reason)
+static __always_inline void count_drop(u64 location, u32 reason, u32 unlisted)
 {
 	struct drop_key key = { .location = location, .reason = reason };
-	u64 *packets = drops.lookup(&key), one = 1;
+	u64 *packets = drops.lookup(&key), nothing = 0;
 
+	if (!packets) {
+		/* Another CPU may be first: then it is there, too. */
+		drops.insert(&key, &nothing);
+		packets = drops.lookup(&key);
+	}
 	if (packets)
 		*packets += 1;
-	else if (drops.insert(&key, &one))
-		count(DROPS_UNLISTED, 1);
+	else
+		count(unlisted, 1);
 }
 
 static __always_inline bool is_tcp(const void *sk)
@@ -911,18 +980,18 @@ static __always_inline int dropped(void *ctx, const void *skb, u64 location, u32
 	if (!sk)
 		sk = READ(struct sk_buff, skb, sk);
 	if (sk) {
-		if (!is_tcp(sk) || !watched(sk))
+		if (!is_tcp(sk) || !watched(sk) || !packet_of_listener_passes(sk, skb))
 			return 0;
 	} else if (!packet_watched(skb, &tuple)) {
 		return 0;
 	}
 	if (reason == 0 || is_benign(reason)) {
 		count(DROPS_BENIGN, 1);
-		count_drop(0, reason);
+		count_drop(0, reason, DROPS_BENIGN_UNLISTED);
 		return 0;
 	}
 	count(DROPS, 1);
-	count_drop(location, reason);
+	count_drop(location, reason, DROPS_UNLISTED);
 	if (!DROP_EVENTS)
 		return 0;
 	if (sk)
