@@ -63,6 +63,13 @@ class Histogram:
     """Since the start."""
 
 
+MOST_NETWORKS = 32
+"""Prefixes of each side: the programs walk them for each event."""
+MOST_TOP_FLOWS, MOST_LAST = 64, 16
+FEWEST_SUB_BITS, MOST_SUB_BITS = 2, 6
+"""Bounds of Limits and Sizes that every backend has room for."""
+
+
 @dataclass(slots=True)
 class Reading:
     """All that was counted since the backend started; names as in COUNTERS and HISTOGRAMS."""

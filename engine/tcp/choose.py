@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from engine.errors import NotPermittedError, OtusError
+from engine.errors import NotPermittedError, OtusError, UsageError
 
 if TYPE_CHECKING:
     from engine.tcp.backend import Backend
@@ -25,9 +25,10 @@ def construct(name: str, options: Options) -> Backend:
     words = (options.filters, options.triggers, options.limits, options.sizes)
     module, kind = PLACES[name]
     try:
-        backend: Backend = getattr(importlib.import_module(module), kind)(*words)
+        make = getattr(importlib.import_module(module), kind)
     except (ImportError, AttributeError) as error:
         raise OtusError(f"the {name} backend is not here ({error})", _OTHERS) from error
+    backend: Backend = make(*words)
     return backend
 
 
@@ -38,6 +39,7 @@ def start(options: Options) -> tuple[Backend, list[str]]:
     """A backend that runs, and in words why better ones do not.
 
     NotPermittedError ends the search: what is missing is a right, and less would be shown than could be.
+    UsageError does, too: no backend makes sense of it.
     """
     if options.backend != "auto":
         backend = construct(options.backend, options)
@@ -49,9 +51,13 @@ def start(options: Options) -> tuple[Backend, list[str]]:
             backend = construct(name, options)
             backend.start()
         except NotPermittedError as error:
-            raise NotPermittedError(
-                error.message, f"{error.hint}; what is seen without it: --backend netlink".lstrip("; ")
-            ) from error
+            hint = error.hint
+            if "--backend netlink" not in hint:
+                hint = f"{hint}; what is seen without it: --backend netlink".lstrip("; ")
+            raise NotPermittedError(error.message, hint) from error
+        except UsageError:
+            # What cannot be meant is said, not worked around.
+            raise
         except OtusError as error:
             if name == ORDER[-1]:
                 raise

@@ -11,7 +11,9 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from engine.errors import NotPermittedError, UsageError
+from engine.errors import NotPermittedError, OtusError, UsageError
+from engine.tcp.backend import MOST_NETWORKS
+from engine.tcp.namespaces import call_inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +26,7 @@ Entry = TypeVar("Entry")
 CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 """Where cgroup v2 is mounted."""
 MOST_RANGES = 64
-"""Port ranges and prefixes of one option: the kernel side walks them for each event."""
+"""Port ranges or processes of one option."""
 MOST_CGROUPS = 65_536
 
 
@@ -66,7 +68,7 @@ def networks(word: str, option: str) -> list[Network]:
             hint = "an address or a prefix: 10.0.0.7, 10.0.0.0/8, 2001:db8::/32, or a list of them"
             raise UsageError(f"{option} {word}: {part!r} is no address and no prefix", hint) from error
         found.append(_plain(network))
-    return _bounded(found, option)
+    return _bounded(found, option, MOST_NETWORKS)
 
 
 def _plain(network: Network) -> Network:
@@ -77,12 +79,18 @@ def _plain(network: Network) -> Network:
     return network
 
 
-def _bounded(found: list[Entry], option: str) -> list[Entry]:
-    if len(found) > MOST_RANGES:
-        raise UsageError(
-            f"{option}: {len(found)} entries, at most {MOST_RANGES} are taken", "use ranges, prefixes"
-        )
+def _bounded(found: list[Entry], option: str, most: int = MOST_RANGES) -> list[Entry]:
+    if len(found) > most:
+        raise UsageError(f"{option}: {len(found)} entries, at most {most} are taken", "use ranges, prefixes")
     return found
+
+
+def mapped(network: Network) -> tuple[bytes, bytes]:
+    """Address and mask of 16 octets each, IPv4 as mapped IPv6: what the programs compare with."""
+    address, mask = network.network_address.packed, network.netmask.packed
+    if network.version == 4:
+        return bytes(10) + b"\xff\xff" + address, b"\xff" * 12 + mask
+    return address, mask
 
 
 def pids(word: str) -> list[int]:
@@ -162,6 +170,29 @@ def interface(name: str) -> str:
         there = ", ".join(other for _, other in socket.if_nameindex())
         raise UsageError(f"there is no interface {name!r}", f"there are: {there}") from error
     return name
+
+
+def interface_index(filters: Filters) -> int:
+    """The number that the interface has in the namespace that is watched (where all are, in the caller's); 0
+    without one. UsageError where it is not there."""
+    name = filters.interface
+
+    def number() -> int:
+        try:
+            return socket.if_nametoindex(name)
+        except (OSError, ValueError) as error:
+            if filters.namespaces and not filters.netns:
+                hint = "--backend netlink, which looks for the name in each; or one namespace"
+                raise OtusError(
+                    f"no interface {name} here; elsewhere its number differs", hint
+                ) from error
+            raise UsageError(f"no interface {name}", "ip -br link lists them") from error
+
+    if not name:
+        return 0
+    if filters.netns and filters.namespaces:
+        return call_inside(filters.namespaces[0], number)
+    return number()
 
 
 def interface_addresses(name: str) -> set[str]:

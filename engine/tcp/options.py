@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import UsageError
 from engine.tcp import filters, namespaces
-from engine.tcp.backend import Filters, Limits, Namespace, Sizes, Triggers
+from engine.tcp.backend import (
+    FEWEST_SUB_BITS,
+    MOST_LAST,
+    MOST_SUB_BITS,
+    MOST_TOP_FLOWS,
+    Filters,
+    Limits,
+    Namespace,
+    Sizes,
+    Triggers,
+)
 from engine.tcp.mask import KINDS
 
 if TYPE_CHECKING:
@@ -83,15 +93,15 @@ def make(**words: Any) -> Options:
     made.triggers = _triggers(given)
     made.limits = Limits(
         sample=_one_of(take("sample", 1)),
-        top_flows=_count(take("top_flows", 0), "--top-flows", 0, 4096),
+        top_flows=_count(take("top_flows", 0), "--top-flows", 0, MOST_TOP_FLOWS),
         first=_count(take("first", 0), "--first", 0, 1_000_000),
-        last=_count(take("last", 0), "--last", 0, 64),
+        last=_count(take("last", 0), "--last", 0, MOST_LAST),
         per_second=_per_second(take("max_events", 200), "--max-events"),
     )
     made.sizes = Sizes(
         sockets=_count(take("sockets", Sizes().sockets), "--sockets", FEWEST_SOCKETS, MOST_SOCKETS),
         ring_bytes=_power(_octets(take("ring", Sizes().ring_bytes))),
-        sub_bits=_count(take("sub_bits", Sizes().sub_bits), "--sub-bits", 1, 5),
+        sub_bits=_count(take("sub_bits", Sizes().sub_bits), "--sub-bits", FEWEST_SUB_BITS, MOST_SUB_BITS),
     )
     if given:
         raise UsageError(f"unknown option {min(given)}")

@@ -424,6 +424,27 @@ def test_every_namespace_or_one_of_them(hosts: Hosts, backend: str) -> None:
     assert other["sampling"]["send_bytes"] == 0
 
 
+def test_an_interface_is_that_of_the_namespace_watched(hosts: Hosts, backend: str) -> None:
+    """Its number is not the one that this name, or another one's, has elsewhere."""
+    for number in range(3):
+        ip("-n", hosts.a, "link", "add", f"more{number}", "type", "veth", "peer", "name", f"peer{number}")
+    ip("-n", hosts.a, "link", "add", "late", "type", "veth", "peer", "name", "late", "netns", hosts.b)
+    for name, address in ((hosts.a, "10.80.0.1/24"), (hosts.b, "10.80.0.2/24")):
+        ip("-n", name, "addr", "add", address, "dev", "late")
+        ip("-n", name, "link", "set", "late", "up")
+    server = hosts.listen(hosts.b, "0.0.0.0", 7000)
+    command = [sys.executable, "-m", "otus_tui", "tcp", "--backend", backend, "--format", "jsonl"]
+    process = popen(hosts, [*command, "--netns", hosts.a, "--iface", "late", "--interval", "0.3"])
+    observing(process)
+    for address, size in ((THERE, 500), ("10.80.0.2", 1000)):
+        client = hosts.connect(hosts.a, address, 7000)
+        peer = hosts.accept(server)
+        client.sendall(b"q" * size)
+        peer.recv(size)
+    time.sleep(0.7)
+    assert final_of(process)["sampling"]["send_bytes"] == pytest.approx(1000, abs=2)
+
+
 @pytest.mark.parametrize("named_by", ["name", "process"])
 def test_a_namespace_is_watched_when_its_name_is_gone(hosts: Hosts, backend: str, named_by: str) -> None:
     """Its name is deleted, the process that named it ends: sockets that live there are still seen."""

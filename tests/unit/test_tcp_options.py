@@ -12,9 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import UsageError
-from engine.tcp import filters, namespaces, options
+from engine.errors import OtusError, UsageError
+from engine.tcp import choose, filters, namespaces, options
 from engine.tcp.backend import Filters
+from engine.tcp.bcc import BccBackend
+from engine.tcp.libbpf import LibbpfBackend
+from engine.tcp.netlink import NetlinkBackend
 
 RANGE = st.tuples(st.integers(1, 65535), st.integers(1, 65535)).map(sorted).map(tuple)
 
@@ -107,7 +110,10 @@ def test_matcher() -> None:
         ({"sample": "half"}, "--sample half"),
         ({"max_events": "0"}, "--max-events 0"),
         ({"top_flows": "-1"}, "--top-flows -1"),
-        ({"last": "65"}, "--last 65"),
+        ({"last": "17"}, "--last 17"),
+        ({"top_flows": "65"}, "--top-flows 65"),
+        ({"sub_bits": "1"}, "--sub-bits 1"),
+        ({"raddr": ",".join(["10.0.0.0/8"] * 33)}, "at most 32"),
         ({"rtt_above": "200"}, "--rtt-above 200: no time"),
         ({"rtt_above": "0ms"}, "out of 1us"),
         ({"rtt_jump": "1x"}, "--rtt-jump 1x"),
@@ -116,7 +122,7 @@ def test_matcher() -> None:
         ({"reset_rate": "many"}, "--reset-rate many"),
         ({"sockets": "2"}, "--sockets 2"),
         ({"ring": "1"}, "--ring 1"),
-        ({"sub_bits": "9"}, "--sub-bits 9"),
+        ({"sub_bits": "7"}, "--sub-bits 7"),
     ],
 )
 def test_bad_words(words: dict[str, Any], message: str) -> None:
@@ -124,6 +130,41 @@ def test_bad_words(words: dict[str, Any], message: str) -> None:
         options.make(**words)
     assert message in caught.value.message
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("kind", [LibbpfBackend, BccBackend, NetlinkBackend])
+def test_what_is_taken_every_backend_has_room_for(kind: Any) -> None:
+    words: dict[str, Any] = {"top_flows": "64", "last": "16", "lport": ",".join(["1"] * 16)}
+    # Kernels of BCC take fewer: --backend auto goes on to netlink.
+    entries = 16 if kind is BccBackend else 32
+    for name in ("laddr", "raddr"):
+        words[name] = ",".join(f"10.{at}.0.0/16" for at in range(entries))
+    for sub_bits in ("2", "6"):
+        made = options.make(**words, sub_bits=sub_bits)
+        backend = kind(made.filters, made.triggers, made.limits, made.sizes)
+        assert backend.plan().programs
+        backend.stop()
+
+
+def test_a_bound_of_the_programs_is_told_and_not_worked_around() -> None:
+    made = options.make()
+    made.limits.last = 17
+    with pytest.raises(UsageError, match="--last 17"):
+        choose.start(made)
+
+
+def test_an_error_inside_a_constructor_is_not_taken_for_a_missing_backend(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def breaks(*_: object) -> None:
+        raise AttributeError("a mistake of ours")
+
+    monkeypatch.setattr("engine.tcp.netlink.NetlinkBackend", breaks)
+    with pytest.raises(AttributeError, match="a mistake of ours"):
+        choose.construct("netlink", options.make())
+    monkeypatch.setitem(choose.PLACES, "netlink", ("engine.tcp.nothing", "Nothing"))
+    with pytest.raises(OtusError, match="is not here"):
+        choose.construct("netlink", options.make())
 
 
 def test_good_words() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ctypes
 import os
 import re
-import socket
 from typing import TYPE_CHECKING
 
 from engine import resources
 from engine.errors import OtusError, UsageError
 from engine.tcp import histogram
+from engine.tcp.backend import FEWEST_SUB_BITS, MOST_SUB_BITS
+from engine.tcp.filters import interface_index, mapped
 from engine.tcp.libbpf import layout
 
 if TYPE_CHECKING:
@@ -35,8 +36,9 @@ def check(filters: Filters, limits: Limits, sizes: Sizes) -> None:
         raise UsageError(f"--top-flows {limits.top_flows}", f"at most {layout.TOP_FLOWS}")
     if limits.last > layout.LAST_EVENTS:
         raise UsageError(f"--last {limits.last}", f"at most {layout.LAST_EVENTS}")
-    if not 2 <= sizes.sub_bits <= 6:
-        raise UsageError(f"{sizes.sub_bits} sub-bits of a histogram", "2 to 6")
+    if not FEWEST_SUB_BITS <= sizes.sub_bits <= MOST_SUB_BITS:
+        hint = f"{FEWEST_SUB_BITS} to {MOST_SUB_BITS}"
+        raise UsageError(f"{sizes.sub_bits} sub-bits of a histogram", hint)
     ring = sizes.ring_bytes
     if ring < 4096 or ring & (ring - 1):
         raise UsageError(f"a ring of {ring} octets", "a power of two, at least 4096")
@@ -49,7 +51,7 @@ def config(filters: Filters, triggers: Triggers, limits: Limits, sizes: Sizes) -
     """All that does not depend on the kernel."""
     made = layout.Config()
     made.netns, made.cgroup = filters.netns, filters.cgroup
-    made.interface = _interface(filters.interface) if filters.interface else 0
+    made.interface = interface_index(filters)
     made.port_filtered_local = bool(filters.local_ports)
     made.port_filtered_remote = bool(filters.remote_ports)
     made.local_networks, made.remote_networks = len(filters.local_networks), len(filters.remote_networks)
@@ -95,10 +97,7 @@ def networks(wanted: Sequence[IPv4Network | IPv6Network]) -> bytes:
     """The prefixes, IPv4 as mapped IPv6, address and mask of 16 octets each."""
     made = (layout.Prefix * layout.PREFIXES)()
     for one, network in zip(made, wanted, strict=False):
-        address, mask = network.network_address.packed, network.netmask.packed
-        if network.version == 4:
-            address, mask = bytes(10) + b"\xff\xff" + address, b"\xff" * 12 + mask
-        one.address[:], one.mask[:] = address, mask
+        one.address[:], one.mask[:] = mapped(network)
     return bytes(made)
 
 
@@ -124,10 +123,3 @@ def constants(made: layout.Config) -> Mapping[str, int | str]:
         else:
             found[field[0]] = value
     return found
-
-
-def _interface(name: str) -> int:
-    try:
-        return socket.if_nametoindex(name)
-    except OSError as error:
-        raise UsageError(f"no interface {name}", "ip -br link lists them") from error
