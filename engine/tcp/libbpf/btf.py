@@ -34,14 +34,20 @@ class Btf:
     @classmethod
     def of_kernel(cls) -> Self:
         """OtusError where this kernel describes no types."""
-        if not os.path.exists(VMLINUX):
+        try:
+            empty = not os.stat(VMLINUX).st_size
+        except OSError:
+            empty = True
+        if empty:
             raise OtusError(
-                f"this kernel has no BTF ({VMLINUX}): it was built without CONFIG_DEBUG_INFO_BTF",
-                "the bcc and netlink backends do without",
+                f"this kernel has no BTF ({VMLINUX}): it was built without CONFIG_DEBUG_INFO_BTF, or /sys is "
+                "not mounted",
+                "mount -t sysfs sysfs /sys; the netlink backend does without",
             )
         handle = library().btf__load_vmlinux_btf()
         if not handle:
-            raise OtusError(f"{VMLINUX} cannot be read: {os.strerror(ctypes.get_errno())}")
+            why = os.strerror(ctypes.get_errno())
+            raise OtusError(f"{VMLINUX} cannot be read: {why}", "the netlink backend does without")
         return cls(handle, owned=True)
 
     def close(self) -> None:

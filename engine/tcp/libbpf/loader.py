@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from engine import resources
 from engine.errors import NotPermittedError, OtusError
+from engine.privileges import effective
 from engine.tcp.libbpf.library import LOG, RING_CALLBACK, library
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _GRANT = (
     "sudo otus-tui tcp ...; or sudo setcap cap_bpf,cap_perfmon,cap_net_admin+ep on the Python that runs it"
 )
 _GRANT_OLD = "sudo otus-tui tcp ...  (before Linux 5.8 it takes root or CAP_SYS_ADMIN)"
+_CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
 _STATS_RUN_TIME = 0
 _INFO_OCTETS = 256
 _RUN_TIME, _RUN_COUNT, _MISSED = 192, 200, 208
@@ -245,6 +247,13 @@ def failure(number: int, words: str) -> OtusError:
                 "kernel lockdown (confidentiality) forbids eBPF to read the kernel's memory",
                 "boot without lockdown=confidentiality; --backend netlink does without eBPF",
             )
+        if capable():
+            return NotPermittedError(
+                "the bpf system call is refused, though the capabilities are there: a container's seccomp "
+                "profile or a security module forbids it",
+                "in a container: --privileged or --security-opt seccomp=unconfined; "
+                "--backend netlink does without eBPF",
+            )
         new = _kernel_version() >= (5, 8)
         needs = "CAP_BPF and CAP_PERFMON" if new else "root or CAP_SYS_ADMIN, before Linux 5.8"
         message = f"loading eBPF programs is not permitted: it takes {needs}"
@@ -268,6 +277,12 @@ def lockdown() -> str:
         if "[" in text:
             return text[text.index("[") + 1 : text.index("]")]
     return ""
+
+
+def capable() -> bool:
+    """Whether this process has what loading takes: CAP_SYS_ADMIN, or CAP_BPF and CAP_PERFMON."""
+    held = effective()
+    return bool(held >> _CAP_SYS_ADMIN & 1 or held >> _CAP_BPF & held >> _CAP_PERFMON & 1)
 
 
 def _kernel_version() -> tuple[int, int]:
