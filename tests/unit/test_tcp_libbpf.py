@@ -314,7 +314,10 @@ def test_the_kernel_arithmetic_of_a_bucket() -> None:
         (errno.EINVAL, OtusError, "R1 invalid"),
     ],
 )
-def test_errors_of_the_system_call(number: int, error: type[OtusError], words: str) -> None:
+def test_errors_of_the_system_call(
+    monkeypatch: pytest.MonkeyPatch, number: int, error: type[OtusError], words: str
+) -> None:
+    monkeypatch.setattr(loader, "capable", lambda: False)
     made = loader.failure(number, "R1 invalid")
     assert type(made) is error
     assert words in made.message
@@ -327,8 +330,16 @@ def test_lockdown_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "lockdown" in loader.failure(errno.EPERM, "").message
 
 
+def test_a_refusal_in_spite_of_the_capabilities_is_no_matter_of_sudo(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "capable", lambda: True)
+    made = loader.failure(errno.EPERM, "")
+    assert "seccomp" in made.message
+    assert "sudo" not in made.hint
+
+
 def test_before_5_8_it_takes_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "_kernel_version", lambda: (5, 4))
+    monkeypatch.setattr(loader, "capable", lambda: False)
     assert "CAP_SYS_ADMIN" in loader.failure(errno.EPERM, "").message
 
 
