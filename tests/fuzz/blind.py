@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 import struct
 import sys
 import time
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 ROOM = 1 << 17
 _HEAD = struct.Struct("QQ")
-PLAIN_SHARE = 0.5
+PLAIN_SHARE = float(os.environ.get("OTUS_FUZZ_PLAIN_SHARE") or 0.5)
 """Of the time goes to the uncompiled build, with inputs that show nothing new."""
 MOST_KEPT = 4000
 
@@ -68,9 +69,9 @@ def main(name: str, seconds: float, work: Path) -> None:
     """Run until the time is over; a line for each finding and one at the end."""
     random = Random()
     pair = Pair(name)
-    found = Findings(pair)
-    kind, folder = pair.kind, work / "corpus"
     watched = Watched(work / "input")
+    found = Findings(pair, watched.begin)
+    kind, folder = pair.kind, work / "corpus"
     begin = [*kind.corpus(), *(path.read_bytes() for path in seeds(name)), *kept(folder)]
     queue, corpus, features, number = [one[: kind.longest] for one in begin], [], set(), 0
     plain = 0.0

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from tests.fuzz.mutate import shorter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.fuzz.targets import Pair
 
 FOLDER = Path(os.environ.get("OTUS_FUZZ_FINDINGS") or Path(__file__).resolve().parent / "findings")
@@ -28,10 +30,11 @@ def signature(error: BaseException) -> str:
 
 
 class Findings:
-    """Of one target; each fault once."""
+    """Of one target; each fault once. `begin` is told each input before it is run."""
 
-    def __init__(self, pair: Pair, folder: Path = FOLDER) -> None:
+    def __init__(self, pair: Pair, begin: Callable[[bytes], None], folder: Path = FOLDER) -> None:
         self.pair = pair
+        self.begin = begin
         self.folder = folder / pair.kind.name
         self.known: set[str] = set()
 
@@ -43,6 +46,7 @@ class Findings:
         self.known.add(mark)
 
         def still(less: bytes) -> bool:
+            self.begin(less)
             try:
                 self.pair.check(less, timed=" ms for " in str(error))
             except Exception as again:

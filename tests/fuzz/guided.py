@@ -50,7 +50,8 @@ def instrument() -> int:
 def main(name: str, seconds: int, work: Path) -> None:
     """libFuzzer's loop; its own lines tell coverage and speed."""
     pair = Pair(name)
-    found = Findings(pair)
+    watched = Watched(work / "input")
+    found = Findings(pair, watched.begin)
     kind = pair.kind
     folder, start = work / "corpus", work / "start"
     for one in (folder, start):
@@ -58,7 +59,6 @@ def main(name: str, seconds: int, work: Path) -> None:
     pieces = [*kind.corpus(), *(path.read_bytes() for path in seeds(name))]
     for place, octets in enumerate(pieces):
         (start / f"{place:05}").write_bytes(octets[: kind.longest])
-    watched = Watched(work / "input")
     print(f"instrumented {instrument()} functions", flush=True)
     target = pair.plain if not kind.cold else pair.fast
 

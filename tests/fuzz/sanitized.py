@@ -38,6 +38,8 @@ def environment() -> dict[str, str]:
     return {
         **os.environ,
         "OTUS_FUZZ_FINDINGS": str(FOLDER),
+        "OTUS_FUZZ_PLAIN_SHARE": "0.1",
+        "OTUS_FUZZ_PATIENCE": "50",
         "LD_PRELOAD": libraries(),
         "ASAN_OPTIONS": "detect_leaks=0",
         "UBSAN_OPTIONS": "print_stacktrace=1",
