@@ -156,6 +156,8 @@ class Listener:
     cookie: int = 0
     """Names the socket while it lives."""
     closed: bool = False
+    told: int = 0
+    """Of its drops, those of which the kernel's programs have told: final ACKs that found no room."""
     inode: int | None = None
     pid: int | None = None
     comm: str = ""

@@ -57,6 +57,8 @@ class LibbpfBackend:
         """The verifier's words about programs that it refused."""
         self._config = settings.config(filters, triggers, limits, sizes)
         self._choice = programs.Choice([], {}, {})
+        self._loaded = False
+        """Whether the choice is what runs, or ran."""
         self._object: loader.BpfObject | None = None
         self._records = Records(_NONE, lambda _: "")
         self._reasons = _NONE
@@ -81,29 +83,39 @@ class LibbpfBackend:
 
     def plan(self) -> Plan:
         """What start() would load; from BTF where that can be read, else as a kernel that has everything."""
-        with contextlib.suppress(OtusError):
-            self._choose_for_kernel()
-        on = {program.name for program in self._choice.on}
-        known = bool(on or self._choice.why)
+        choice, made = self._choice, self._config
+        if not self._loaded:
+            # What is told here decides nothing: start() asks again.
+            made = layout.Config.from_buffer_copy(self._config)
+            with contextlib.suppress(OtusError):
+                kernel = Btf.of_kernel()
+                try:
+                    choice, _ = self._choose_for_kernel(kernel, made)
+                finally:
+                    kernel.close()
+        on = {program.name for program in choice.on}
+        known = bool(on or choice.why)
         rows = [
             Program(
                 one.name,
                 one.section,
                 one.metrics,
                 not known or one.name in on,
-                self._choice.why.get(one.name, ""),
+                choice.why.get(one.name, ""),
             )
             for one in programs.PROGRAMS
         ]
         sizes = maps.planned(self.filters, self.limits, self.sizes)
-        return Plan(rows, [maps.footprint(*one) for one in sizes], settings.source(self._config))
+        return Plan(rows, [maps.footprint(*one) for one in sizes], settings.source(made))
 
     def start(self) -> None:
         """Load and attach."""
         content = loader.octets()
-        kernel = self._choose_for_kernel()
+        kernel = Btf.of_kernel()
         try:
+            self._choice, self._reasons = self._choose_for_kernel(kernel, self._config)
             names, refused = self._load(content, kernel)
+            self._loaded = True
         finally:
             kernel.close()
         opened = self._object
@@ -125,7 +137,9 @@ class LibbpfBackend:
         with self._lock:
             reading = self._reader.read()
         # Events that two CPUs let pass for one token, and those that a look has found, are booked here.
-        reading.counters["events_emitted"] += self._found_events - self._surplus
+        failed = self._rings["events"].failed if "events" in self._rings else 0
+        reading.counters["events_emitted"] += self._found_events - self._surplus - failed
+        reading.counters["events_lost"] += failed
         reading.suppressed["rate"] += self._surplus
         return reading
 
@@ -212,6 +226,7 @@ class LibbpfBackend:
         if "events" in self._rings:
             self._consume("events")
             self._consume("closed")
+            self._flush_last(opened.descriptor("last_events"))
             self._last = self.read()
         self._object = None
         for ring in self._rings.values():
@@ -227,14 +242,13 @@ class LibbpfBackend:
 
     # ---- loading
 
-    def _choose_for_kernel(self) -> Btf:
-        kernel = Btf.of_kernel()
-        self._choice = programs.choose(kernel, pids=bool(self.filters.pids))
-        self._reasons = Reasons(kernel.enum("skb_drop_reason"), kernel.enum("sk_rst_reason"))
+    def _choose_for_kernel(self, kernel: Btf, made: layout.Config) -> tuple[programs.Choice, Reasons]:
+        choice = programs.choose(kernel, pids=bool(self.filters.pids))
+        reasons = Reasons(kernel.enum("skb_drop_reason"), kernel.enum("sk_rst_reason"))
         cookie = kernel.has_function("bpf_get_socket_ptr_cookie")
         cast = kernel.has_function("bpf_rdonly_cast")
-        settings.of_kernel(self._config, self._reasons, socket_cookie=cookie, rdonly_cast=cast)
-        return kernel
+        settings.of_kernel(made, reasons, socket_cookie=cookie, rdonly_cast=cast)
+        return choice, reasons
 
     def _load(self, content: bytes, kernel: Btf) -> tuple[list[str], dict[str, str]]:
         def choose(refused: Mapping[str, str]) -> list[str]:
@@ -349,7 +363,7 @@ class LibbpfBackend:
         found: dict[tuple[int, str, int], int] = {}
         for one in listeners:
             key = (one.netns, one.local, one.port)
-            found[key] = found.get(key, 0) + (one.drops or 0)
+            found[key] = found.get(key, 0) + (one.drops or 0) - one.told
         wanted = self.triggers.backlog_overflow
         for one in listeners:
             key = (one.netns, one.local, one.port)
@@ -375,9 +389,10 @@ class LibbpfBackend:
     def _take_event(self, record: bytes) -> None:
         self._give(self._records.event(record))
 
-    def _give(self, event: Event) -> None:
-        """The kernel's bucket may give one token to two CPUs; here it is held to the letter."""
-        second = event.time_ns // 1_000_000_000
+    def _give(self, event: Event, now_ns: int = 0) -> None:
+        """The kernel's bucket may give one token to two CPUs; here it is held to the letter. now_ns: of an event
+        that was held back, since when it may go."""
+        second = (now_ns or event.time_ns) // 1_000_000_000
         if second != self._second:
             self._second, self._in_second = second, 0
         self._in_second += 1
@@ -385,6 +400,17 @@ class LibbpfBackend:
             self._surplus += 1
             return
         self._events.append(event)
+
+    def _flush_last(self, descriptor: int) -> None:
+        """What --last holds back of flows that have not ended goes out, as far as the rate allows."""
+        if not self.limits.last:
+            return
+        size = layout.EVENT_HEAD.size + layout.CONNECTION.size
+        kept = [self._records.event(value) for _, value in maps.items(descriptor, layout.LAST_KEY_OCTETS, size)]
+        now = time.monotonic_ns()
+        for event in sorted(kept, key=lambda one: one.time_ns):
+            self._found_events += 1
+            self._give(event, now)
 
     def _take_closed(self, record: bytes) -> None:
         if len(record) != layout.CLOSED.size:

@@ -56,10 +56,13 @@ class Records:
     def _listener(self, record: bytes) -> Listener:
         fields = layout.CONNECTION.unpack(record)
         local, _, local_port, _, _, netns = fields[:6]
-        cookie, inode, limit, backlog, drops, pid, comm = (
-            fields[7], fields[9], fields[19], fields[21], fields[28], fields[30], fields[36],
+        cookie, inode, limit, backlog, drops, told, pid, comm = (
+            fields[7], fields[9], fields[19], fields[21], fields[28], fields[29], fields[30], fields[36],
         )  # fmt: skip
-        listener = Listener(address(local), local_port, backlog, limit, drops)
+        # A final ACK that found no room is counted twice in sk_drops: as that, and as a packet that is freed.
+        told = min(told, drops)
+        listener = Listener(address(local), local_port, backlog, limit, drops - told)
+        listener.told = told
         listener.netns, listener.cookie, listener.inode = netns, cookie, inode or None
         if pid:
             listener.pid, listener.comm, listener.pid_source = pid, _text(comm), "listen"

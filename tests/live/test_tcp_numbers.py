@@ -1,0 +1,215 @@
+"""Counters that are easily wrong: resets and windows, listeners and filters, who is counted twice or not at all."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from ipaddress import ip_network
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine import resources
+from engine.tcp.backend import Limits, Triggers
+from engine.tcp.namespaces import call_inside
+from tests.live.tcp_path import CLIENT, SERVER, Path, path, watch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(
+        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
+    ),
+]
+
+
+@pytest.fixture
+def between() -> Iterator[Path]:
+    with path() as made:
+        yield made
+
+
+def test_a_reset_closes_no_window(between: Path) -> None:
+    """A RST carries a window of 0, which nobody announced."""
+    listener = between.listen()
+    with watch(between.client) as observer:
+        for _ in range(3):
+            client, server = between.pair(listener)
+            client.sendall(b"q")
+            server.recv(1)
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            server.close()
+            time.sleep(0.05)
+            client.close()
+        reading, _ = observer.read()
+        assert reading.counters["resets_received"] == 3
+        assert reading.counters["zero_window_received"] == 0
+        assert [event.trigger for event in observer.backend.events()] == []
+
+
+def send(client: socket.socket, server: socket.socket, octets: int) -> None:
+    """One end to the other, as fast as that reads."""
+    client.setblocking(False)
+    server.setblocking(False)
+    left = octets
+    while left > 0:
+        try:
+            client.send(b"x" * 65536)
+        except BlockingIOError:
+            time.sleep(0.0005)
+        try:
+            while data := server.recv(1 << 20):
+                left -= len(data)
+        except BlockingIOError:
+            pass
+
+
+def test_a_large_window_that_is_halved_after_a_small_loss(between: Path) -> None:
+    """The largest congestion window of the period is not that of its first loss."""
+    listener = between.listen()
+    triggers = Triggers(rto=False, tlp=False, zero_window=False, cwnd_halved_s=60.0)
+    with watch(between.client, triggers=triggers, limits=Limits(per_second=1000)) as observer:
+        client, server = between.pair(listener)
+        # CUBIC gives way by three tenths, which is no half; Reno by a half.
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+        # So many at once that it is not held back by what there is to send.
+        between.drop("tcp dport 8080 ip length > 1000 numgen inc mod 1000 == 2")
+        client.send(b"x" * 60 * 1448)
+        time.sleep(0.02)
+        between.lift()
+        send(client, server, 4_000_000)
+        assert observer.backend.events() == []
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
+        (row,) = [one for one in observer.backend.connections() if one.remote_port == 8080]
+        assert row.cwnd is not None
+        grown = row.cwnd
+        between.drop("tcp dport 8080 ip length > 1000 numgen inc mod 300 == 299")
+        send(client, server, 4_000_000)
+        between.lift()
+        events = [one for one in observer.backend.events() if one.trigger == "cwnd_drop"]
+        assert len(events) == 1
+        assert events[0].value * 2 <= (events[0].threshold or 0) * 2
+        assert grown > 20
+        assert (events[0].threshold or 0) >= grown // 2
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"interface": "otus0"},
+        {"local_networks": [ip_network("10.98.2.0/24")]},
+        {"remote_networks": [ip_network("10.98.1.0/24")]},
+        {"remote_ports": [(1, 65535)]},
+        {"local_ports": [(8080, 8080)]},
+        {},
+    ],
+    ids=lambda filters: next(iter(filters), "none"),
+)
+def test_states_of_a_server_balance_with_every_filter(between: Path, filters: dict[str, object]) -> None:
+    """Who listens is judged by its own side alone, and a connection that it accepts from its first state on."""
+    with watch(between.server, filters=filters, triggers=Triggers(rto=False)) as observer:
+        listener = between.listen()
+        client, server = between.pair(listener)
+        client.close()
+        time.sleep(0.05)
+        (row,) = [one for one in observer.backend.connections() if one.local_port == 8080]
+        assert (row.role, row.pid, row.pid_source) == ("server", os.getpid(), "listen")
+        assert [one.port for one in observer.backend.listeners()] == [8080]
+        server.close()
+        listener.close()
+        time.sleep(0.05)
+        reading, _ = observer.read()
+    found = reading.transitions
+    assert found["CLOSE", "LISTEN"] == found["LISTEN", "CLOSE"] == 1
+    assert found["LISTEN", "SYN_RECV"] == found["SYN_RECV", "ESTABLISHED"] == 1
+    assert found["ESTABLISHED", "CLOSE_WAIT"] == found["LAST_ACK", "CLOSE"] == 1
+    assert sum(reading.dwell["SYN_RECV"].buckets) == 1
+
+
+def test_a_listener_lets_no_stranger_pass(between: Path) -> None:
+    """What comes to a listening socket is judged by its other end, too."""
+    listener = between.listen(backlog=0)
+    other = {"remote_networks": [ip_network("192.0.2.0/24")]}
+    with watch(between.server, filters=other) as observer:
+        between.drop("tcp sport 8080 tcp flags & (syn | ack) == syn | ack")
+        client = between.open()
+        client.setblocking(False)
+        client.connect_ex((SERVER, 8080))
+        time.sleep(1.3)
+        reading, gained = observer.read()
+        assert gained("TcpExtTCPSynRetrans") >= 1
+        assert reading.counters["retransmit_synack_events"] == 0
+        assert not reading.transitions
+        between.lift()
+    listener.close()
+
+
+def test_connections_to_be_are_flows_of_their_own(between: Path) -> None:
+    """Events of SYN-ACKs have cookies, so that they can be sampled by flow."""
+    listener = between.listen(backlog=0)
+    with watch(between.server, limits=Limits(sample=1_000_000), triggers=Triggers(rto=False)) as observer:
+        held = between.open()
+        held.connect((SERVER, 8080))
+        between.drop("tcp sport 8080 tcp flags & (syn | ack) == syn | ack")
+        waiting = [between.open() for _ in range(3)]
+        for client in waiting:
+            client.setblocking(False)
+            client.connect_ex((SERVER, 8080))
+        time.sleep(1.4)
+        between.lift()
+        assert observer.backend.events() == []
+    listener.close()
+
+
+def overflow(between: Path, clients: int) -> None:
+    """Handshakes whose last packets come all at once, when there is not room for all of them."""
+    for _ in range(5):
+        between.open().connect((SERVER, 8080))
+    between.drop("tcp dport 8080 tcp flags & (syn | ack | rst) == ack")
+    waiting = [between.open() for _ in range(clients)]
+    for client in waiting:
+        client.connect((SERVER, 8080))
+    between.lift()
+    for client in waiting:
+        client.send(b"q")
+
+
+def test_a_drop_of_a_full_queue_is_told_once(between: Path) -> None:
+    # With fewer it would answer with SYN cookies.
+    listener = between.listen(backlog=8)
+    limits = Limits(per_second=1000)
+    with watch(between.server, triggers=Triggers(rto=False), limits=limits) as observer:
+        observer.backend.connections()
+        overflow(between, 8)
+        time.sleep(0.7)
+        observer.backend.connections()
+        told = [one for one in observer.backend.events() if one.trigger == "backlog_overflow"]
+        _, gained = observer.read()
+        (row,) = [one for one in observer.backend.listeners() if one.port == 8080]
+        assert gained("TcpExtListenOverflows") >= 2
+        drops = [one for one in told if one.connection.state == "LISTEN"]
+        assert sum(one.value for one in drops) == row.drops
+    listener.close()
+
+
+def test_addresses_of_an_interface_are_all_of_them_and_those_of_now(between: Path) -> None:
+    """--iface of the backends that know interfaces by their addresses alone."""
+    from engine.tcp.addresses import Addresses
+
+    name = between.server.name
+    known = call_inside(between.server, lambda: Addresses("otus0"))
+    try:
+        assert {SERVER, "fd98:2::2"} <= known.read()
+        assert CLIENT not in known.read()
+        between.run(between.server, "ip", "addr", "add", "10.98.2.77/24", "dev", "otus0")
+        assert "10.98.2.77" in known.read()
+        between.run(between.server, "ip", "addr", "del", "10.98.2.77/24", "dev", "otus0")
+        assert "10.98.2.77" not in known.read()
+        assert name
+    finally:
+        known.close()
