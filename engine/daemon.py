@@ -70,6 +70,7 @@ class Controller:
         self._lock = asyncio.Lock()
         self._sequence = 0
         self._cached: tuple[float, dict[str, Any]] = (0.0, {})
+        self._memory = usage.Meter()
         handlers = {name: getattr(self, f"rpc_{name}") for name in _METHODS}
         handlers |= {name: self._forwarder(name) for name in FORWARDED}
         handlers |= self.tcp.handlers()
@@ -303,7 +304,7 @@ class Controller:
             "uptime_s": (time.time_ns() - self.started_ns) / 1e9,
             "compiled": _compiled(),
             "cpu_s": sum(one.ru_utime + one.ru_stime for one in own) + usage.cpu_seconds(pids[1:]),
-            "memory_bytes": sum(usage.memory(pid) for pid in pids),
+            "memory_bytes": self._memory.octets(child.memory for child in self.supervisor.children),
             "clients": len(self.server.connections),
         }
 

@@ -23,7 +23,8 @@ class EngineSection(TypedDict):
     uptime_s: float
     compiled: bool
     cpu_s: float
-    memory_bytes: int
+    memory_bytes: int | None
+    """Of all its processes, what they share counted once (PSS); None where the kernel does not say."""
     clients: int
 
 

@@ -19,6 +19,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from engine import usage
 from engine.child import END, GROUP_SIGNALS, Channel
 from engine.control.methods import INTERNAL, RpcError
 from engine.errors import ExitCode, NotPermittedError, OtusError, UsageError
@@ -82,6 +83,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel | None = None
         self._pidfd = -1
+        self._memory = -1
         self._stderr = -1
         self._partial = b""
         self._lines: deque[str] = deque(maxlen=20)
@@ -119,6 +121,7 @@ class Child:
             theirs.close()
             os.close(write_end)
         self.pid = self._process.pid
+        self._memory = usage.open_memory(self.pid)
         self._started = time.monotonic()
         self._gone.clear()
         self._settled.clear()
@@ -214,6 +217,10 @@ class Child:
             self._hung = True
             self.signal(signal.SIGKILL)
 
+    def memory(self) -> int | None:
+        """Octets that it holds, its part of what is shared; None: unknown. 0 while it does not run."""
+        return usage.memory(self._memory) if self.pid is not None else 0
+
     def trouble(self) -> str:
         """What people must know of a child that dies again and again; empty if all is well."""
         alive = self.state == "running" and time.monotonic() - self._started > HEALTHY
@@ -281,6 +288,9 @@ class Child:
         channel.close()
         os.close(self._pidfd)
         os.close(self._stderr)
+        if self._memory >= 0:
+            os.close(self._memory)
+            self._memory = -1
         self._pidfd = self._stderr = -1
         self._process = self._channel = None
         self.pid = None

@@ -4,20 +4,59 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
+import re
+import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
+
+MEMORY_AGE = 5.0
 
 
-def memory(pid: int) -> int:
-    """Resident octets of a process, shared memory included; 0 when it is gone."""
+def open_memory(pid: int) -> int:
+    """A descriptor for memory(), -1 if it cannot be had.
+
+    Opened before a process becomes another user it stays readable; afterwards that takes CAP_SYS_PTRACE.
+    """
     try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError, ValueError):
+        return os.open(f"/proc/{pid}/smaps_rollup", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def memory(descriptor: int) -> int | None:
+    """Octets of a process, of shared ones its part (PSS, proc_pid_smaps(5)): they add up over processes.
+
+    0 when it is gone, None where the kernel does not say. Takes 1 ms or so for each 64 MB.
+    """
+    try:
+        text = os.pread(descriptor, 4096, 0)
+    except ProcessLookupError:
         return 0
+    except OSError:
+        return None
+    found = re.search(rb"^Pss: +(\d+) kB$", text, re.MULTILINE)
+    return 1024 * int(found[1]) if found else None if text else 0
+
+
+class Meter:
+    """Memory of this process and others, looked at once in MEMORY_AGE seconds: every page is walked."""
+
+    def __init__(self) -> None:
+        self._own = -1
+        self._seen: tuple[float, int | None] = (-MEMORY_AGE, None)
+
+    def octets(self, others: Iterable[Callable[[], int | None]]) -> int | None:
+        """The sum; None if a part of it is unknown."""
+        now = time.monotonic()
+        if now - self._seen[0] >= MEMORY_AGE:
+            if self._own < 0:
+                self._own = open_memory(os.getpid())
+            parts = [memory(self._own), *(other() for other in others)]
+            known = [part for part in parts if part is not None]
+            self._seen = (now, sum(known) if len(known) == len(parts) else None)
+        return self._seen[1]
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:

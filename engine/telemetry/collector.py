@@ -86,9 +86,12 @@ def engine_metrics(families: Families, snapshot: Snapshot) -> None:
         "CPU time by time since the engine began, 1 is one CPU; for now: rate(otus_cpu_seconds_total[1m]).",
         ratio,
     )
-    families.gauge(
-        "otus_memory_usage_bytes", "Resident memory of the engine and its processes.", engine["memory_bytes"]
-    )
+    if engine["memory_bytes"] is not None:
+        families.gauge(
+            "otus_memory_usage_bytes",
+            "Resident memory of the engine and its processes; what they share counts once (PSS).",
+            engine["memory_bytes"],
+        )
     families.gauge("otus_clients", "Connections to the control socket.", engine["clients"])
     sip, media = snapshot.get("sip"), snapshot.get("media")
     if sip:

@@ -41,8 +41,10 @@ def number(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,}"
 
 
-def octets(value: float) -> str:
+def octets(value: float | None) -> str:
     """Octets with a unit (powers of 1024)."""
+    if value is None:
+        return UNKNOWN
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024 or unit == "GiB":
             return f"{value:.0f} {unit}" if value >= 100 or unit == "B" else f"{value:.1f} {unit}"
