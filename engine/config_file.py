@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 import re
@@ -146,12 +147,21 @@ class Document:
                 )
         return self.values.get(key) or {}
 
-    def validate(self, model: type[_Section], value: Any, place: Place) -> _Section:
-        """`value` as `model`; UsageError with the place of the first fault."""
+    def check_part(self, model: type[Model], value: Any, place: Place) -> None:
+        """UsageError as of validate(), but nothing has to be there: another document may bring it."""
+        with contextlib.suppress(_MissingError):
+            self.validate(model, value, place, part=True)
+
+    def validate(self, model: type[_Section], value: Any, place: Place, part: bool = False) -> _Section:
+        """`value` as `model`; UsageError with the place of the first fault. `part`: see check_part()."""
         try:
             return model.model_validate(value)
         except ValidationError as error:
             faults = error.errors(include_url=False, include_input=False)
+            if part:
+                faults = [fault for fault in faults if fault["type"] != "missing"]
+                if not faults:
+                    raise _MissingError from error
             # A misspelt key also makes the right one missing: the misspelling is the news.
             fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
             loc = fault["loc"]
@@ -169,6 +179,10 @@ class Document:
 
 
 _Section = typing.TypeVar("_Section", bound=Model)
+
+
+class _MissingError(Exception):
+    """Only keys that another document may bring are not there."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -252,7 +266,13 @@ def node_from_text(text: str, name: str) -> NodeConfig:
         texts = {f"node.{key}": str(value) for key, value in own.items() if isinstance(value, str | int)}
         variables.update({key: value for key, value in texts.items() if "${" not in value})
     document.expand(variables)
-    return document.validate(NodeConfig, document.section("otus"), ("otus",))
+    found = document.validate(NodeConfig, document.section("otus"), ("otus",))
+    for kind, options in found.reporters.items():
+        place: Place = ("otus", "reporters", kind)
+        model = _options_of(document, kind, REPORTER_OPTIONS, "reporter", place)
+        if model is not None:
+            document.check_part(model, options, place)
+    return found
 
 
 def load_task(path: str, node: NodeConfig) -> TaskConfig:
@@ -306,16 +326,23 @@ def _with_options(
 ) -> Any:
     name_key = "type" if what == "reporter" else "plugin"
     name = getattr(ref, name_key)
-    model = models.get(name)
-    if model is None:
-        others = installed(what)
-        if name in others:
-            return ref  # its own init() checks the options
-        known = [*models, *others]
-        raise document.error(
-            (*place, name_key), f"no {what} {name!r}", nearest(name, known) or f"known: {', '.join(known)}"
-        )
-    shared = node.reporters.get(name, {}) if what == "reporter" else {}
-    own = {key: value for key, value in shared.items() if key in model.model_fields} | ref.config
-    options = document.validate(model, own, (*place, "config"))
-    return ref.model_copy(update={"config": options.model_dump()})
+    model = _options_of(document, name, models, what, (*place, name_key))
+    own = ref.config
+    if what == "reporter":
+        own = {**node.reporters.get(name, {}), **own}
+    if model is not None:
+        own = document.validate(model, own, (*place, "config")).model_dump()
+    return ref.model_copy(update={"config": own})
+
+
+def _options_of(
+    document: Document, name: str, models: Mapping[str, type[Model]], what: str, place: Place
+) -> type[Model] | None:
+    """The model of a plugin's options; None for one of another package, whose init() checks them."""
+    if name in models:
+        return models[name]
+    others = installed(what)
+    if name in others:
+        return None
+    known = [*models, *others]
+    raise document.error(place, f"no {what} {name!r}", nearest(name, known) or f"known: {', '.join(known)}")

@@ -128,6 +128,42 @@ def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert task.reporter.config["queue"] == 9, "shared keys of the node file come first"
 
 
+@pytest.mark.parametrize(
+    ("reporters", "place", "problem", "hint"),
+    [
+        (
+            "file:\n      max_sise: 1GB",
+            "4:7",
+            "otus.reporters.file.max_sise: unknown key",
+            "mean 'max_size'?",
+        ),
+        (
+            "file:\n      colour: red",
+            "4:7",
+            "otus.reporters.file.colour: unknown key",
+            "known here: path, max_s",
+        ),
+        ("file:\n      queue: 0", "4:7", "otus.reporters.file.queue: input should be greater", ""),
+        ("file: 3", "3:5", "otus.reporters.file: input should be a valid dict", ""),
+        ("fiel: {queue: 9}", "3:5", "otus.reporters.fiel: no reporter 'fiel'", "did you mean 'file'?"),
+        ("kafka: {brokers: [a]}", "3:5", "otus.reporters.kafka: no reporter 'kafka'", "known: console, file"),
+    ],
+)
+def test_shared_options_of_reporters_are_checked(reporters: str, place: str, problem: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        config_file.node_from_text(f"otus:\n  reporters:\n    {reporters}\n", "otus.yml")
+    assert caught.value.message.startswith(f"otus.yml:{place}: {problem}")
+    assert "\n" not in caught.value.message
+    assert hint in caught.value.hint
+
+
+def test_shared_options_need_not_be_whole() -> None:
+    node = config_file.node_from_text("otus:\n  reporters: {file: {queue: 77}, console: {}}\n", "n")
+    task = config_file.task_from_text(TASK, "task.yml", node)
+    assert task.reporter is not None
+    assert task.reporter.config["queue"] == 77
+
+
 def test_node_file_refers_to_itself() -> None:
     node = config_file.node_from_text("otus:\n  node: {id: n7}\n  control: {group: 'g-${node.id}'}\n", "n")
     assert node.control.group == "g-n7"

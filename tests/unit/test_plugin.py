@@ -8,7 +8,7 @@ import pytest
 
 from engine import plugin
 from engine.config import NodeConfig
-from engine.config_file import task_from_text
+from engine.config_file import node_from_text, task_from_text
 from engine.errors import UsageError
 from engine.pipeline.plugins import load_parsers
 from engine.processors.chain import build_chain
@@ -70,6 +70,9 @@ no-ping = otus_plugin_under_test:NoPing
 bad-label = otus_plugin_under_test:BadLabel
 missing = otus_plugin_that_is_not_there:Nothing
 no-plugin = otus_plugin_under_test:__name__
+
+[otus.reporter]
+pigeon = otus_plugin_under_test:Pigeon
 """
 TASK = """
 task:
@@ -118,6 +121,17 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
 def test_what_cannot_be_loaded_says_why(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         plugin.load("processor", name, {})
+
+
+def test_a_reporter_gets_the_shared_options_of_the_node_file() -> None:
+    node = node_from_text("otus:\n  reporters: {pigeon: {loft: roof, birds: 2}}\n", "otus.yml")
+    text = "task: {id: t, capture: {interface: lo}, reporter: {type: pigeon, config: {birds: 3}}}"
+    reporter = task_from_text(text, "task.yml", node).reporter
+    assert reporter is not None
+    assert reporter.config == {"loft": "roof", "birds": 3}
+    with pytest.raises(UsageError, match="no reporter 'pidgeon'") as caught:
+        node_from_text("otus:\n  reporters: {pidgeon: {}}\n", "otus.yml")
+    assert "pigeon" in caught.value.hint
 
 
 PARSERS = """
