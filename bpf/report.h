@@ -12,23 +12,31 @@ struct cause {
 	__u32 reason;
 };
 
-/* For all programs: where the helper may not be called, the number that it left in the socket, if it did. */
-static __always_inline __u64 cookie_address(const struct sock *sk)
+/* Where a socket has no number yet: one that is as good while it lives. */
+static __always_inline __u64 own_cookie(const struct sock *sk)
 {
 	const struct sock *spilled = sk;
-	__u64 key, cookie;
+	__u64 key;
 
-	if (config.socket_cookie) {
-		cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
-		if (cookie)
-			return cookie;
-	}
 	/* The verifier lets nobody calculate with a pointer; a copy of it is a number. */
 	bpf_probe_read_kernel(&key, sizeof(key), &spilled);
 	/* Ports, because the address alone is soon another socket's. */
 	key ^= (__u64)port_of(sk) << 48;
 	key ^= (__u64)BPF_CORE_READ(sk, __sk_common.skc_dport) << 32;
 	return (key * 0x9e3779b97f4a7c15ULL) | 1ULL << 63;
+}
+
+/* For all programs: where the helper may not be called, the number that it left in the socket, if it did. */
+static __always_inline __u64 cookie_address(const struct sock *sk)
+{
+	__u64 cookie;
+
+	if (config.socket_cookie) {
+		cookie = BPF_CORE_READ(sk, __sk_common.skc_cookie.counter);
+		if (cookie)
+			return cookie;
+	}
+	return own_cookie(sk);
 }
 
 /* For tp_btf and iter programs. */
@@ -114,8 +122,35 @@ static __always_inline void suppress(enum stage stage)
 		here->suppressed[stage] += 1;
 }
 
-/* One of the flows with most triggers: a slot is free, or its flow has fewer. */
-static __noinline bool in_top(__u64 flow, __u64 triggers)
+/* A flow has ended: its slot is free. */
+static __noinline void leave_top(__u64 flow)
+{
+	__u32 i;
+
+	for (i = 0; i < TOP_FLOWS; i++) {
+		if (i >= config.top_flows)
+			break;
+		if (runtime.top[i].flow == flow) {
+			runtime.top[i].flow = 0;
+			runtime.top[i].triggers = 0;
+		}
+	}
+}
+
+/* It may have come there before the kernel gave it a number. */
+static __always_inline void end_of_flow(const struct sock *sk)
+{
+	if (!config.top_flows)
+		return;
+	leave_top(cookie_address(sk));
+	leave_top(own_cookie(sk));
+}
+
+/*
+ * One of the flows with most triggers: a slot is free, or its flow has fewer. What has no state of its own (a request)
+ * takes none: nobody would tell when it ends.
+ */
+static __noinline bool in_top(__u64 flow, __u64 triggers, bool stays)
 {
 	__u64 fewest = ~0ULL;
 	__u32 weakest = 0, i;
@@ -136,6 +171,8 @@ static __noinline bool in_top(__u64 flow, __u64 triggers)
 	}
 	if (triggers <= fewest)
 		return false;
+	if (!stays)
+		return true;
 	slot = &runtime.top[BOUNDED(weakest, TOP_FLOWS - 1)];
 	slot->flow = flow;
 	slot->triggers = triggers;
@@ -231,7 +268,7 @@ static __noinline int admit(const struct sock *sk, const struct cause *cause, __
 		suppress(STAGE_SAMPLE);
 		return 0;
 	}
-	if (config.top_flows && !in_top(cause->cookie, state ? state->triggers : 1)) {
+	if (config.top_flows && !in_top(cause->cookie, state ? state->triggers : 1, state != NULL)) {
 		suppress(STAGE_FLOW);
 		return 0;
 	}

@@ -124,6 +124,7 @@ static __always_inline void leave(struct sock *sk, struct socket_state *state, _
 	}
 	if (config.last)
 		flush_last(sk, state->events);
+	end_of_flow(sk);
 }
 
 SEC("tp_btf/inet_sock_set_state")
@@ -188,7 +189,10 @@ int state_change(__u64 *arguments)
 SEC("tp_btf/tcp_destroy_sock")
 int destroy(__u64 *arguments)
 {
-	forget((void *)arguments[0]);
+	struct sock *sk = (void *)arguments[0];
+
+	end_of_flow(sk);
+	forget(sk);
 	return 0;
 }
 

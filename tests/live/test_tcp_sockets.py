@@ -18,13 +18,13 @@ import pytest
 from engine import resources
 from engine.tcp import histogram
 from engine.tcp.backend import Filters, Limits, Sizes, Triggers
-from engine.tcp.libbpf import LibbpfBackend, maps
+from engine.tcp.libbpf import LibbpfBackend, loader, maps
 from tests.live.namespace import own_namespace
 from tests.live.tcp_delay import FAR, delay
 from tests.live.tcp_path import CLIENT, SERVER, Path, path, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 pytestmark = [
     pytest.mark.live,
@@ -432,18 +432,146 @@ def test_first_and_last_of_a_flow(loopback: int, first: int, last: int) -> None:
     assert reading.counters["events_emitted"] == len(events)
 
 
-def test_top_flows_give_way_to_those_with_more(loopback: int) -> None:
+def test_what_is_held_back_of_flows_that_go_on_comes_at_the_end(loopback: int) -> None:
+    """As far as the rate allows it; all that was triggered is accounted for."""
     backend = LibbpfBackend(
-        Filters(netns=loopback), Triggers(resets=True), Limits(top_flows=2, per_second=1000), Sizes()
+        Filters(netns=loopback), Triggers(rtt_above_us=1, tlp=False), Limits(last=2, per_second=3), Sizes()
     )
     backend.start()
-    for _ in range(20):
-        with suppress(ConnectionRefusedError):
-            socket.create_connection(("127.0.0.1", 1)).close()
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        for _ in range(3):
+            client = stack.enter_context(socket.create_connection(listener.getsockname()))
+            server = stack.enter_context(listener.accept()[0])
+            for _ in range(3):
+                client.sendall(b"q")
+                server.recv(1)
+                server.sendall(b"a")
+                client.recv(1)
+        backend.stop()
+    events, reading = backend.events(), backend.read()
+    assert len(events) == reading.counters["events_emitted"] == 3
+    assert reading.suppressed["rate"] == 3
+    assert reading.suppressed["first"] == 0
+    assert all(event.trigger == "rtt_above" and event.connection.local == "127.0.0.1" for event in events)
+    assert [event.time_ns for event in events] == sorted(event.time_ns for event in events)
+
+
+def test_what_cannot_be_taken_from_the_ring_is_lost_and_counted(
+    loopback: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    backend = LibbpfBackend(Filters(netns=loopback), Triggers(resets=True), Limits(), Sizes())
+    backend.start()
+
+    def breaks(_: bytes) -> None:
+        raise ValueError("a mistake of ours")
+
+    monkeypatch.setattr(backend._records, "event", breaks)
+    with suppress(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", 1)).close()
+    assert backend.events() == []
+    counters = backend.read().counters
+    assert counters["events_emitted"] == 0
+    assert counters["events_lost"] >= 1
+    lost = counters["events_lost"]
+    monkeypatch.undo()
+    with suppress(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", 1)).close()
+    given = len(backend.events())
     backend.stop()
-    reading = backend.read()
-    assert reading.suppressed["flow"] > 0
-    assert len(backend.events()) == reading.counters["events_emitted"]
+    assert backend.read().counters["events_lost"] == lost
+    assert backend.read().counters["events_emitted"] == given > 0
+    assert capfd.readouterr().err == ""
+
+
+def asks_and_answers(client: socket.socket, server: socket.socket) -> None:
+    for _ in range(2):
+        client.sendall(b"q")
+        server.recv(1)
+        server.sendall(b"a")
+        client.recv(1)
+
+
+def test_top_flows_give_way_to_those_with_more(loopback: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, ExitStack() as stack:
+        port = listener.getsockname()[1]
+        backend = LibbpfBackend(
+            Filters(netns=loopback, local_ports=[(port, port)]),
+            Triggers(rtt_above_us=1, tlp=False), Limits(top_flows=1, per_second=1000), Sizes(),
+        )  # fmt: skip
+        backend.start()
+        pairs = []
+        for _ in range(2):
+            client = stack.enter_context(socket.create_connection(listener.getsockname()))
+            pairs.append((client, stack.enter_context(listener.accept()[0])))
+            asks_and_answers(*pairs[-1])
+        assert [one.connection.remote_port for one in backend.events()] == [pairs[0][0].getsockname()[1]]
+        assert backend.read().suppressed["flow"] == 1
+        time.sleep(1.1)
+        asks_and_answers(*pairs[1])
+        assert [one.connection.remote_port for one in backend.events()] == [pairs[1][0].getsockname()[1]]
+        backend.stop()
+
+
+def test_a_flow_that_has_ended_leaves_its_place_among_the_top(loopback: int) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        backend = LibbpfBackend(
+            Filters(netns=loopback, remote_ports=[(port, port)]),
+            Triggers(resets=True), Limits(top_flows=1, per_second=1000), Sizes(),
+        )  # fmt: skip
+        backend.start()
+        for _ in range(5):
+            with socket.create_connection(listener.getsockname()) as client:
+                server, _ = listener.accept()
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0" + bytes(4))
+                server.close()
+                with suppress(ConnectionResetError):
+                    client.recv(1)
+        backend.stop()
+        reading = backend.read()
+        assert reading.suppressed["flow"] == 0
+        assert [one.trigger for one in backend.events()] == ["reset"] * 5
+
+
+def test_the_plan_of_a_running_observer_is_what_runs(
+    loopback: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a program that the verifier refused."""
+    load = loader.BpfObject.load
+
+    def refuses(self: loader.BpfObject, names: Iterable[str]) -> None:
+        wanted = list(names)
+        if "segment" in wanted:
+            raise loader.RefusedError("segment", "R1 invalid mem access", [])
+        load(self, wanted)
+
+    monkeypatch.setattr(loader.BpfObject, "load", refuses)
+    backend = observer(netns=loopback)
+    try:
+        [segment] = [one for one in backend.plan().programs if one.name == "segment"]
+        assert not segment.on
+        assert "R1 invalid mem access" in segment.why
+        assert "verifier" in backend.off["rtt"]
+        backend.plan()
+        [on] = [one for one in backend.plan().programs if one.name == "state_change"]
+        assert on.on
+    finally:
+        backend.stop()
+
+
+def test_plans_cost_no_memory() -> None:
+    """The kernel's types are some megabytes."""
+    backend = LibbpfBackend(Filters(), Triggers(), Limits(), Sizes())
+    backend.plan()
+    before = memory_of_this_process()
+    for _ in range(10):
+        backend.plan()
+    assert memory_of_this_process() - before < 12 << 20
+
+
+def memory_of_this_process() -> int:
+    pages = int(File("/proc/self/statm").read_text("ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def test_more_sockets_than_the_map_holds_are_evicted_and_counted(loopback: int) -> None:

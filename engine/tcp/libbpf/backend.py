@@ -140,6 +140,8 @@ class LibbpfBackend:
         failed = self._rings["events"].failed if "events" in self._rings else 0
         reading.counters["events_emitted"] += self._found_events - self._surplus - failed
         reading.counters["events_lost"] += failed
+        if "closed" in self._rings:
+            reading.counters["closed_lost"] += self._rings["closed"].failed
         reading.suppressed["rate"] += self._surplus
         return reading
 
@@ -390,8 +392,8 @@ class LibbpfBackend:
         self._give(self._records.event(record))
 
     def _give(self, event: Event, now_ns: int = 0) -> None:
-        """The kernel's bucket may give one token to two CPUs; here it is held to the letter. now_ns: of an event
-        that was held back, since when it may go."""
+        """The kernel's bucket may give one token to two CPUs; here it is held to the letter. now_ns: when an
+        event goes that was held back until now."""
         second = (now_ns or event.time_ns) // 1_000_000_000
         if second != self._second:
             self._second, self._in_second = second, 0
@@ -406,9 +408,9 @@ class LibbpfBackend:
         if not self.limits.last:
             return
         size = layout.EVENT_HEAD.size + layout.CONNECTION.size
-        kept = [self._records.event(value) for _, value in maps.items(descriptor, layout.LAST_KEY_OCTETS, size)]
+        kept = maps.items(descriptor, layout.LAST_KEY_OCTETS, size)
         now = time.monotonic_ns()
-        for event in sorted(kept, key=lambda one: one.time_ns):
+        for event in sorted((self._records.event(value) for _, value in kept), key=lambda one: one.time_ns):
             self._found_events += 1
             self._give(event, now)
 

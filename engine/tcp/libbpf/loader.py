@@ -173,13 +173,26 @@ class BpfObject:
 
 
 class Ring:
-    """A ring buffer that is read here; `take` gets each record as bytes."""
+    """A ring buffer that is read here; `take` gets each record as bytes. What it cannot take is counted."""
 
     def __init__(self, descriptor: int, take: Callable[[bytes], object]) -> None:
         self._library = library()
+        self.failed = 0
+        """Records at which `take` has raised."""
+        self.error: Exception | None = None
+        """The last one of these."""
+        self._interrupted: BaseException | None = None
 
+        # Nothing may be raised through C: ctypes would print it and go on.
         def record(_context: int, data: int, size: int) -> int:
-            take(ctypes.string_at(data, size))
+            try:
+                take(ctypes.string_at(data, size))
+            except Exception as error:
+                self.failed += 1
+                self.error = error
+            except BaseException as error:
+                self._interrupted = error
+                return -1
             return 0
 
         self._callback = RING_CALLBACK(record)
@@ -191,6 +204,9 @@ class Ring:
         """Take all that is there."""
         if self._handle:
             self._library.ring_buffer__consume(self._handle)
+        interrupted, self._interrupted = self._interrupted, None
+        if interrupted is not None:
+            raise interrupted
 
     def fileno(self) -> int:
         """Readable when there is something."""

@@ -84,6 +84,14 @@ def keys(descriptor: int, octets: int) -> Iterator[bytes]:
         current = buffer
 
 
+def items(descriptor: int, key_octets: int, value_octets: int) -> Iterator[tuple[bytes, bytes]]:
+    """The keys of a hash with their values, as far as it holds still."""
+    value = (ctypes.c_ubyte * value_octets)()
+    for key in keys(descriptor, key_octets):
+        if not library().bpf_map_lookup_elem(descriptor, key, value):
+            yield key, bytes(value)
+
+
 def occupancy(descriptor: int, key_octets: int, value_octets: int, entries: int) -> int | None:
     """How many keys a hash holds; None where the kernel cannot say it in one call (Linux 5.6)."""
     count = ctypes.c_uint32(entries)
