@@ -146,7 +146,7 @@ def test_killed_controller(engine: Engine, traffic: Traffic, tmp_path: Path) -> 
     lines_of(path)
 
 
-def test_killed_front_end(engine: Engine) -> None:
+def test_killed_front_end(engine: Engine, traffic: Traffic) -> None:
     engine.create()
     script = (
         "import socket,sys,time; s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
@@ -156,11 +156,15 @@ def test_killed_front_end(engine: Engine) -> None:
     front = subprocess.Popen(["python3", "-c", script, engine.path], stdout=subprocess.PIPE)
     assert front.stdout is not None
     wait_for(lambda: engine.call("stats")["engine"]["clients"] == 2)
+    traffic.send(20)
     front.kill()
+    traffic.send(20)
     front.wait()
     front.stdout.close()
     wait_for(lambda: engine.call("stats")["engine"]["clients"] == 1)
     assert engine.task()["state"] == "running"
+    traffic.send(20)
+    settled(engine, 60)
 
 
 def test_front_end_that_does_not_read(engine: Engine) -> None:
@@ -264,6 +268,8 @@ def test_books_are_even_at_every_moment(engine: Engine, traffic: Traffic, tmp_pa
 
 
 def test_tasks_leave_nothing_behind(engine: Engine, traffic: Traffic) -> None:
+    shared = sorted(os.listdir("/dev/shm"))
+
     def used() -> tuple[int, int]:
         assert engine.process is not None
         with open(f"/proc/{engine.process.pid}/maps", encoding="ascii") as file:
@@ -277,12 +283,16 @@ def test_tasks_leave_nothing_behind(engine: Engine, traffic: Traffic) -> None:
 
     cycle()
     cycle()
-    before = used()
+    before, children = used(), len(engine.children())
     for _ in range(4):
         cycle()
     after = used()
     assert after[0] <= before[0] + 1
     assert after[1] <= before[1] + 2
+    # No process, no zombie, and nothing that has a name.
+    wait_for(lambda: [pid for pid in engine.children() if alive(pid)] == engine.children(), 2.0, "no zombie")
+    assert len(engine.children()) == children
+    assert sorted(os.listdir("/dev/shm")) == shared
     assert len(engine.call("list_tasks")["tasks"]) == 6
 
 

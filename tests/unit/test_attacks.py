@@ -6,7 +6,9 @@ books balance, that both builds write the same, and what the record says.
 
 from __future__ import annotations
 
+import re
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from tests.fuzz import frames
 from tests.fuzz.frames import Frame, ip, joined, udp
 from tests.fuzz.targets import Pair, on
 from tests.messages import OFFER, with_body
+from tests.unit.test_loop import ALICE, BOB, Road, rtp, sdp, sip
 
 INVITE, OK = "INVITE sip:b@x.test SIP/2.0", "SIP/2.0 200 OK"
 
@@ -357,3 +360,39 @@ def test_bodies_that_are_said_to_be_there() -> None:
     (one,) = road(with_body(b"MESSAGE sip:b@x SIP/2.0\r\nCall-ID: e\r\n", b"")[:-2])["records"]
     assert one.error
     assert one.slot("body") is None
+
+
+# ---- what others say in the place of the ends of a call ----
+
+
+def test_media_of_strangers_leave_the_figures_of_a_call_alone(build: Build) -> None:
+    """RTP Bleed, CVE-2025-53399: another source with its SSRC, its source with another SSRC."""
+    road = Road(build)
+    road.say(sip(body=sdp()))
+    for number in range(20):
+        road.udp(rtp(number), BOB, 5000, ALICE, 4000, gap_ms=20)
+        road.udp(rtp(3000 + 7 * number), "10.6.6.6", 6666, ALICE, 4000, gap_ms=0)
+        road.udp(rtp(9000 + number, 0x6666, 0), BOB, 5000, ALICE, 4000, gap_ms=0)
+    rows = {(row["src"], row["ssrc"]): row for row in road.streams.rows()}
+    assert rows.keys() == {(BOB, 0x1234), ("10.6.6.6", 0x1234), (BOB, 0x6666)}
+    own = rows[BOB, 0x1234]
+    assert (own["packets"], own["lost"], own["out_of_order"], own["resets"]) == (20, 0, 0, 0)
+    assert (own["jitter_ms"], own["codec"], own["call_id"]) == (0, "PCMA", "a@b")
+    # They came to an endpoint of the call: its label is theirs, too, and they can be seen.
+    assert {row["call_id"] for row in rows.values()} == {"a@b"}
+
+
+# ---- the log ----
+
+
+def test_no_packet_makes_a_line_of_log() -> None:
+    """What decodes, parses and writes records has counters and no log: a flood cannot fill a disk with it."""
+    root = Path(__file__).parents[2] / "engine"
+    found = [
+        path.name
+        for folder in ("capture", "decode", "parsers", "pipeline", "processors", "shm")
+        for path in (root / folder).glob("*.py")
+        if path.name != "worker.py"
+        and re.search(r"\blog(ging)?\.\w|import .*\blog(ging)?\b", path.read_text("utf-8"))
+    ]
+    assert found == []

@@ -164,6 +164,24 @@ def test_vlans_are_apart(bench: Bench) -> None:
     assert bench.add(piece(16, octets[16:], more=False), vlan=0x8100E004) is not None
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{"src": "10.0.0.3"}, {"dst": "10.0.0.3"}, {"proto": 6}, {"id": 8}],
+    ids=lambda one: next(iter(one)),
+)
+def test_datagrams_are_told_apart_by_all_of_their_key(bench: Bench, other: dict[str, Any]) -> None:
+    """RFC 791: source, destination, protocol, identification."""
+    octets = bytes(UDP(sport=9, dport=10, len=24)) + bytes(16)
+    key = {"src": "10.0.0.1", "dst": "10.0.0.2", "proto": 17, "id": 7}
+    assert bench.add(ETHER / IP(**key, flags="MF") / Raw(octets[:16])) is None
+    assert bench.add(ETHER / IP(**{**key, **other}, frag=2) / Raw(b"x" * 8)) is None
+    assert bench.reassembly.datagrams == 2
+    whole = bench.add(ETHER / IP(**key, frag=2) / Raw(octets[16:]))
+    assert whole is not None
+    assert whole[20:] == octets
+    assert (bench.reassembly.datagrams, bench.faults()) == (1, {})
+
+
 def test_overlaps_the_first_copy_wins(bench: Bench) -> None:
     octets = bytes(UDP(sport=5, dport=6, len=48)) + bytes(range(40))
     assert bench.add(piece(16, octets[16:32])) is None

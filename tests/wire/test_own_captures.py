@@ -191,3 +191,20 @@ def test_the_table_survives_a_closed_pipe_and_control_codes(packets, tmp_path: P
     command = f"{sys.executable} -m otus_tui report {path} | head -1"
     piped = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False)
     assert piped.stderr == b""
+
+
+def test_stamps_that_are_all_the_same(packets: list[tuple[int, bytes]], tmp_path: Path) -> None:
+    """A recorder without a clock: the order is that of the file, and nothing expires."""
+    usual = analyse(str(captures.write(tmp_path / "usual.pcap", captures.pcap(packets))))
+    found = analyse(
+        str(captures.write(tmp_path / "zero.pcap", captures.pcap([(0, one) for _, one in packets])))
+    )
+    for result in (usual, found):
+        result["calls"] = [
+            (one["call_id"], one["state"], one["messages"]) for one in result["sip"]["dialogs"]
+        ]
+        result["media"] = {(one["ssrc"], one["packets"], one["lost"]) for one in result["rtp"]["streams"]}
+    assert found["file"]["duration_s"] == 0
+    assert found["calls"] == usual["calls"]
+    assert len(found["calls"]) == CALLS
+    assert found["media"] == usual["media"]
