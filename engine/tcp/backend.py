@@ -44,9 +44,11 @@ COUNTERS = (
     "retransmit_events", "retransmit_segments", "tlp_new_data", "send_bytes", "receive_bytes",
     "zero_window_received", "zero_window_received_ns", "zero_window_sent", "zero_window_sent_ns",
     "resets_sent", "resets_received", "drops", "drops_benign", "events_emitted", "events_lost",
-    "sockets_evicted",
+    "sockets_evicted", "closed_lost",
 )  # fmt: skip
-"""Counters of a reading; those of events that a stage kept back stand in `Reading.suppressed`. send_bytes and
+"""Counters of a reading; sockets_evicted are those that there was no room to follow, closed_lost connections
+that ended and were not told (at least so many: inet_diag does not say how many messages the kernel had no room
+for). Those of events that a stage kept back stand in `Reading.suppressed`. send_bytes and
 receive_bytes are the observer's: it adds up connections() and closed(). retransmit_events and
 retransmit_segments are only there where the total is known without the classes; else the observer adds the
 classes up."""
@@ -359,6 +361,9 @@ class Backend(Protocol):
 
     def events(self) -> list[Event]:
         """Detail events since the last call, in time order; each was counted as emitted."""
+
+    def offer(self, event: Event) -> None:
+        """An event that the observer has found: it takes the same stages and comes with the next events()."""
 
     def event_fd(self) -> int:
         """Readable when events() has something; -1 where there are none."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from engine.errors import NotPermittedError, OtusError, UsageError
@@ -193,29 +192,6 @@ def interface_index(filters: Filters) -> int:
     if filters.netns and filters.namespaces:
         return call_inside(filters.namespaces[0], number)
     return number()
-
-
-def interface_addresses(name: str) -> set[str]:
-    """The addresses of an interface, IPv4 and IPv6, in the namespace of the caller."""
-    import fcntl
-    import struct
-
-    found = set()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            answer = fcntl.ioctl(probe, 0x8915, struct.pack("256s", name.encode()[:15]))  # SIOCGIFADDR
-            found.add(socket.inet_ntop(socket.AF_INET, answer[20:24]))
-        except OSError:
-            pass
-    try:
-        lines = Path("/proc/thread-self/net/if_inet6").read_text(encoding="ascii").splitlines()
-    except OSError:
-        lines = []
-    for line in lines:
-        words = line.split()
-        if len(words) == 6 and words[5] == name:
-            found.add(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(words[0])))
-    return found
 
 
 class Matcher:

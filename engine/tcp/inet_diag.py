@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import OtusError
+from engine.tcp.backend import STATES, Connection
 from engine.tcp.namespaces import call_inside
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ LISTEN = 10
 CONNECTED = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
 """Every state but TIME_WAIT, CLOSE, LISTEN and NEW_SYN_RECV."""
 TIMER_PROBE = 4
+UNLIMITED_PACING = (1 << 64) - 1
+INITIAL_SSTHRESH = 0x7FFF_FFFF
 _BUFFER = 1 << 18
 _EVENTS_BUFFER = 8 << 20
 _SECONDS = 10.0
@@ -281,3 +284,31 @@ def address(octets: bytes) -> str:
     if octets[:12] == _MAPPED:
         return socket.inet_ntop(socket.AF_INET, octets[12:])
     return socket.inet_ntop(socket.AF_INET6, octets)
+
+
+def connection_of(one: Socket, local: str, remote: str, netns: int) -> Connection:
+    """The row of a socket; what this kernel does not tell is None."""
+    figures = one.info
+    made = Connection(one.cookie, STATES[one.state] if one.state < len(STATES) else str(one.state), local,
+                      one.local_port, remote, one.remote_port)  # fmt: skip
+    made.interface, made.netns, made.uid = one.interface, netns, one.uid
+    made.inode, made.cgroup = one.inode or None, one.cgroup
+    made.send_queue, made.receive_queue = one.send_queue, one.receive_queue
+    if not figures:
+        return made
+    made.srtt_us, made.rttvar_us = figures.get("rtt") or None, figures.get("rttvar")
+    made.cwnd = figures.get("snd_cwnd")
+    ssthresh = figures.get("snd_ssthresh")
+    made.ssthresh = ssthresh if ssthresh is not None and ssthresh < INITIAL_SSTHRESH else None
+    pacing = figures.get("pacing_rate")
+    made.pacing_bps = pacing if pacing is not None and pacing != UNLIMITED_PACING else None
+    flight = figures["unacked"] - figures["sacked"] - figures["lost"] + figures["retrans"]
+    made.in_flight = max(0, flight)
+    made.unsent_queue = figures.get("notsent_bytes")
+    if made.unsent_queue is not None:
+        made.bytes_in_flight = max(0, one.send_queue - made.unsent_queue)
+    made.bytes_acked, made.bytes_received = figures.get("bytes_acked"), figures.get("bytes_received")
+    made.retransmits = figures.get("total_retrans")
+    made.rto_us = figures.get("rto")
+    made.send_window, made.receive_window = figures.get("snd_wnd"), figures.get("rcv_wnd")
+    return made

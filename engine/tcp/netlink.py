@@ -14,9 +14,9 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from engine.errors import OtusError
-from engine.tcp import histogram, owners
+from engine.tcp import histogram, owners, snmp
+from engine.tcp.addresses import Addresses
 from engine.tcp.backend import (
-    STATES,
     Closed,
     Connection,
     Event,
@@ -28,8 +28,8 @@ from engine.tcp.backend import (
     Reading,
 )
 from engine.tcp.detector import Past, look
-from engine.tcp.filters import Matcher, descendants, interface_addresses, narrows
-from engine.tcp.inet_diag import CONNECTED, LISTEN, TIMER_PROBE, Diag, Socket, address
+from engine.tcp.filters import Matcher, descendants, narrows
+from engine.tcp.inet_diag import CONNECTED, LISTEN, TIMER_PROBE, Diag, Socket, address, connection_of
 from engine.tcp.limits import Stages
 from engine.tcp.namespaces import call_inside, own
 from engine.tcp.snmp import Counters
@@ -64,8 +64,6 @@ OFF_WHEN_FILTERED = dict.fromkeys(
 )
 SAMPLED = ("rtt_us", "rttvar_us", "cwnd", "ssthresh", "pacing_bps", "send_queue_bytes", "unsent_queue_bytes",
            "receive_queue_bytes", "retransmits_per_connection")  # fmt: skip
-UNLIMITED_PACING = (1 << 64) - 1
-INITIAL_SSTHRESH = 0x7FFF_FFFF
 MOST_PENDING = 4096
 
 
@@ -81,10 +79,18 @@ class _Place:
             self.diag.close()
             raise OtusError(f"/proc/net/netstat: {error.strerror}") from error
         self.base = self.last = self.counters.read()
-        addresses = None
+        self.addresses: Addresses | None = None
         if filters.interface:
-            addresses = call_inside(namespace, lambda: interface_addresses(filters.interface))
-        self.matcher = Matcher(filters, addresses)
+            try:
+                self.addresses = call_inside(namespace, lambda: Addresses(filters.interface))
+            except OtusError:
+                self.close()
+                raise
+        self.matcher = Matcher(filters, self.addresses.read() if self.addresses else None)
+        self.flows: set[int] = set()
+        """Cookies that the last look has met and that are followed."""
+        self.left_out: set[int] = set()
+        """Cookies that the last look has met and for which there was no room."""
         self.listening: set[tuple[str, int]] = set()
         self.looked = False
 
@@ -93,9 +99,16 @@ class _Place:
         self.last = self.counters.read()
         return {name: max(0, value - self.base.get(name, 0)) for name, value in self.last.items()}
 
+    def refresh(self) -> None:
+        """Addresses come and go."""
+        if self.addresses is not None:
+            self.matcher.addresses = self.addresses.read()
+
     def close(self) -> None:
         self.diag.close()
         self.counters.close()
+        if self.addresses is not None:
+            self.addresses.close()
 
 
 @dataclasses.dataclass(slots=True)
@@ -129,13 +142,13 @@ class NetlinkBackend:
         self._ended: dict[str, int] = {}
         """Counters of namespaces that went away."""
         self._flows: dict[int, _Flow] = {}
-        self._drops: dict[int, int] = {}
-        """Listening socket's cookie -> its drops at the last look."""
+        self._vanished: dict[int, None] = {}
+        """Those of them that no look meets any more and whose end was not told, the oldest first."""
         self._events: deque[Event] = deque()
         self._closed: list[Closed] = []
         self._counters = dict.fromkeys(
             ("rtt_samples", "zero_window_received", "zero_window_received_ns", "zero_window_sent_ns",
-             "events_emitted", "events_lost", "sockets_evicted"), 0,
+             "events_emitted", "events_lost", "sockets_evicted", "closed_lost"), 0,
         )  # fmt: skip
         self._segments = self._rtos = self._shut = 0
         count = histogram.bucket_count(sizes.sub_bits)
@@ -182,12 +195,13 @@ class NetlinkBackend:
             for name, value in place.deltas().items():
                 kernel[name] = kernel.get(name, 0) + value
         counters = dict(self._counters)
+        counters["closed_lost"] += sum(place.diag.lost for place in self._places.values())
         counters["retransmit_segments"] = self._segments if self.narrowed else kernel.get("TcpRetransSegs", 0)
         if self.narrowed:
             counters["retransmit_rto_events"] = self._rtos
             counters["zero_window_sent"] = self._shut
         else:
-            counters.update(_from_kernel(kernel))
+            counters.update(snmp.counters(kernel))
         return Reading(
             time.monotonic_ns(),
             counters,
@@ -206,7 +220,7 @@ class NetlinkBackend:
         return found
 
     def listeners(self) -> list[Listener]:
-        """Listening sockets; one that has dropped since the last look makes an event."""
+        """Listening sockets."""
         found: list[Listener] = []
         inodes = owners.inodes_of(self.filters.pids) if self.filters.pids else None
         for place in self._places.values():
@@ -221,8 +235,6 @@ class NetlinkBackend:
                 listener.netns, listener.cookie = place.namespace.inode, one.cookie
                 listener.inode = one.inode
                 found.append(listener)
-                if drops is not None:
-                    self._overflow(one, place, local, drops)
         return found
 
     def closed_listeners(self) -> list[Listener]:
@@ -240,6 +252,11 @@ class NetlinkBackend:
         given = list(self._events)
         self._events.clear()
         return given
+
+    def offer(self, event: Event) -> None:
+        """An event that was found elsewhere: it takes the same stages."""
+        if self.stages.admit(event):
+            self._emit(event)
 
     def event_fd(self) -> int:
         """None: events are found by looking."""
@@ -274,6 +291,9 @@ class NetlinkBackend:
         place = self._places.pop(inode)
         for name, value in place.deltas().items():
             self._ended[name] = self._ended.get(name, 0) + value
+        self._counters["closed_lost"] += place.diag.lost
+        for cookie in place.flows:
+            self._forget(cookie)
         place.close()
 
     def _owned(self, one: Socket, inodes: set[int] | None) -> bool:
@@ -288,6 +308,9 @@ class NetlinkBackend:
         place.looked = True
         now = time.monotonic_ns()
         inodes = owners.inodes_of(self.filters.pids) if self.filters.pids else None
+        place.refresh()
+        met: set[int] = set()
+        left_out: set[int] = set()
         for one in place.diag.dump(CONNECTED):
             local, remote = address(one.local), address(one.remote)
             if not place.matcher.passes(local, one.local_port, remote, one.remote_port):
@@ -297,15 +320,32 @@ class NetlinkBackend:
             connection = connection_of(one, local, remote, place.namespace.inode)
             found.append(connection)
             if one.info:
-                self._sample(one, connection, now, first)
+                followed = self._sample(one, connection, now, first)
+                (met if followed else left_out).add(one.cookie)
+        for cookie in met & self._vanished.keys():
+            del self._vanished[cookie]
+        self._vanished.update(dict.fromkeys((place.flows - met) & self._flows.keys()))
+        self._counters["sockets_evicted"] += len(left_out - place.left_out)
+        place.flows, place.left_out = met, left_out
 
-    def _sample(self, one: Socket, connection: Connection, now: int, first: bool) -> None:
+    def _forget(self, cookie: int) -> _Flow | None:
+        self._vanished.pop(cookie, None)
+        return self._flows.pop(cookie, None)
+
+    def _room(self) -> bool:
+        """Whether one more can be followed. One that vanished may still tell its last figures: it stays as
+        long as there is room."""
+        if len(self._flows) >= self.sizes.sockets and self._vanished:
+            self._forget(next(iter(self._vanished)))
+        return len(self._flows) < self.sizes.sockets
+
+    def _sample(self, one: Socket, connection: Connection, now: int, first: bool) -> bool:
+        """False: there is no room to follow it."""
         flow = self._flows.get(one.cookie)
         fresh = flow is None and first
         if flow is None:
-            if len(self._flows) >= self.sizes.sockets:
-                self._counters["sockets_evicted"] += 1
-                return
+            if not self._room():
+                return False
             flow = self._flows[one.cookie] = _Flow(Past(), not first)
             flow.past.time_ns = now
         figures = one.info
@@ -325,7 +365,8 @@ class NetlinkBackend:
         if "pacing_rate" in figures and one.state == 1:
             extra["pacing"] = figures["pacing_rate"]
         for event in look(self.triggers, flow.past, connection, now, self._p99, extra, fresh=fresh):
-            self._offer(event)
+            self.offer(event)
+        return True
 
     def _count_rtt(self, connection: Connection) -> None:
         if connection.srtt_us:
@@ -362,7 +403,7 @@ class NetlinkBackend:
                 self._end(place, one, now)
 
     def _end(self, place: _Place, one: Socket, now: int) -> None:
-        flow = self._flows.pop(one.cookie, None)
+        flow = self._forget(one.cookie)
         figures = one.info
         if not figures:
             return
@@ -384,27 +425,14 @@ class NetlinkBackend:
         if self.triggers.retransmit_burst is not None or self.triggers.rto:
             extra = {"rtos": figures.get("total_rto", 0), "idle": int(flow.looks > 0)}
             for event in look(self.triggers, flow.past, connection, now, self._p99, extra, fresh=False):
-                self._offer(event)
+                self.offer(event)
         for event in self.stages.end(one.cookie, now):
             self._emit(event)
         acked, received = figures.get("bytes_acked", 0), figures.get("bytes_received", 0)
         if len(self._closed) < self.sizes.sockets * 4:
             self._closed.append(Closed(one.cookie, acked, received, figures.get("total_retrans")))
         else:
-            self._counters["sockets_evicted"] += 1
-
-    def _overflow(self, one: Socket, place: _Place, local: str, drops: int) -> None:
-        before = self._drops.get(one.cookie)
-        self._drops[one.cookie] = drops
-        if before is None or drops <= before or not self.triggers.backlog_overflow:
-            return
-        listener = connection_of(one, local, address(one.remote), place.namespace.inode)
-        listener.role, listener.receive_queue = "server", one.receive_queue
-        self._offer(Event(time.monotonic_ns(), "backlog_overflow", drops - before, one.send_queue, listener))
-
-    def _offer(self, event: Event) -> None:
-        if self.stages.admit(event):
-            self._emit(event)
+            self._counters["closed_lost"] += 1
 
     def _emit(self, event: Event) -> None:
         if len(self._events) >= MOST_PENDING:
@@ -418,22 +446,6 @@ class NetlinkBackend:
         histogram.add(one.buckets, value, self.sizes.sub_bits)
         one.total += value
         one.largest = max(one.largest, value)
-
-
-def _from_kernel(kernel: dict[str, int]) -> dict[str, int]:
-    """Counters of a reading out of those of the namespace."""
-    syn = kernel.get("TcpExtTCPSynRetrans", 0)
-    return {
-        "retransmit_syn_events": syn,
-        "retransmit_syn_segments": syn,
-        # Timeouts count those of SYNs too, and a SYN is only sent again by a timeout.
-        "retransmit_rto_events": max(0, kernel.get("TcpExtTCPTimeouts", 0) - syn),
-        "retransmit_tlp_events": kernel.get("TcpExtTCPLossProbes", 0),
-        "retransmit_fast_segments": kernel.get("TcpExtTCPFastRetrans", 0),
-        "retransmit_slow_start_segments": kernel.get("TcpExtTCPSlowStartRetrans", 0),
-        "zero_window_sent": kernel.get("TcpExtTCPToZeroWindowAdv", 0),
-        "resets_sent": kernel.get("TcpOutRsts", 0),
-    }
 
 
 def _window_closed(one: Socket) -> bool:
@@ -453,31 +465,3 @@ def _queues(connection: Connection) -> dict[str, int | None]:
         "unsent_queue_bytes": connection.unsent_queue,
         "receive_queue_bytes": connection.receive_queue,
     }
-
-
-def connection_of(one: Socket, local: str, remote: str, netns: int) -> Connection:
-    """The row of a socket; what this kernel does not tell is None."""
-    figures = one.info
-    made = Connection(one.cookie, STATES[one.state] if one.state < len(STATES) else str(one.state), local,
-                      one.local_port, remote, one.remote_port)  # fmt: skip
-    made.interface, made.netns, made.uid = one.interface, netns, one.uid
-    made.inode, made.cgroup = one.inode or None, one.cgroup
-    made.send_queue, made.receive_queue = one.send_queue, one.receive_queue
-    if not figures:
-        return made
-    made.srtt_us, made.rttvar_us = figures.get("rtt") or None, figures.get("rttvar")
-    made.cwnd = figures.get("snd_cwnd")
-    ssthresh = figures.get("snd_ssthresh")
-    made.ssthresh = ssthresh if ssthresh is not None and ssthresh < INITIAL_SSTHRESH else None
-    pacing = figures.get("pacing_rate")
-    made.pacing_bps = pacing if pacing is not None and pacing != UNLIMITED_PACING else None
-    flight = figures["unacked"] - figures["sacked"] - figures["lost"] + figures["retrans"]
-    made.in_flight = max(0, flight)
-    made.unsent_queue = figures.get("notsent_bytes")
-    if made.unsent_queue is not None:
-        made.bytes_in_flight = max(0, one.send_queue - made.unsent_queue)
-    made.bytes_acked, made.bytes_received = figures.get("bytes_acked"), figures.get("bytes_received")
-    made.retransmits = figures.get("total_retrans")
-    made.rto_us = figures.get("rto")
-    made.send_window, made.receive_window = figures.get("snd_wnd"), figures.get("rcv_wnd")
-    return made

@@ -60,3 +60,19 @@ def parse(text: str, into: dict[str, int]) -> None:
 
 def _open() -> list[int]:
     return [os.open(f"/proc/thread-self/net/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in _FILES]
+
+
+def counters(kernel: dict[str, int]) -> dict[str, int]:
+    """Counters of a reading out of those of the namespace."""
+    syn = kernel.get("TcpExtTCPSynRetrans", 0)
+    return {
+        "retransmit_syn_events": syn,
+        "retransmit_syn_segments": syn,
+        # Timeouts count those of SYNs too, and a SYN is only sent again by a timeout.
+        "retransmit_rto_events": max(0, kernel.get("TcpExtTCPTimeouts", 0) - syn),
+        "retransmit_tlp_events": kernel.get("TcpExtTCPLossProbes", 0),
+        "retransmit_fast_segments": kernel.get("TcpExtTCPFastRetrans", 0),
+        "retransmit_slow_start_segments": kernel.get("TcpExtTCPSlowStartRetrans", 0),
+        "zero_window_sent": kernel.get("TcpExtTCPToZeroWindowAdv", 0),
+        "resets_sent": kernel.get("TcpOutRsts", 0),
+    }

@@ -51,19 +51,11 @@ _GIVEN_BY_REST = (
     "rtt", "rttvar", "retransmits", "retransmits.per_connection", "zero_window_received", "zero_window_sent",
     "resets.sent", "throughput.closed",
 )  # fmt: skip
-_BOTH = ("events_lost", "sockets_evicted")
+_BOTH = ("events_lost", "sockets_evicted", "closed_lost")
 _OFF_HERE = {
     "process.io": "who reads and writes is not followed by the bcc backend: who connected or listened is",
     "zero_window_sent.seconds": netlink.OFF["zero_window_sent.seconds"],
 }
-
-
-class _Rest(netlink.NetlinkBackend):
-    """What no program is needed for; and the one place through which all events go."""
-
-    def offer(self, event: Event) -> None:
-        """An event of a program: it takes the same stages."""
-        self._offer(event)
 
 
 class BccBackend:
@@ -77,7 +69,7 @@ class BccBackend:
         self.off: dict[str, str] = {}
         self.log: list[str] = []
         """The words of compiler and verifier about what they refused."""
-        self._rest = _Rest(filters, _of_the_rest(triggers), limits, sizes)
+        self._rest = netlink.NetlinkBackend(filters, _of_the_rest(triggers), limits, sizes)
         self._module: Any = None
         self._attached: dict[str, int] = {}
         """Program -> its descriptor."""
@@ -175,6 +167,10 @@ class BccBackend:
         if self._module is not None and self._poll is not None:
             self._module.perf_buffer_poll(0)
         return sorted(self._rest.events(), key=lambda event: event.time_ns)
+
+    def offer(self, event: Event) -> None:
+        """An event that the observer has found."""
+        self._rest.offer(event)
 
     def event_fd(self) -> int:
         """Readable when a program has sent an event."""
