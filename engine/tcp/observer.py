@@ -36,6 +36,8 @@ LOOK_S = 1.0
 NAMESPACES_S = 5.0
 """How often it is looked for namespaces that came or went, with `--netns all`."""
 SLACK_S = 0.001
+ENDS_S = 0.25
+"""How often connections that ended are taken from the backend, which has room for so many only."""
 SAME_S = 0.02
 """A look that is younger than this is the last one."""
 EPHEMERAL = 32_768
@@ -76,8 +78,7 @@ class Observer:
         self._kernel_base: dict[int, dict[str, int]] = {}
         self._kernel_ended: dict[str, int] = {}
         self._offset = time.time_ns() - time.monotonic_ns()
-        self._own_events = 0
-        self._next_look = self._next_report = self._next_namespaces = 0.0
+        self._next_look = self._next_report = self._next_namespaces = self._next_ends = 0.0
         self._next_judge = float("inf")
         self._looked = float("-inf")
         self._reported: tuple[int, Reading]
@@ -100,6 +101,7 @@ class Observer:
         self.look()
         self._reported = self.windows.newest
         self._next_look = self.begun + self.look_period
+        self._next_ends = self.begun + ENDS_S
         self._next_report = self.begun + options.interval
         self._next_namespaces = self.begun + NAMESPACES_S
         if options.max_cpu is not None:
@@ -122,7 +124,7 @@ class Observer:
 
     def due(self) -> float:
         """When turn() has something to do next, CLOCK_MONOTONIC in s."""
-        return min(self._next_look, self._next_report, self._next_judge, self.ends)
+        return min(self._next_look, self._next_report, self._next_judge, self._next_ends, self.ends)
 
     def turn(self) -> None:
         """Do what is due: a look, a report; and pass on the events that have come."""
@@ -132,6 +134,11 @@ class Observer:
             self.look()
             self._next_look = max(self._next_look, now - self.look_period) + self.look_period
             self._next_look += self.governor.pause(self._shortest)
+        elif now >= self._next_ends:
+            with self.governor.looking(more=True):
+                self.throughput.end(self.backend.closed(), time.monotonic_ns())
+        if now >= self._next_ends:
+            self._next_ends = now + ENDS_S
         self.drain()
         if reports:
             self._report()
@@ -165,7 +172,10 @@ class Observer:
         for namespace in self.options.filters.namespaces:
             self.throughput.visited(namespace.inode)
         ended = backend.closed_listeners()
-        self.listen_drops.look(self.listeners, self._read_kernels(), ended, time.time_ns())
+        dropped = self.listen_drops.look(self.listeners, self._read_kernels(), ended, time.time_ns())
+        if self.options.triggers.backlog_overflow:
+            for listener, drops in dropped:
+                backend.offer(overflow(listener, drops, time.monotonic_ns()))
         if self.wants_events:
             self._by_cookie = {row.cookie: row for row in self.rows}
 
@@ -190,9 +200,6 @@ class Observer:
             reading.counters["throughput_ns"] = throughput.covered_ns
             reading.histograms["send_bps"] = _copy(throughput.send)
             reading.histograms["receive_bps"] = _copy(throughput.receive)
-        if self._own_events:
-            emitted = reading.counters.get("events_emitted", 0)
-            reading.counters["events_emitted"] = emitted + self._own_events
         reading.kernel = self._kernel_totals()
         reading.listen_drops = dict(self.listen_drops.since_start)
         return reading
@@ -291,8 +298,7 @@ class Observer:
             if rate >= triggers.reset_rate:
                 nobody = Connection(0, "", "", 0, "", 0, netns=self.options.filters.netns)
                 event = Event(time.monotonic_ns(), "reset_rate", rate, triggers.reset_rate, nobody)
-                self._own_events += 1
-                self._pass_on(event)
+                self.backend.offer(event)
 
     def _pass_on(self, event: Event) -> None:
         self.sink.event(events.document(event, event.time_ns + self._offset, self.mask))
@@ -352,6 +358,17 @@ class Observer:
             for name, value in _minus(now, self._kernel_base[inode]).items():
                 totals[name] = totals.get(name, 0) + value
         return totals
+
+
+def overflow(listener: Listener, drops: int, time_ns: int) -> Event:
+    """What a look has found of a listening socket: SYNs that are turned away raise no tracepoint."""
+    place = Connection(listener.cookie, "LISTEN", listener.local, listener.port, "", 0)
+    place.netns, place.inode, place.pid, place.comm = (
+        listener.netns, listener.inode, listener.pid, listener.comm,
+    )  # fmt: skip
+    place.pid_source, place.role = listener.pid_source, "server"
+    place.receive_queue, place.send_queue = listener.backlog, listener.limit
+    return Event(time_ns, "backlog_overflow", drops, listener.limit, place)
 
 
 def _minus(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:

@@ -58,6 +58,8 @@ _COUNTERS = (
     ("resets.received", "resets_received", "RST segments received.", 1),
     ("events.emitted", "events_emitted", "Detail events given out.", 1),
     ("events.lost", "events_lost", "Detail events lost in the ring.", 1),
+    ("tables.sockets_evicted", "sockets_evicted", "Sockets that made room for others in a full table.", 1),
+    ("tables.closed_lost", "closed_lost", "Ends of connections for which the ring had no room.", 1),
 )  # fmt: skip
 
 _LABELLED = (

@@ -104,6 +104,7 @@ def document(
             "suppressed": None if "events" in off else dict(reading.suppressed),
             "lost": count("events_lost", "events"),
         },
+        "tables": {name: counters.get(name) for name in ("sockets_evicted", "closed_lost")},
         "kernel": {name: reading.kernel[name] for name in KERNEL if name in reading.kernel},
         "sampling": dict(sampling or {}),
         "quantile_error": histogram.error(sub_bits),

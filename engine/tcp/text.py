@@ -191,12 +191,17 @@ def _off(document: dict[str, Any]) -> list[str]:
     return lines
 
 
+_FULL = (("sockets_evicted", "sockets evicted"), ("closed_lost", "ends lost"))
+
+
 def _footer(document: dict[str, Any]) -> list[str]:
     kernel = document["kernel"]
     names = {name: name.removeprefix("TcpExt").removeprefix("Tcp") for name in kernel}
     told = [f"{names[name]} {count:,}" for name, count in kernel.items() if count]
     lines = _wrap("kernel counted", told) if told else []
     error = f"quantiles are off by at most {document['quantile_error']:.1%}"
+    full = [f"{words} {count:,}" for name, words in _FULL if (count := document["tables"][name])]
+    lines += _wrap("tables were full", [*full, "larger: --sockets"]) if full else []
     sampling = document["sampling"]
     cost = f"observer {sampling['cpu_percent']:.1f} % of a CPU, {sampling['start_cpu_s']:.1f} s to start"
     return lines + _wrap("accuracy", [error, cost])

@@ -37,6 +37,21 @@ class Throughput:
         self._known: dict[int, tuple[int, int]] = {}
         self._seen: set[int] = set()
         self._time_ns = 0
+        self._late = [0, 0]
+        """Octets of those that ended since the last look: they count with the time that the next covers."""
+
+    def end(self, closed: Iterable[Closed], time_ns: int) -> None:
+        """Between two looks: what has ended. Those before the first look are not counted."""
+        if not self._time_ns:
+            return
+        seconds = max((time_ns - self._time_ns) / 1e9, SHORTEST_S)
+        sent, received = self.send_bytes, self.receive_bytes
+        for one in closed:
+            before = self._known.pop(one.cookie, (0, 0))
+            self._move(one.bytes_acked, one.bytes_received, before, seconds)
+        self._late[0] += self.send_bytes - sent
+        self._late[1] += self.receive_bytes - received
+        self.send_bytes, self.receive_bytes = sent, received
 
     def look(self, connections: Iterable[Connection], closed: Iterable[Closed], time_ns: int) -> None:
         """One look: what is open, and what ended since the last one."""
@@ -44,6 +59,9 @@ class Throughput:
         first = not self._time_ns
         self.covered_ns += 0 if first else time_ns - self._time_ns
         self._time_ns = time_ns
+        self.send_bytes += self._late[0]
+        self.receive_bytes += self._late[1]
+        self._late = [0, 0]
         ended = set()
         for end in closed:
             ended.add(end.cookie)

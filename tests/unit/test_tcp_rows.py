@@ -102,6 +102,17 @@ def test_throughput_adds_up(steps: list[tuple[int, bool]]) -> None:
     assert throughput.covered_ns == len(steps) * SECOND
 
 
+def test_what_ends_between_two_looks_counts_in_full_with_the_next() -> None:
+    one = Throughput(3)
+    one.end([Closed(9, 700, 70)], SECOND)
+    one.look([connection(1, bytes_acked=100)], [], SECOND)
+    one.end([Closed(1, 150, 0), Closed(2, 1000, 10)], SECOND * 3 // 2)
+    assert (one.send_bytes, one.receive_bytes) == (0, 0), "no time is covered yet"
+    one.look([], [Closed(3, 5, 0)], SECOND * 2)
+    assert (one.send_bytes, one.receive_bytes, one.covered_ns) == (1055, 10, SECOND)
+    assert sum(one.send.buckets) == 3
+
+
 def test_a_namespace_that_comes_later_counts_from_its_first_look() -> None:
     throughput = Throughput(3)
     throughput.look([connection(1)], [], SECOND)
