@@ -17,6 +17,8 @@ SECONDS = 0.25
 """How long one look through /proc may take; the next goes on where it ended."""
 PAUSE_S = 2.0
 """Least time between two looks: unknown inodes come with every short connection."""
+STALE_S = 10.0
+"""After so long it is looked again although all are known: processes end, and get other names."""
 _SOCKET = "socket:["
 
 
@@ -65,18 +67,22 @@ class Owners:
         self.hidden = 0
         """Processes of the last whole look whose descriptors may not be seen (CAP_SYS_PTRACE)."""
         self._owners: dict[int, tuple[int, str]] = {}
+        self._fresh: dict[int, tuple[int, str]] = {}
+        """Of the look that is under way; at its end it takes the place of the last one's."""
         self._looked = 0.0
         self._left: list[str] = []
         self._hidden = 0
 
     def fill(self, rows: Iterable[Connection | Listener]) -> None:
         """Give rows without a pid the process that holds their socket, if it is known; looks again when one
-        is not."""
+        is not, and now and then."""
         wanted = [row for row in rows if row.pid is None and row.inode]
-        if any(row.inode not in self._owners for row in wanted):
+        stale = self._left or time.monotonic() - self._looked >= STALE_S
+        known_here = (self._owners, self._fresh)
+        if wanted and (stale or any(all(row.inode not in one for one in known_here) for row in wanted)):
             self._look()
         for row in wanted:
-            known = self._owners.get(row.inode or 0)
+            known = self._fresh.get(row.inode or 0) or self._owners.get(row.inode or 0)
             if known is not None:
                 row.pid, row.comm = known
                 row.pid_source = "proc"
@@ -90,18 +96,19 @@ class Owners:
             # Oldest last, for pop(): a process that was just started holds what just appeared.
             self._left.sort(key=int)
             self._hidden = 0
-            if len(self._owners) > MOST_INODES:
-                self._owners.clear()
+            self._fresh = {}
         while self._left and time.monotonic() - now < SECONDS:
             pid = self._left.pop()
             found: set[int] = set()
             if not _descriptors(pid, found):
                 self._hidden += 1
-            if found:
+            if found and len(self._fresh) < MOST_INODES:
                 owner = (int(pid), command(int(pid)))
                 for inode in found:
                     # A socket that was inherited stands under several; the youngest uses it.
-                    self._owners.setdefault(inode, owner)
+                    self._fresh.setdefault(inode, owner)
         if not self._left:
+            # What no process holds any more is forgotten: processes end, and their numbers come again.
+            self._owners, self._fresh = self._fresh, {}
             self.hidden = self._hidden
             self._looked = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import subprocess
@@ -229,6 +230,25 @@ def test_bcc_whose_library_is_missing(tmp_path: Path) -> None:
 def test_what_the_programs_cannot_do_is_refused(filters: dict[str, object]) -> None:
     with pytest.raises((OtusError, UsageError), match=r"bcc|entries"):
         backend(**filters)
+
+
+def test_a_record_that_cannot_be_taken_is_counted(capfd: pytest.CaptureFixture[str]) -> None:
+    one, octets = backend(), ctypes.create_string_buffer(8)
+    one._take(0, ctypes.addressof(octets), len(octets))
+    assert one._failed == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_plan_changes_nothing_of_what_runs() -> None:
+    one = backend()
+    one.plan()
+    program = next((program for program in one._choice.on if program.name == "segment"), None)
+    if program is None:
+        pytest.skip("this kernel describes no types")
+    one._choice.on.remove(program)
+    one._choice.why["segment"] = "the kernel refuses segment"
+    [row] = [row for row in one.plan().programs if row.name == "segment"]
+    assert (row.on, row.why) == (False, "the kernel refuses segment")
 
 
 def test_the_text_has_filters_and_no_name_is_left_open() -> None:

@@ -82,6 +82,8 @@ class BccBackend:
         self._statistics: loader.Statistics | None = None
         self._costs: list[Cost] = []
         self._setting = [0, 0]
+        self._failed = 0
+        """Records of events that could not be taken."""
         self._last: Reading | None = None
 
     def plan(self) -> Plan:
@@ -90,7 +92,8 @@ class BccBackend:
         known = False
         with contextlib.suppress(OtusError):
             kernel = types.of_kernel()
-            self._choose(kernel)
+            if not self._choice.on:
+                self._choose(kernel)
             known = True
         text = self._text(kernel)
         kernel.close()
@@ -142,6 +145,7 @@ class BccBackend:
                 reading.counters[name] = reading.counters.get(name, 0) + value
             elif name in _COUNTED_BY_REST or name not in reading.counters:
                 reading.counters[name] = value
+        reading.counters["events_lost"] = reading.counters.get("events_lost", 0) + self._failed
         for stage, value in rest.suppressed.items():
             reading.suppressed[stage] = reading.suppressed.get(stage, 0) + value
         return reading
@@ -312,7 +316,11 @@ class BccBackend:
             maps.update(table.map_fd, struct.pack("=I", 0), struct.pack("=QQ", *self._setting))
 
     def _take(self, _cpu: int, data: int, size: int) -> None:
-        self._rest.offer(self._records.event(ctypes.string_at(data, size)))
+        # Nothing may be raised through C: ctypes would print it and go on.
+        try:
+            self._rest.offer(self._records.event(ctypes.string_at(data, size)))
+        except Exception:
+            self._failed += 1
 
 
 class _Maps:

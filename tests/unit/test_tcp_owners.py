@@ -1,0 +1,76 @@
+"""Who holds a socket: what /proc says now, not what it once said."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from engine.tcp import owners
+from engine.tcp.backend import Listener
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def server() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+def owner(known: owners.Owners, server: socket.socket) -> tuple[int | None, str]:
+    row = Listener("127.0.0.1", 1, 0, 1, 0, inode=os.fstat(server.fileno()).st_ino)
+    known.fill([row])
+    return row.pid, row.comm
+
+
+def test_a_process_that_has_ended_owns_nothing(
+    server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owners, "SECONDS", 30.0)
+    known = owners.Owners()
+    with subprocess.Popen(["sleep", "60"], pass_fds=[server.fileno()]) as child:
+        try:
+            assert owner(known, server) == (child.pid, "sleep")
+            # The look is young: nobody is asked again.
+            assert owner(known, server)[0] == child.pid
+        finally:
+            child.kill()
+    monkeypatch.setattr(owners, "PAUSE_S", 0.0)
+    monkeypatch.setattr(owners, "STALE_S", 0.0)
+    assert owner(known, server)[0] == os.getpid()
+
+
+def test_another_name_is_seen(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners, "SECONDS", 30.0)
+    monkeypatch.setattr(owners, "PAUSE_S", 0.0)
+    monkeypatch.setattr(owners, "STALE_S", 0.0)
+    known = owners.Owners()
+    name = Path("/proc/self/comm")
+    before = name.read_text()
+    try:
+        name.write_text("one")
+        assert owner(known, server) == (os.getpid(), "one")
+        name.write_text("two")
+        assert owner(known, server) == (os.getpid(), "two")
+    finally:
+        name.write_text(before.rstrip("\n"))
+
+
+def test_a_look_in_parts_forgets_nobody_before_its_end(
+    server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of /proc each time: who was known stays so until the whole was seen."""
+    known = owners.Owners()
+    monkeypatch.setattr(owners, "SECONDS", 30.0)
+    assert owner(known, server)[0] == os.getpid()
+    monkeypatch.setattr(owners, "PAUSE_S", 0.0)
+    monkeypatch.setattr(owners, "STALE_S", 0.0)
+    monkeypatch.setattr(owners, "SECONDS", 1e-9)
+    for _ in range(5):
+        assert owner(known, server)[0] == os.getpid()
