@@ -192,6 +192,7 @@ class MediaSection(TypedDict):
     packets: int
     lost: int
     one_way: int | None
+    """Calls whose media goes one way only (engine.calls.one_way); None where no call can be judged."""
     version: int
 
 

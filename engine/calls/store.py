@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.calls.dialogs import DialogTable
 from engine.calls.messages import error_text, message_answer, message_rows
+from engine.calls.one_way import OneWay
 from engine.calls.query import MOST_ROWS, PATIENCE, Guard, Windows, parse_query
 from engine.calls.rows import CallRows, endpoint, stream_columns, stream_search
 from engine.calls.states import CLASSES, STATES, Dialog
@@ -73,6 +74,7 @@ class Calls:
         # Ids of an earlier process of this engine are not taken for those of this one.
         self.rows = CallRows(self.table, (int(time.time()) & 0xFFFFF) << 32)
         self.streams = StreamStore(streams, self.limits["streams"])
+        self.one_way = OneWay(self.table)
         self.call_windows = Windows(self.rows.names, self.rows.search, "number", patience, guard)
         self.stream_windows = Windows(stream_columns(), stream_search, "", patience, guard)
         self.readers: list[RingReader] = []
@@ -259,7 +261,9 @@ class Calls:
             "restarted_ns": None,
             "version": table.version,
         }
-        return {"sip": sip, "media": self.streams.section(self.now())}
+        now = self.now()
+        one_way = self.one_way.count(self.streams.rows.values(), now)
+        return {"sip": sip, "media": {**self.streams.section(now), "one_way": one_way}}
 
     def dialogs_report(self) -> list[dict[str, Any]]:
         """One entry for each Call-ID in the form of `report --json`; messages without one have none."""

@@ -196,13 +196,12 @@ class StreamStore:
         return {**full, "active": row["active"], "silent_for_s": row.get("silent_for_s")}
 
     def section(self, now: int) -> dict[str, Any]:
-        """The `media` section of a Snapshot."""
+        """The `media` section of a Snapshot, but for `one_way`."""
         return {
             "streams": len(self.rows),
             "active": self.active(now),
             "packets": self._packets,
             "lost": self._lost,
-            "one_way": None,
             "version": self.version,
         }
 
