@@ -30,6 +30,23 @@ MOST_WAITING = 64
 PLAIN = "text/plain; charset=utf-8"
 
 
+OPENMETRICS = "application/openmetrics-text; version=1.0.0"
+
+
+def wants_openmetrics(accept: str) -> bool:
+    """Whether an Accept header names OpenMetrics 1.0.0, or OpenMetrics of any version.
+
+    prometheus_client would write any version that is asked for into its answer, and raises for some.
+    """
+    for one in accept.split(","):
+        kind, *parameters = (word.strip() for word in one.split(";"))
+        if kind == "application/openmetrics-text":
+            versions = [word.partition("=")[2] for word in parameters if word.startswith("version=")]
+            if not versions or "1.0.0" in versions:
+                return True
+    return False
+
+
 class Page:
     """What prometheus_client renders: the metrics of one snapshot."""
 
@@ -134,5 +151,5 @@ class MetricsEndpoint:
     async def _render(self, accept: str) -> tuple[str, bytes]:
         from prometheus_client.exposition import choose_encoder
 
-        encode, kind = choose_encoder(accept)
+        encode, kind = choose_encoder(OPENMETRICS if wants_openmetrics(accept) else "")
         return kind, encode(Page(await self.snapshot(), self.sources))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.builds import COMPILED, PURE
-from tests.fuzz import packet_targets, sip_targets, store_targets, text_targets
+from tests.fuzz import http_targets, packet_targets, sip_targets, store_targets, text_targets
 from tests.fuzz.target import BrokenError, Target
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ SEEDS = HERE / "seeds"
 """Small inputs that found faults, a folder for each target."""
 TARGETS = {
     one.name: one
-    for one in (*packet_targets.TARGETS, *sip_targets.TARGETS, *text_targets.TARGETS, *store_targets.TARGETS)
+    for module in (packet_targets, sip_targets, text_targets, http_targets, store_targets)
+    for one in module.TARGETS
 }
 
 

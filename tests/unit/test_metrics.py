@@ -203,6 +203,20 @@ def test_openmetrics_where_it_is_asked_for() -> None:
     assert body.endswith(b"# EOF\n")
 
 
+@pytest.mark.parametrize("kind", ["application/openmetrics-text", "text/plain"])
+@pytest.mark.parametrize(
+    "version", ["x", "1.x.0", "2.\nSet-Cookie: a", "9" * 5000, "", "=", "\xe9", "0.0.4", "1.0.0; version=x"]
+)
+def test_any_version_is_answered_in_one_that_there_is(
+    capfd: pytest.CaptureFixture[str], kind: str, version: str
+) -> None:
+    head, _ = served(lambda port: ask(port, http(accept=f"{kind}; version={version}")))
+    assert head.startswith("HTTP/1.1 200 OK\r\n")
+    assert len(head.splitlines()) == 4
+    assert ("openmetrics" in head) == (kind == "application/openmetrics-text" and "1.0.0" in version)
+    assert "TypeError" not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("request_", "status"),
     [
