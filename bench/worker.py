@@ -32,7 +32,8 @@ STEPS = 60
 """Packets of a flow in a walk."""
 SECONDS = 1_700_000_000
 BLOCK = 262_144
-RING = 32 << 20
+RING, UNREAD = 8 << 20, 16_384
+"""Octets of a ring and most unread records: those of a live task."""
 MUST, STRETCH = 3, 5
 """Million packets per CPU-second."""
 SIP_MUST, SIP_STRETCH = 300, 400
@@ -140,7 +141,7 @@ class Road:
         flows = FlowTable.create("bench", 0, 16384)
         streams = StreamTable.create("bench", 0, 16384)
         evidence = shared_ring.RingWriter(shared_ring.create("bench", 0, RING))
-        send = shared_ring.RingWriter(shared_ring.create("bench", 0, RING)) if sending else None
+        send = shared_ring.RingWriter(shared_ring.create("bench", 0, RING, UNREAD)) if sending else None
         self.pipeline = Pipeline(
             self.counters,
             flows,

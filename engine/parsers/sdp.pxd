@@ -1,5 +1,6 @@
 cimport cython
 
+from engine.parsers cimport octets
 from engine.parsers.address cimport AddressReader
 
 # The contract of the SDP scanner; its Python side is sdp.py, flags and limits are those of sdp_grammar.py.

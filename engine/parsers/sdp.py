@@ -10,6 +10,7 @@ from array import array
 from functools import cache
 from typing import Any
 
+from engine.parsers import octets
 from engine.parsers.address import AddressReader
 from engine.parsers.sdp_grammar import (
     E_ADDRESS,
@@ -128,9 +129,7 @@ class SdpParser:
         self.current = SESSION
         self.began = False
         while start < end:
-            stop = start
-            while stop < end and self.buf[stop] != LF:
-                stop += 1
+            stop = octets.find(self.buf, start, end, LF)
             finish = stop
             while finish > start and (self.buf[finish - 1] in (CR, SP, HT, 0)):
                 finish -= 1

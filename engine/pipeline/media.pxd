@@ -65,6 +65,7 @@ cdef class MediaPath:
     cdef readonly Py_ssize_t flow
     cdef readonly unsigned long long flow_generation
     cdef readonly Py_ssize_t stream
+    cdef readonly Py_ssize_t entry
     cdef readonly unsigned long long stream_generation
     cdef readonly unsigned long long found_by
 
@@ -78,7 +79,7 @@ cdef class MediaPath:
     cdef int another(self, Py_ssize_t stream, Py_ssize_t before, unsigned long long ports) except -1
     @cython.locals(
         ports=cython.ulonglong, word=Py_ssize_t, cached=cython.ulonglong, stream=Py_ssize_t, codec_of=cython.ulonglong,
-        entry=Py_ssize_t)
+        entry=Py_ssize_t, tag=cython.ulonglong, before=Py_ssize_t)
     cdef Py_ssize_t stream_of(self, Decoder decoder, Py_ssize_t slot, unsigned long long now) except -2
     @cython.locals(
         place=Py_ssize_t, clock=cython.ulonglong, kind=cython.ulonglong, name0=cython.ulonglong,

@@ -112,6 +112,7 @@ class MediaPath:
         self.heuristic = heuristic
         self.candidates = memoryview(array("Q", bytes(8 * SETS * WAYS * CANDIDATE)))
         self.flow = self.stream = -1
+        self.entry = 0
         self.flow_generation = self.stream_generation = self.found_by = 0
 
     def attach(self, buf: memoryview) -> None:
@@ -138,7 +139,7 @@ class MediaPath:
             return 1
         self.stream_generation = self.streams.generation
         self.streams.count(
-            self.stream,
+            self.entry,
             now,
             self.parser.sequence,
             self.parser.timestamp,
@@ -147,7 +148,7 @@ class MediaPath:
             self.parser.octets,
             decoder.tos >> 2,
         )
-        codec = self.streams.words[self.streams.words[self.streams.tags + 2 * self.stream + 1] + STREAM_CODEC]
+        codec = self.streams.words[self.entry + STREAM_CODEC]
         if (codec >> 8) & 0xFF == EVENT_KIND:
             self.telephone_event(codec >> 32, now)
         return 1
@@ -168,7 +169,7 @@ class MediaPath:
                 self.buf[at + 1] >> 7,
                 (self.buf[at + 2] << 8) | self.buf[at + 3],
             )
-            self.streams.unlock(self.stream)
+            self.streams.close_signals(self.stream)
         return 0
 
     def control(self, decoder: Decoder, now: int) -> int:
@@ -178,21 +179,32 @@ class MediaPath:
         return self.rtcp.packet(decoder, self.flow, now)
 
     def stream_of(self, decoder: Decoder, slot: int, now: int) -> int:
-        """The stream of the packet, labelled for its payload type; -1 where the table is full there."""
+        """The stream of the packet, labelled for its payload type, at `entry`; -1: the table is full."""
         ports = self.parser.ssrc
         ports = (ports << 32) | (decoder.dport << 16) | decoder.sport
-        word = self.flows.words[self.flows.tags + 2 * slot + 1] + FLOW_STREAM
+        word = self.flows.word + FLOW_STREAM
         cached = self.flows.words[word]
-        stream = cached - 1
+        stream = (cached & MASK32) - 1
+        entry = cached >> 32
         if not self.streams.is_stream(
-            stream, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain
+            entry, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain
         ):
+            tag = self.flows.tag_of(
+                decoder.src0,
+                decoder.src1,
+                decoder.dst0,
+                decoder.dst1,
+                decoder.sport,
+                decoder.dport,
+                decoder.protocol,
+                decoder.domain,
+            )
             stream = self.streams.find(
-                self.flows.tag, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain
+                tag, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain
             )
             if stream < 0:
                 stream = self.streams.add(
-                    self.flows.tag,
+                    tag,
                     decoder.src0,
                     decoder.src1,
                     decoder.dst0,
@@ -203,11 +215,14 @@ class MediaPath:
                 )
                 if stream < 0:
                     return -1
-            self.flows.words[word] = stream + 1
-            if cached:
-                self.another(stream, cached - 1, ports)
+            entry = self.streams.place(stream)
+            before = cached & MASK32
+            cached = entry
+            self.flows.words[word] = (cached << 32) | (stream + 1)
+            if before:
+                self.another(stream, before - 1, ports)
         codec_of = (self.flow_generation << 32) | (self.flows.epoch >> 32)
-        entry = self.streams.words[self.streams.tags + 2 * stream + 1]
+        self.entry = entry
         if (
             self.streams.words[entry + STREAM_CODEC_OF] != codec_of
             or (self.streams.words[entry + STREAM_CODEC] & 0xFF) != self.parser.payload_type
@@ -388,7 +403,7 @@ class MediaPath:
         for index in range(count):
             word = self.candidates[place + 4 + 3 * index]
             self.streams.count(
-                stream,
+                self.entry,
                 self.candidates[place + 3 + 3 * index],
                 word & 0xFFFF,
                 word >> 32,

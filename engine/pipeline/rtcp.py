@@ -102,7 +102,7 @@ class RtcpPath:
             signals.app(unit, self.parser.name)
         else:
             signals.other(unit, item == EXTENDED)
-        self.streams.unlock(slot)
+        self.streams.close_signals(slot)
         return 0
 
     def block(self, decoder: Decoder) -> int:
@@ -128,7 +128,7 @@ class RtcpPath:
         trip = signals.trip_of_report(unit, self.now, self.parser.last, self.parser.delay)
         if trip >= 0:
             signals.trip(unit + FAR_TRIP, trip)
-        self.streams.unlock(slot)
+        self.streams.close_signals(slot)
         if trip >= 0:
             # The receiver of this stream is the sender of the one that comes back.
             self.note_trip(self.stream(decoder, self.parser.ssrc, True), trip, NEAR_TRIP)
@@ -140,7 +140,7 @@ class RtcpPath:
             unit = self.streams.open_signals(slot)
             if unit:
                 self.streams.signals.trip(unit + which, trip)
-                self.streams.unlock(slot)
+                self.streams.close_signals(slot)
         return 0
 
     def extended(self, decoder: Decoder, item: int) -> int:
@@ -169,7 +169,7 @@ class RtcpPath:
             trip = signals.trip_of_reference(unit, self.now, self.parser.last, self.parser.delay)
             if trip >= 0:
                 signals.trip(unit + NEAR_TRIP, trip)
-        self.streams.unlock(slot)
+        self.streams.close_signals(slot)
         if trip >= 0:
             self.note_trip(self.stream(decoder, self.parser.about, False), trip, FAR_TRIP)
         return 0

@@ -1,6 +1,7 @@
 cimport cython
 
 from engine.decode.classifier cimport Decoder
+from engine.parsers cimport octets
 from engine.parsers.sip cimport SipParser
 from engine.pipeline.media cimport MediaPath
 from engine.shm.ring cimport RingWriter
@@ -38,7 +39,6 @@ cdef class RecordWriter:
     cdef RingWriter ring
     cdef Decoder decoder
     cdef PacketFacts facts
-    cdef const unsigned char[::1] text
     cdef Py_ssize_t place
 
     @cython.locals(
@@ -62,7 +62,7 @@ cdef class RecordWriter:
         self, unsigned int kind, Py_ssize_t start, Py_ssize_t end, unsigned long long slot,
         unsigned long long generation) except -1
     @cython.locals(place=Py_ssize_t, length=Py_ssize_t)
-    cdef bint made(self, unsigned int kind, bytes octets) except -1
+    cdef bint made(self, unsigned int kind, bytes body) except -1
     @cython.locals(
         place=Py_ssize_t, word=Py_ssize_t, length=Py_ssize_t, index=Py_ssize_t, a=cython.ulonglong,
         b=cython.ulonglong, c=cython.ulonglong, d=cython.ulonglong, e=cython.ulonglong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.parsers import octets
 from engine.shm import records
 from engine.shm import streams as stream_layout
 
@@ -46,7 +47,6 @@ class RecordWriter:
         self.ring = ring
         self.decoder = decoder
         self.facts = facts
-        self.text = memoryview(b"")
         self.place = -1
 
     def header(self, word: int, slot: int, generation: int, flags: int) -> int:
@@ -124,11 +124,11 @@ class RecordWriter:
         a = width
         self.ring.words[word + 19] = media.found_by | (a << 16)
         if width:
-            self.copy_entry(word + 20, media.streams, media.streams.place(media.stream))
+            self.copy_entry(word + 20, media.streams, media.entry)
         if raw:
-            self.ring.memory[place + frame : place + length] = self.decoder.buf[
-                self.decoder.frame : self.decoder.frame_end
-            ]
+            octets.copy(
+                self.ring.memory, place + frame, self.decoder.buf, self.decoder.frame, self.decoder.frame_end
+            )
         self.ring.commit(K_RTP, 0, self.facts.timestamp)
         return True
 
@@ -179,19 +179,18 @@ class RecordWriter:
             return False
         self.header(place >> 3, slot, generation, 0)
         if end > start:
-            self.ring.memory[place + HEADER : place + HEADER + end - start] = self.decoder.buf[start:end]
+            octets.copy(self.ring.memory, place + HEADER, self.decoder.buf, start, end)
         self.ring.commit(kind, 0, self.facts.timestamp)
         return True
 
-    def made(self, kind: int, octets: bytes) -> bool:
-        """A record whose body is the packet header and `octets`."""
-        length = len(octets)
+    def made(self, kind: int, body: bytes) -> bool:
+        """A record whose body is the packet header and `body`."""
+        length = len(body)
         place = self.ring.reserve(HEADER + length)
         if place < 0:
             return False
         self.header(place >> 3, NO_FLOW, 0, 0)
-        self.text = memoryview(octets)
-        self.ring.memory[place + HEADER : place + HEADER + length] = self.text
+        octets.put(self.ring.memory, place + HEADER, body)
         self.ring.commit(kind, 0, self.facts.timestamp)
         return True
 
@@ -223,8 +222,6 @@ class RecordWriter:
             b = sip.slots[2 * index + 1]
             self.ring.words[word + 18 + index] = (a & LOW32) | ((b & LOW32) << 32)
         if length > 0:
-            self.ring.memory[place + SIP_HEADER : place + SIP_HEADER + length] = self.decoder.buf[
-                sip.start : sip.end
-            ]
+            octets.copy(self.ring.memory, place + SIP_HEADER, self.decoder.buf, sip.start, sip.end)
         self.ring.commit(K_SIP, 0, self.facts.timestamp)
         return True

@@ -1,7 +1,7 @@
 cimport cython
 
 from engine.shm cimport atomics
-from engine.shm.slots cimport SlotTable
+from engine.shm.flow_lookup cimport FlowLookup
 
 cdef Py_ssize_t ENDED
 cdef Py_ssize_t EPOCHS
@@ -21,7 +21,6 @@ cdef unsigned long long TOUCH
 cdef unsigned long long IDLE
 cdef unsigned long long UNPROVEN
 cdef unsigned long long MILLISECOND
-cdef unsigned long long SIDE_MARK
 cdef unsigned long long KEPT
 cdef unsigned long long NO_EPOCH
 cdef unsigned long long FIVE_TUPLE_KIND
@@ -29,16 +28,7 @@ cdef unsigned long long SIDE_KIND
 cdef unsigned long long SDP
 cdef unsigned long long HEURISTIC
 
-cdef class FlowTable(SlotTable):
-    # What the last find() or add() found
-    cdef readonly unsigned long long tag
-    cdef readonly unsigned long long labels_word
-    cdef readonly unsigned long long epoch
-    # What the last sides() found
-    cdef Py_ssize_t receiver
-    cdef Py_ssize_t sender
-    cdef unsigned long long receiver_tag
-    cdef unsigned long long sender_tag
+cdef class FlowTable(FlowLookup):
     # What the next register() writes: the Call-ID and a codec table, in the layout of an entry
     cdef unsigned long long[::1] call
     cdef unsigned char[::1] call_octets
@@ -47,32 +37,21 @@ cdef class FlowTable(SlotTable):
     cdef unsigned long long[::1] codecs
     cdef public unsigned long long codec_count
 
-    @cython.locals(ports=cython.ulonglong, tag=cython.ulonglong, slot=Py_ssize_t, word=Py_ssize_t, last=cython.ulonglong)
+
+    @cython.locals(
+        ports=cython.ulonglong, slot=Py_ssize_t, word=Py_ssize_t, last=cython.ulonglong)
     cpdef Py_ssize_t find(
         self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
         unsigned long long sport, unsigned long long dport, unsigned long long protocol, unsigned long long domain,
         unsigned long long now) except -2
-    cdef int look(self, Py_ssize_t word) except -1
     @cython.locals(word=Py_ssize_t, labels=cython.ulonglong)
     cdef bint expired(self, Py_ssize_t slot, unsigned long long now) except -1
-    @cython.locals(ports=cython.ulonglong, tag=cython.ulonglong, slot=Py_ssize_t)
-    cdef Py_ssize_t side(
-        self, unsigned long long address0, unsigned long long address1, unsigned long long port,
-        unsigned long long protocol, unsigned long long domain) except -2
-    @cython.locals(tag=cython.ulonglong)
-    cdef int sides(
-        self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
-        unsigned long long ports, unsigned long long domain) except -1
-    cdef int touch_sides(
-        self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
-        unsigned long long ports, unsigned long long domain, unsigned long long now) except -1
     @cython.locals(word=Py_ssize_t)
     cdef bint yields(self, Py_ssize_t slot, unsigned long long now) except -1
-    cdef int prove(self, unsigned long long now) except -1
-    @cython.locals(slot=Py_ssize_t, epoch=cython.ulonglong)
+    @cython.locals(slot=Py_ssize_t, epoch=cython.ulonglong, tag=cython.ulonglong, word=Py_ssize_t)
     cdef Py_ssize_t adopt(
-        self, unsigned long long tag, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
-        unsigned long long dst1, unsigned long long ports, unsigned long long domain, unsigned long long now) except -2
+        self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
+        unsigned long long ports, unsigned long long domain, unsigned long long now) except -2
     @cython.locals(
         slot=Py_ssize_t, word=Py_ssize_t, ports=cython.ulonglong, tag=cython.ulonglong, src_tag=cython.ulonglong,
         dst_tag=cython.ulonglong)
@@ -88,16 +67,20 @@ cdef class FlowTable(SlotTable):
         other=cython.ulonglong, payload_type=cython.ulonglong)
     cdef unsigned long long merge_codecs(self, Py_ssize_t slot, Py_ssize_t source, unsigned long long count) except? 99
     @cython.locals(
-        word=Py_ssize_t, place=cython.ulonglong, epoch=cython.ulonglong)
+        word=Py_ssize_t, place=cython.ulonglong, epoch=cython.ulonglong, tag=cython.ulonglong)
     cdef int refresh(self, Py_ssize_t slot) except -1
     @cython.locals(length=Py_ssize_t, index=Py_ssize_t)
     cpdef int stage_call(self, const unsigned char[::1] buf, Py_ssize_t start, Py_ssize_t end) except -1
     cpdef int stage_codec(
         self, unsigned long long payload_type, unsigned long long clock, unsigned long long name0,
         unsigned long long name1) except -1
+    @cython.locals(labels=cython.ulonglong)
+    cdef unsigned long long staged_labels(
+        self, bint rtcp, unsigned long long media, unsigned long long ttl) except? 0x5a5a5a5a5a5a5a5a
+    @cython.locals(index=cython.ulonglong)
+    cdef int write_staged(self, Py_ssize_t word, unsigned long long labels, unsigned long long now) except -1
     @cython.locals(
-        slot=Py_ssize_t, word=Py_ssize_t, ports=cython.ulonglong, tag=cython.ulonglong, labels=cython.ulonglong,
-        index=cython.ulonglong)
+        slot=Py_ssize_t, word=Py_ssize_t, ports=cython.ulonglong, tag=cython.ulonglong, labels=cython.ulonglong)
     cpdef int register(
         self, unsigned long long address0, unsigned long long address1, unsigned long long port, bint rtcp,
         unsigned long long media, unsigned long long protocol, unsigned long long domain, unsigned long long now,

@@ -15,7 +15,8 @@ Words behind those of engine.shm.slots (index of the 64-bit word):
      1 generation << 32 | kind (1 five-tuple, 2 side)
      2 source port | destination port << 16 | protocol << 32
      8 last use, ns                   9 epoch of the copy << 32 | its two places in the epochs
-    10 stream slot + 1 (five-tuple), 1 where it had media (side)     11 labels (see below)
+    10 newest stream: slot + 1 | word of its entry << 32 (five-tuple); 1 where it had media (side)
+    11 labels (see below)
     12 free, 4 words
     16 Call-ID, 127 octets, zero padded, 16 words
     32 codecs, 16 of 2 words: u8 payload type, 11 octets name, u32 clock rate
@@ -29,11 +30,12 @@ from __future__ import annotations
 from typing import Any
 
 from engine.shm import atomics
+from engine.shm.flow_lookup import FlowLookup
 from engine.shm.region import Region
 from engine.shm.rows import flow_row
-from engine.shm.slots import SlotTable, create_region
+from engine.shm.slots import create_region
 
-VERSION = 2
+VERSION = 3
 ENDED, EPOCHS, TAGS = 512, 2560, 4608
 FACTS, PORTS, KEY, DOMAIN, LAST, EPOCH, STREAM, LABELS, CALL, CODECS = (
     1, 2, 3, 7, 8, 9, 10, 11, 16, 32,
@@ -47,8 +49,6 @@ IDLE = 10_000_000_000
 UNPROVEN = 2_000_000_000
 """Longer than this an announced endpoint without media is in nobody's way where the table is full."""
 MILLISECOND = 1_000_000
-SIDE_MARK = 0x10000000000
-"""In the hash of a side beside its port, so that it is not that of a five-tuple."""
 KEPT = 0xFFFFFFFFE0FFFFFF
 NO_EPOCH = 0x8000000000000000
 FIVE_TUPLE_KIND, SIDE_KIND = 1, 2
@@ -58,17 +58,12 @@ PLACE_STREAM, PLACE_CALL = STREAM, CALL
 """The same, visible from Python where this module is compiled."""
 
 
-class FlowTable(SlotTable):
+class FlowTable(FlowLookup):
     """The registry as one worker writes it, or as a reader maps it."""
 
     def __init__(self, region: Region, writer: int = 0) -> None:
         """Map the table; `writer` is the worker's index, below 65,535."""
         super().__init__(region, writer, TAGS)
-        self.tag = 0
-        self.labels_word = 0
-        self.epoch = 0
-        self.receiver = self.sender = -1
-        self.receiver_tag = self.sender_tag = 0
         self.call_octets = memoryview(bytearray(128))
         self.call = memoryview(self.call_octets).cast("Q")
         self.call_length = 0
@@ -88,13 +83,6 @@ class FlowTable(SlotTable):
 
     # ---- lookup ----
 
-    def look(self, word: int) -> int:
-        """What the packet road needs of an entry: `generation`, `labels_word`, `epoch`."""
-        self.generation = self.words[word + FACTS] >> 32
-        self.labels_word = self.words[word + LABELS]
-        self.epoch = self.words[word + EPOCH]
-        return 0
-
     def find(
         self,
         src0: int,
@@ -109,26 +97,29 @@ class FlowTable(SlotTable):
     ) -> int:
         """The slot of a packet's flow, or -1 where neither it nor one of its sides is known at `now`.
 
-        Addresses are little-endian words of the 16 octets. Sets `tag`, `generation`, `labels_word`, `epoch`.
+        Addresses are little-endian words of the 16 octets. Sets what look() says, and `tag` in vain.
         """
         ports = sport | (dport << 16) | (protocol << 32)
-        tag = self.hash(src0, src1, dst0, dst1, ports, domain)
-        self.tag = tag
-        slot = self.probe(tag, ports, src0, src1, dst0, dst1, domain)
-        if slot >= 0:
-            word = self.words[self.tags + 2 * slot + 1]
-            if now > self.words[word + LAST] + TOUCH:
-                if self.expired(slot, now):
-                    self.remove(slot)
-                    return self.adopt(tag, src0, src1, dst0, dst1, ports, domain, now)
-                atomics.store(self.words, word + LAST, now)
-                self.touch_sides(src0, src1, dst0, dst1, ports, domain, now)
-                self.look(word)
-            last = self.words[EPOCHS + ((self.epoch >> 16) & 2047)] + self.words[EPOCHS + (self.epoch & 2047)]
-            if (last & MASK32) != self.epoch >> 32:
-                self.refresh(slot)
-            return slot
-        return self.adopt(tag, src0, src1, dst0, dst1, ports, domain, now)
+        slot = self.recall(ports, src0, src1, dst0, dst1, domain)
+        if slot < 0:
+            self.tag = self.hash(src0, src1, dst0, dst1, ports, domain)
+            slot = self.probe(self.tag, ports, src0, src1, dst0, dst1, domain)
+            if slot < 0:
+                return self.adopt(src0, src1, dst0, dst1, ports, domain, now)
+            self.remember(slot)
+        word = self.word
+        if now > self.words[word + LAST] + TOUCH:
+            if self.expired(slot, now):
+                self.remove(slot)
+                self.tag = self.hash(src0, src1, dst0, dst1, ports, domain)
+                return self.adopt(src0, src1, dst0, dst1, ports, domain, now)
+            atomics.store(self.words, word + LAST, now)
+            self.touch_sides(src0, src1, dst0, dst1, ports, domain, now)
+            self.look(word)
+        last = self.words[EPOCHS + ((self.epoch >> 16) & 2047)] + self.words[EPOCHS + (self.epoch & 2047)]
+        if (last & MASK32) != self.epoch >> 32:
+            self.refresh(slot)
+        return slot
 
     def expired(self, slot: int, now: int) -> bool:
         """Whether an entry was last used longer ago than it may live."""
@@ -143,43 +134,9 @@ class FlowTable(SlotTable):
             return self.words[word + STREAM] == 0 and now > self.words[word + LAST] + UNPROVEN
         return now > self.words[word + LAST] + IDLE
 
-    def side(self, address0: int, address1: int, port: int, protocol: int, domain: int) -> int:
-        """The slot of one side, or -1; `tag` becomes its hash."""
-        ports = port | (protocol << 32)
-        self.tag = self.hash(address0, address1, ports | SIDE_MARK, domain, 0, 0)
-        return self.probe(self.tag, ports, address0, address1, 0, 0, domain)
-
-    def sides(self, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int) -> int:
-        """Find both sides of a five-tuple: slots `receiver` and `sender` (-1: unknown), and their tags."""
+    def adopt(self, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int, now: int) -> int:
+        """Make a five-tuple entry, whose hash is `tag`, where a side is known; its slot, or -1."""
         tag = self.tag
-        self.receiver = self.side(dst0, dst1, (ports >> 16) & 0xFFFF, ports >> 32, domain)
-        self.receiver_tag = self.tag
-        self.sender = self.side(src0, src1, ports & 0xFFFF, ports >> 32, domain)
-        self.sender_tag = self.tag
-        self.tag = tag
-        return 0
-
-    def touch_sides(
-        self, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int, now: int
-    ) -> int:
-        """Media of a flow keeps its sides alive, too."""
-        self.sides(src0, src1, dst0, dst1, ports, domain)
-        return self.prove(now)
-
-    def prove(self, now: int) -> int:
-        """The sides that were found have media."""
-        if self.receiver >= 0:
-            atomics.store(self.words, self.place(self.receiver) + STREAM, 1)
-            atomics.store(self.words, self.place(self.receiver) + LAST, now)
-        if self.sender >= 0:
-            atomics.store(self.words, self.place(self.sender) + STREAM, 1)
-            atomics.store(self.words, self.place(self.sender) + LAST, now)
-        return 0
-
-    def adopt(
-        self, tag: int, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int, now: int
-    ) -> int:
-        """Make a five-tuple entry where a side is known; its slot, or -1."""
         self.sides(src0, src1, dst0, dst1, ports, domain)
         if self.receiver >= 0 and self.expired(self.receiver, now):
             self.remove(self.receiver)
@@ -195,10 +152,11 @@ class FlowTable(SlotTable):
             return slot
         epoch = ((self.receiver_tag & 2047) << 16) | (self.sender_tag & 2047)
         epoch |= ((self.words[EPOCHS + (epoch >> 16)] + self.words[EPOCHS + (epoch & 2047)]) & MASK32) << 32
-        self.words[self.place(slot) + EPOCH] = epoch
-        self.words[self.place(slot) + LAST] = now
+        word = self.place(slot)
+        self.words[word + EPOCH] = epoch
+        self.words[word + LAST] = now
         self.copy_labels(slot)
-        self.unlock(slot)
+        self.unlock(word)
         slot = self.publish(slot, tag)
         self.probe(tag, ports, src0, src1, dst0, dst1, domain)
         return slot
@@ -221,7 +179,6 @@ class FlowTable(SlotTable):
         """Enter a flow found without SDP; its slot, or -1 where the table is full there. `ttl` in ns."""
         ports = sport | (dport << 16) | (protocol << 32)
         tag = self.hash(src0, src1, dst0, dst1, ports, domain)
-        self.tag = tag
         slot = self.probe(tag, ports, src0, src1, dst0, dst1, domain)
         if slot >= 0:
             return slot
@@ -229,8 +186,8 @@ class FlowTable(SlotTable):
         if slot < 0 or not self.fresh:
             return slot
         word = self.place(slot)
-        dst_tag = self.hash(dst0, dst1, dport | (protocol << 32) | SIDE_MARK, domain, 0, 0) & 2047
-        src_tag = self.hash(src0, src1, sport | (protocol << 32) | SIDE_MARK, domain, 0, 0) & 2047
+        dst_tag = self.side_tag(dst0, dst1, dport | (protocol << 32), domain) & 2047
+        src_tag = self.side_tag(src0, src1, sport | (protocol << 32), domain) & 2047
         self.words[word + EPOCH] = (
             (((self.words[EPOCHS + dst_tag] + self.words[EPOCHS + src_tag]) & MASK32) << 32)
             | (dst_tag << 16)
@@ -238,7 +195,7 @@ class FlowTable(SlotTable):
         )
         self.words[word + LAST] = now
         self.words[word + LABELS] = HEURISTIC | (((ttl // MILLISECOND) & MASK32) << 32)
-        self.unlock(slot)
+        self.unlock(word)
         slot = self.publish(slot, tag)
         self.probe(tag, ports, src0, src1, dst0, dst1, domain)
         return slot
@@ -301,12 +258,20 @@ class FlowTable(SlotTable):
             self.words[word + PORTS],
             self.words[word + DOMAIN],
         )
-        if self.lock(slot):
-            if atomics.load(self.words, self.tags + 2 * slot) == self.tag:
+        tag = self.hash(
+            self.words[word + KEY],
+            self.words[word + KEY + 1],
+            self.words[word + KEY + 2],
+            self.words[word + KEY + 3],
+            self.words[word + PORTS],
+            self.words[word + DOMAIN],
+        )
+        if self.lock(word):
+            if atomics.load(self.words, self.tags + 2 * slot) == tag:
                 self.words[word + EPOCH] = epoch
                 if self.receiver >= 0 or self.sender >= 0:
                     self.copy_labels(slot)
-            self.unlock(slot)
+            self.unlock(word)
         return self.look(word)
 
     def stage_call(self, buf: bytes | bytearray | memoryview, start: int, end: int) -> int:
@@ -365,12 +330,7 @@ class FlowTable(SlotTable):
         tag = self.tag
         if self.words[ENDED + (self.call_hash & 2047)] == self.call_hash:
             atomics.store(self.words, ENDED + (self.call_hash & 2047), 0)
-        labels = SDP | ((media & 0xFF) << 16) | (self.codec_count << 24)
-        if rtcp:
-            labels |= 0x100
-        if self.call_length & 128:
-            labels |= 0x200
-        labels |= ((ttl // MILLISECOND) & MASK32) << 32
+        labels = self.staged_labels(rtcp, media, ttl)
         if slot >= 0:
             if not self.may_take(slot, rtcp, now):
                 return 1
@@ -379,11 +339,11 @@ class FlowTable(SlotTable):
                 # As in a retransmission: no flow needs to look at it again.
                 atomics.store(self.words, word + LAST, now)
                 return 0
-            if not self.lock(slot):
+            if not self.lock(word):
                 return 2
             if atomics.load(self.words, self.tags + 2 * slot) != tag:
                 # Another worker found it expired just now.
-                self.unlock(slot)
+                self.unlock(word)
                 return self.register(address0, address1, port, rtcp, media, protocol, domain, now, ttl)
         else:
             slot = self.enter(tag, SIDE_KIND, ports, address0, address1, 0, 0, domain, now)
@@ -392,16 +352,30 @@ class FlowTable(SlotTable):
             if not self.fresh:
                 return 1
             word = self.place(slot)
+        self.write_staged(word, labels, now)
+        self.unlock(word)
+        if atomics.load(self.words, self.tags + 2 * slot) != tag:
+            self.publish(slot, tag)
+        atomics.add(self.words, EPOCHS + (tag & 2047), 1)
+        return 0
+
+    def staged_labels(self, rtcp: bool, media: int, ttl: int) -> int:
+        """The labels of the next register()."""
+        labels = SDP | ((media & 0xFF) << 16) | (self.codec_count << 24)
+        if rtcp:
+            labels |= 0x100
+        if self.call_length & 128:
+            labels |= 0x200
+        return labels | ((ttl // MILLISECOND) & MASK32) << 32
+
+    def write_staged(self, word: int, labels: int, now: int) -> int:
+        """What was staged into a locked entry."""
         for index in range(16):
             self.words[word + CALL + index] = self.call[index]
         for index in range(2 * self.codec_count):
             self.words[word + CODECS + index] = self.codecs[index]
         self.words[word + LABELS] = labels
         self.words[word + LAST] = now
-        self.unlock(slot)
-        if atomics.load(self.words, self.tags + 2 * slot) != tag:
-            self.publish(slot, tag)
-        atomics.add(self.words, EPOCHS + (tag & 2047), 1)
         return 0
 
     def same_codecs(self, word: int) -> bool:

@@ -32,6 +32,9 @@ cdef class RingWriter:
     cdef unsigned long long length
     cdef unsigned long long start
     cdef unsigned long long need
+    # Places of head and tail in the data area
+    cdef unsigned long long head_at
+    cdef unsigned long long tail_at
 
     @cython.locals(position=cython.ulonglong, word=Py_ssize_t, first=cython.ulonglong)
     cpdef recover(self)
@@ -39,6 +42,7 @@ cdef class RingWriter:
     cpdef Py_ssize_t reserve(self, Py_ssize_t length) except -2
     @cython.locals(tail=cython.ulonglong, oldest=cython.ulonglong, word=Py_ssize_t, first=cython.ulonglong)
     cdef int make_room(self, unsigned long long need) except -1
+    cdef unsigned long long behind(self, unsigned long long octets) except? 0x5a5a5a5a5a5a5a5a
     @cython.locals(word=Py_ssize_t)
     cpdef int commit(self, unsigned long long kind, unsigned long long flags, unsigned long long timestamp) except -1
     @cython.locals(place=Py_ssize_t)

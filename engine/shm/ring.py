@@ -64,6 +64,8 @@ class RingWriter:
         self.length = 0
         self.start = 0
         self.need = 0
+        self.head_at = self.head % self.capacity
+        self.tail_at = self.tail % self.capacity
         self.recover()
 
     def recover(self) -> None:
@@ -79,6 +81,8 @@ class RingWriter:
             if not first & MASK32:
                 raise ValueError("a record ring is broken: a record without a length")
             position += first & MASK32
+        if position != self.head:
+            raise ValueError("a record ring is broken: its last record ends behind the head")
         atomics.store(self.words, WRITTEN, self.written)
 
     def reserve(self, length: int) -> int:
@@ -87,7 +91,7 @@ class RingWriter:
         if length < 0 or total > self.capacity >> 2:
             self.words[REFUSED] += 1
             return -1
-        place = self.head % self.capacity
+        place = self.head_at
         need = total
         if place + total > self.capacity:
             need = self.capacity - place + total
@@ -105,21 +109,28 @@ class RingWriter:
         """Move `tail` until `need` more octets and one more unread record fit."""
         tail = self.tail
         while self.head + need - tail > self.capacity:
-            tail += self.words[(DATA + tail % self.capacity) >> 3] & MASK32
+            tail += self.behind(self.words[(DATA + self.tail_at) >> 3] & MASK32)
         if self.limit and self.written - atomics.peek(self.words, NEXT_SEQUENCE) >= self.limit:
             # Unread records are at the limit: give up the oldest one, with all that were read before it.
             oldest = self.written - self.limit
             while tail < self.head:
-                word = (DATA + tail % self.capacity) >> 3
+                word = (DATA + self.tail_at) >> 3
                 first = self.words[word]
                 if (first >> 32) & 0xFFFF and self.words[word + 1] > oldest:
                     break
-                tail += first & MASK32
+                tail += self.behind(first & MASK32)
         if tail != self.tail:
             self.tail = tail
             atomics.store(self.words, TAIL, tail)
             atomics.fence()
         return 0
+
+    def behind(self, octets: int) -> int:
+        """Let `tail_at` go on by a record of so many octets, which is returned."""
+        self.tail_at += octets
+        if self.tail_at >= self.capacity:
+            self.tail_at -= self.capacity
+        return octets
 
     def commit(self, kind: int, flags: int, timestamp: int) -> int:
         """Publish what was reserved and filled: `kind` 1 to 65535, `timestamp` in ns."""
@@ -129,6 +140,9 @@ class RingWriter:
         self.words[word + 2] = timestamp
         self.words[word + 3] = self.body
         self.head += self.need
+        self.head_at = self.start - DATA + self.length
+        if self.head_at == self.capacity:
+            self.head_at = 0
         self.written += 1
         atomics.store(self.words, HEAD, self.head)
         atomics.store(self.words, WRITTEN, self.written)

@@ -72,7 +72,7 @@ cdef class SlotTable:
     cdef Py_ssize_t claim(self, unsigned long long tag, unsigned long long now) except -2
     @cython.locals(number=Py_ssize_t)
     cdef bint give_entry(self, Py_ssize_t slot) except -1
-    cdef Py_ssize_t place(self, Py_ssize_t slot) except -1
+    cpdef Py_ssize_t place(self, Py_ssize_t slot) except -1
     @cython.locals(slot=Py_ssize_t, other=Py_ssize_t)
     cdef Py_ssize_t enter(
         self, unsigned long long tag, unsigned long long kind, unsigned long long ports, unsigned long long a0,
@@ -85,10 +85,9 @@ cdef class SlotTable:
     @cython.locals(
         word=Py_ssize_t, other=Py_ssize_t, index=Py_ssize_t, _=Py_ssize_t, _spin=Py_ssize_t, found=cython.ulonglong)
     cdef Py_ssize_t publish(self, Py_ssize_t slot, unsigned long long tag) except -2
-    @cython.locals(word=Py_ssize_t, _=Py_ssize_t, state=cython.ulonglong)
-    cdef bint lock(self, Py_ssize_t slot) except -1
-    @cython.locals(word=Py_ssize_t)
-    cdef int unlock(self, Py_ssize_t slot) except -1
+    @cython.locals(_=Py_ssize_t, state=cython.ulonglong)
+    cdef bint lock(self, Py_ssize_t word) except -1
+    cdef int unlock(self, Py_ssize_t word) except -1
     @cython.locals(word=Py_ssize_t)
     cdef bint remove(self, Py_ssize_t slot) except -1
     @cython.locals(_=Py_ssize_t, slot=Py_ssize_t, gone=int)

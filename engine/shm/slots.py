@@ -294,9 +294,8 @@ class SlotTable:
             return other
         return slot
 
-    def lock(self, slot: int) -> bool:
-        """Begin a change; False (and counted) where another worker does not let go."""
-        word = self.words[self.tags + 2 * slot + 1]
+    def lock(self, word: int) -> bool:
+        """Begin a change of the entry at `word`; False (and counted): another worker does not let go."""
         for _ in range(SPINS):
             state = atomics.load(self.words, word)
             if not state & 0xFFFF and atomics.swap(self.words, word, state, state | (self.writer + 1)):
@@ -305,22 +304,21 @@ class SlotTable:
         atomics.add(self.words, BUSY, 1)
         return False
 
-    def unlock(self, slot: int) -> int:
+    def unlock(self, word: int) -> int:
         """End a change."""
-        word = self.words[self.tags + 2 * slot + 1]
         atomics.store(self.words, word, (((self.words[word] >> 16) + 1) << 16) & MASK64)
         return 0
 
     def remove(self, slot: int) -> bool:
         """Forget an entry; False where it is locked."""
-        if not self.lock(slot):
-            return False
         word = self.place(slot)
+        if not self.lock(word):
+            return False
         if self.words[word + FACTS] & 0xFF:
             self.words[word + FACTS] &= ~0xFF & MASK64
             atomics.store(self.words, self.tags + 2 * slot, REMOVED)
             atomics.add(self.words, USED, MASK64)
-        self.unlock(slot)
+        self.unlock(word)
         return True
 
     def sweep(self, now: int, budget: int) -> int:
@@ -346,7 +344,7 @@ class SlotTable:
             held = word > 0 and self.words[word + LOCK] & 0xFFFF == writer + 1
             if held:
                 self.mend(slot)
-                self.unlock(slot)
+                self.unlock(word)
             if tag == CLAIMED + writer or (held and tag != REMOVED and not self.words[word + FACTS] & 0xFF):
                 if word:
                     self.words[word + FACTS] &= ~0xFF & MASK64

@@ -36,9 +36,10 @@ cdef class StreamUnits(SlotTable):
         self, unsigned long long ssrc, unsigned long long domain, unsigned long long src0, unsigned long long src1,
         unsigned long long dst0, unsigned long long dst1, unsigned long long[::1] words, Py_ssize_t call) except -2
     cpdef Py_ssize_t unit(self, Py_ssize_t word) except -1
-    @cython.locals(unit=Py_ssize_t)
+    @cython.locals(word=Py_ssize_t, unit=Py_ssize_t)
     cpdef int follows(self, Py_ssize_t slot, unsigned long long ssrc) except -1
     @cython.locals(word=Py_ssize_t, rest=Py_ssize_t, index=Py_ssize_t)
     cpdef Py_ssize_t open_signals(self, Py_ssize_t slot) except -1
+    cdef int close_signals(self, Py_ssize_t slot) except -1
     @cython.locals(word=Py_ssize_t, unit=Py_ssize_t, rest=Py_ssize_t, size=Py_ssize_t, _=Py_ssize_t, state=cython.ulonglong)
     cpdef bytes copy_whole(self, Py_ssize_t slot)

@@ -103,19 +103,20 @@ class StreamUnits(SlotTable):
 
     def follows(self, slot: int, ssrc: int) -> int:
         """The flow of this stream had packets of another SSRC just now."""
-        if self.lock(slot):
-            unit = self.unit(self.place(slot))
+        word = self.place(slot)
+        if self.lock(word):
+            unit = self.unit(word)
             self.words[unit + SOURCE] = (((self.words[unit + SOURCE] & MASK32) + 1) & MASK32) | (ssrc << 32)
-            self.unlock(slot)
+            self.unlock(word)
         return 0
 
     def open_signals(self, slot: int) -> int:
         """Lock a stream to write into its unit of engine.shm.signals, whose word this is; 0: not possible."""
-        if not self.lock(slot):
-            return 0
         word = self.place(slot)
+        if not self.lock(word):
+            return 0
         if not self.words[word + FACTS] & 0xFF:
-            self.unlock(slot)
+            self.unlock(word)
             return 0
         self.words[word + STAMP] = atomics.peek(self.words, VERSION_WORD)
         rest = self.unit(word) + (self.slots << 7)
@@ -124,6 +125,10 @@ class StreamUnits(SlotTable):
             for index in range(UNIT_WORDS):
                 self.words[rest + index] = 0
         return rest
+
+    def close_signals(self, slot: int) -> int:
+        """Behind open_signals()."""
+        return self.unlock(self.place(slot))
 
     # ---- cold readers ----
 

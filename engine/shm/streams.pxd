@@ -74,15 +74,15 @@ cdef class StreamTable(StreamUnits):
     cdef double[::1] reals
     cdef readonly unsigned long long ttl
 
-    @cython.locals(word=Py_ssize_t)
     cpdef bint is_stream(
-        self, Py_ssize_t slot, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
+        self, Py_ssize_t word, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
         unsigned long long dst1, unsigned long long ports, unsigned long long domain) except -1
     @cython.locals(tag=cython.ulonglong, slot=Py_ssize_t)
     cpdef Py_ssize_t find(
         self, unsigned long long flow_tag, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
         unsigned long long dst1, unsigned long long ports, unsigned long long domain) except -2
-    @cython.locals(tag=cython.ulonglong, slot=Py_ssize_t, unit=Py_ssize_t, index=Py_ssize_t)
+    @cython.locals(
+        tag=cython.ulonglong, slot=Py_ssize_t, word=Py_ssize_t, unit=Py_ssize_t, index=Py_ssize_t)
     cpdef Py_ssize_t add(
         self, unsigned long long flow_tag, unsigned long long src0, unsigned long long src1, unsigned long long dst0,
         unsigned long long dst1, unsigned long long ports, unsigned long long domain, unsigned long long now) except -2
@@ -96,11 +96,11 @@ cdef class StreamTable(StreamUnits):
         unsigned long long payload_type, unsigned long long clock, unsigned long long kind, unsigned long long name0,
         unsigned long long name1, unsigned long long[::1] words, Py_ssize_t call) except -1
     @cython.locals(
-        word=Py_ssize_t, codec=cython.ulonglong, clock=cython.uint, kind=cython.ulonglong, before=cython.ulonglong,
+        codec=cython.ulonglong, clock=cython.uint, kind=cython.ulonglong, before=cython.ulonglong,
         in_order=cython.bint, elapsed=double, nominal=double, jitter=double, delta=double, count=double,
         latest=cython.ulonglong, timed=cython.bint, transit=double)
     cpdef int count(
-        self, Py_ssize_t slot, unsigned long long now, unsigned int sequence, unsigned int timestamp,
+        self, Py_ssize_t word, unsigned long long now, unsigned int sequence, unsigned int timestamp,
         unsigned int payload_type, unsigned int marker, unsigned long long octets, unsigned long long dscp=*) except -1
     @cython.locals(before=cython.ulonglong, codec=cython.ulonglong, known=cython.bint, unit=Py_ssize_t)
     cdef int label_medium(

@@ -112,13 +112,10 @@ class StreamTable(StreamUnits):
     # ---- the table ----
 
     def is_stream(
-        self, slot: int, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int
+        self, word: int, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int
     ) -> bool:
-        """Whether the entry in a slot has this key; `ports` is source | destination << 16 | SSRC << 32."""
-        if slot < 0 or slot >= self.slots:
-            return False
-        word = self.words[self.tags + 2 * slot + 1]
-        if (
+        """Whether the entry at `word` has this key; `ports` is source | destination << 16 | SSRC << 32."""
+        if word <= 0 or (
             self.words[word + PORTS] != ports
             or self.words[word + KEY + 2] != dst0
             or self.words[word + KEY + 3] != dst1
@@ -139,7 +136,7 @@ class StreamTable(StreamUnits):
         return (ssrc ^ (ssrc >> 32)) | TOP
 
     def find(self, flow_tag: int, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int) -> int:
-        """The slot of a stream, or -1; `flow_tag` is FlowTable.tag after its find(). Sets `generation`."""
+        """The slot of a stream, or -1; `flow_tag` is FlowTable.tag_of() the flow. Sets `generation`."""
         return self.probe(self.tag_of(flow_tag, ports >> 32), ports, src0, src1, dst0, dst1, domain)
 
     def add(
@@ -151,11 +148,12 @@ class StreamTable(StreamUnits):
         if slot < 0:
             return -1
         if self.fresh:
-            self.words[self.place(slot) + LATEST] = now
-            unit = self.unit(self.place(slot))
+            word = self.place(slot)
+            self.words[word + LATEST] = now
+            unit = self.unit(word)
             for index in range(UNIT):
                 self.words[unit + index] = 0
-            self.unlock(slot)
+            self.unlock(word)
             slot = self.publish(slot, tag)
             self.enter_source(slot, ports >> 32, domain)
         self.look(self.place(slot))
@@ -193,9 +191,9 @@ class StreamTable(StreamUnits):
         Hz, 0 unknown; the name as two little-endian words; `words[call:call + 16]` the Call-ID, kept from
         the first SDP on.
         """
-        if not self.lock(slot):
-            return 0
         word = self.place(slot)
+        if not self.lock(word):
+            return 0
         if ((self.words[word + FACTS] >> 8) & 0xFF) != 1:
             self.words[word + FACTS] = (self.words[word + FACTS] & ~0xFF00 & MASK64) | (found_by << 8)
             for index in range(16):
@@ -206,7 +204,7 @@ class StreamTable(StreamUnits):
         self.words[word + SEEN + (payload_type >> 6)] |= ONE << (payload_type & 63)
         if kind == NORMAL:
             self.label_medium(word, payload_type, name0, name1)
-        self.unlock(slot)
+        self.unlock(word)
         return 0
 
     def label_medium(self, word: int, payload_type: int, name0: int, name1: int) -> int:
@@ -232,7 +230,7 @@ class StreamTable(StreamUnits):
 
     def count(
         self,
-        slot: int,
+        word: int,
         now: int,
         sequence: int,
         timestamp: int,
@@ -241,13 +239,12 @@ class StreamTable(StreamUnits):
         octets: int,
         dscp: int = 0,
     ) -> int:
-        """One packet of a stream that is labelled for its payload type; 1 where it could not be counted."""
-        if not self.lock(slot):
+        """One packet of the stream at `word`, labelled for its payload type; 1: it could not be counted."""
+        if not self.lock(word):
             return 1
-        word = self.words[self.tags + 2 * slot + 1]
         if not self.words[word + FACTS] & 0xFF:
             # Another worker found it expired just now: this packet's successor enters it anew.
-            self.unlock(slot)
+            self.unlock(word)
             return 1
         self.words[word + STAMP] = atomics.peek(self.words, VERSION_WORD)
         self.words[word + OCTETS] += octets
@@ -278,7 +275,7 @@ class StreamTable(StreamUnits):
             self.quality.begin(
                 self.unit(word), now, 0x10000 | sequence, dscp, (self.words[word + LABEL] >> 16) & 0xFF
             )
-            self.unlock(slot)
+            self.unlock(word)
             return 0
         if now >= self.words[word + TICK]:
             self.tick(word, now)
@@ -334,7 +331,7 @@ class StreamTable(StreamUnits):
         if now > self.words[word + LATEST]:
             self.words[word + LATEST] = now
         self.words[word + PACKETS] += 1
-        self.unlock(slot)
+        self.unlock(word)
         return 0
 
     def cycle(self, word: int, sequence: int) -> int:

@@ -325,3 +325,39 @@ def test_regions_of_another_kind_are_refused(build: Build) -> None:
     streams = build.module("engine.shm.streams")
     with pytest.raises(ValueError, match="no streams region"):
         streams.StreamTable.open(table.flows.region.fd)
+
+
+def test_a_flow_that_is_remembered_is_the_one_that_is_there(build: Build) -> None:
+    """find() takes what it found lately without a keyed hash: never an entry that has another key by now."""
+    table = Table(build, 64)
+    assert table.register("one", "10.0.0.1", 4000, ttl=SECOND) == 0
+    slot = table.find("10.0.0.9", 5000, "10.0.0.1", 4000)
+    assert slot >= 0
+    assert table.find("10.0.0.9", 5000, "10.0.0.1", 4000) == slot
+    other = table.second(1)
+    assert other.find("10.0.0.9", 5000, "10.0.0.1", 4000) == slot
+    later = NOW + 100 * SECOND
+    assert table.find("10.0.0.9", 5000, "10.0.0.1", 4000, later) == -1
+    assert other.find("10.0.0.9", 5000, "10.0.0.1", 4000, later) == -1
+    # The places of both are given to others; the memory of the first worker still points at them.
+    for number in range(20):
+        assert table.register(f"call{number}", "10.0.1.1", 4000 + 2 * number, now=later) == 0
+        found = table.find("10.0.1.9", 6000 + 2 * number, "10.0.1.1", 4000 + 2 * number, later)
+        assert table.call(found) == f"call{number}"
+    assert table.find("10.0.0.9", 5000, "10.0.0.1", 4000, later) == -1
+    assert other.find("10.0.0.9", 5000, "10.0.0.1", 4000, later) == -1
+
+
+def test_flows_by_the_thousand_are_each_their_own(build: Build) -> None:
+    """More flows than are remembered, in turn: each packet finds its own entry."""
+    number = 20_000 if build.name == "compiled" else 300
+    table = Table(build, 4 * number)
+    for port in range(number):
+        assert table.register(f"c{port}", f"10.{port >> 8}.{port & 255}.1", 4000) == 0
+    for _ in range(3):
+        slots = [
+            table.find("10.99.0.9", 5000, f"10.{port >> 8}.{port & 255}.1", 4000) for port in range(number)
+        ]
+        assert len(set(slots)) == number
+        assert min(slots) >= 0
+        assert table.call(slots[7]) == "c7"

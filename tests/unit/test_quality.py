@@ -239,7 +239,7 @@ def test_dscp_first_now_and_changes(build: Build) -> None:
     stream.label()
     for number, dscp in enumerate([46] * 5 + [0] * 5 + [46, 34]):
         stream.time += 20 * MS
-        stream.table.count(stream.slot, stream.time, number, 160 * number, 0, 0, 160, dscp)
+        stream.table.count(stream.table.place(stream.slot), stream.time, number, 160 * number, 0, 0, 160, dscp)
     row = read(stream)
     assert (row["dscp_first"], row["dscp"], row["dscp_changes"]) == (46, 34, 3)
 

@@ -32,10 +32,11 @@ for number in range(1 << 40):
     flows.register(0, host, 4000, 0, 0, 17, 0, now, 1_000_000_000)
     flows.find(0, host + 1, 0, host, 5000, 4000, 17, 0, now)
     key = 0, host + 1, 0, host, 5000 | 4000 << 16 | dice.randrange(4) << 32, 0
-    slot = streams.find(flows.tag, *key)
+    tag = flows.tag_of(0, host + 1, 0, host, 5000, 4000, 17, 0)
+    slot = streams.find(tag, *key)
     if slot < 0:
-        slot = streams.add(flows.tag, *key, now)
-    streams.count(slot, now, number & 0xFFFF, number & 0xFFFFFFFF, 0, 0, 100)
+        slot = streams.add(tag, *key, now)
+    streams.count(streams.place(slot), now, number & 0xFFFF, number & 0xFFFFFFFF, 0, 0, 100)
     if not number & 63:
         flows.sweep(now, 64)
 """

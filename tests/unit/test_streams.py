@@ -45,7 +45,13 @@ class Stream:
     ) -> None:
         self.time += int(gap_ms * MS)
         self.table.count(
-            self.slot, self.time, sequence & 0xFFFF, timestamp & 0xFFFFFFFF, payload_type, marker, 160
+            self.table.place(self.slot),
+            self.time,
+            sequence & 0xFFFF,
+            timestamp & 0xFFFFFFFF,
+            payload_type,
+            marker,
+            160,
         )
 
     def row(self) -> dict[str, Any]:
@@ -185,7 +191,7 @@ def test_a_killed_worker_leaves_no_lock(build: Build) -> None:
     entry = words[64 + 2 * stream.slot + 1]
     words[entry] |= 9
     assert stream.table.read(stream.slot) is None
-    assert stream.table.count(stream.slot, START, 2, 160, 0, 0, 160) == 1
+    assert stream.table.count(entry, START, 2, 160, 0, 0, 160) == 1
     assert stream.table.figures()["busy"] == 1
     assert stream.table.break_locks(3) == 0
     assert stream.table.break_locks(8) == 1
