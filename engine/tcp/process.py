@@ -63,7 +63,7 @@ class Process:
             int(configuration.get("events_backups") or 0),
         )
         self.beat = _heartbeat(configuration.get("heartbeat_fd"))
-        self.table = rows.Table()
+        self.table = rows.Table(self.observer.mask)
         self.orders = Orders(self.table.columns, self.table.search, "srtt_us", guard=self._guard)
         self.connections = Connections()
         self.host = Host()

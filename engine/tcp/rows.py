@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from engine.calls.filter import Column
 from engine.tcp.backend import Connection
 from engine.tcp.listen import parts
+from engine.tcp.mask import Mask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from engine.tcp.backend import Listener
     from engine.tcp.listen import Counts
-    from engine.tcp.mask import Mask
 
 TEXTS = ("state", "local", "remote", "role", "comm", "pid_source")
 NUMBERS = (
@@ -32,13 +32,14 @@ GROUP_ROW = (
     "key", "connections", "send_bps", "receive_bps", "retransmits", "retransmits_new", "srtt_us",
     "srtt_us_max",
 )  # fmt: skip
-MOST_GROUPS = 1000
 
 
 class Table:
     """The connections of the last look with what is known of each from the look before."""
 
-    def __init__(self) -> None:
+    def __init__(self, mask: Mask | None = None) -> None:
+        """mask: what it hides is filtered, sorted and searched by its pseudonym, or answers would tell it."""
+        self._mask = mask or Mask("none")
         self.rows: list[Connection] = []
         self.rates: Mapping[int, tuple[float, float]] = {}
         self.added: dict[int, int] = {}
@@ -73,18 +74,18 @@ class Table:
 
     def search(self, one: Connection) -> str:
         """What a bare word of a filter is looked for in."""
-        ends = f"{one.local}:{one.local_port} {one.remote}:{one.remote_port}"
+        address, port = self._mask.address, self._mask.port
+        ends = f"{address(one.local)}:{port(one.local_port)} {address(one.remote)}:{port(one.remote_port)}"
         return f"{one.state} {ends} {one.comm} {one.pid or ''} {one.role}".lower()
 
     def groups(self, rows: Iterable[Connection], by: str) -> list[dict[str, Any]]:
-        """Sums over the connections of a process, peer, port ...; srtt_us is their mean."""
+        """Sums over the connections of a process, peer, port ..., those with most connections first; srtt_us
+        is their mean."""
         made: dict[str, dict[str, Any]] = {}
         for one in rows:
             key = _group(one, by)
             group = made.get(key)
             if group is None:
-                if len(made) >= MOST_GROUPS:
-                    continue
                 group = made[key] = {**dict.fromkeys(GROUP_ROW, 0), "key": key, "_sampled": 0}
             sent, received = self.rates.get(one.cookie, (0.0, 0.0))
             group["connections"] += 1
@@ -105,6 +106,13 @@ class Table:
     def _columns(self) -> dict[str, Column]:
         found = {name: Column("text", _getter(name)) for name in TEXTS}
         found |= {name: Column("number", _getter(name)) for name in NUMBERS}
+        mask = self._mask
+        if mask.hides_addresses:
+            found["local"] = Column("text", lambda one: mask.address(one.local))
+            found["remote"] = Column("text", lambda one: mask.address(one.remote))
+        if mask.hides_ports:
+            found["local_port"] = Column("text", lambda one: mask.port(one.local_port))
+            found["remote_port"] = Column("text", lambda one: mask.port(one.remote_port))
         found["id"] = Column("text", lambda one: str(one.cookie))
         found["send_bps"] = Column("number", lambda one: self.rates.get(one.cookie, (None, None))[0])
         found["receive_bps"] = Column("number", lambda one: self.rates.get(one.cookie, (None, None))[1])

@@ -8,6 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.calls.query import Windows, parse_query
+from engine.errors import UsageError
 from engine.tcp import histogram, history, inet_diag, prometheus, snmp, summary, text
 from engine.tcp.backend import METRICS, Closed, Connection, Histogram, Listener, Reading
 from engine.tcp.events_file import EventsFile
@@ -39,6 +41,38 @@ def test_a_row_has_its_keys_and_rates_are_bits() -> None:
     hidden = table.row(table.rows[0], Mask("all"))
     assert hidden["local"].startswith("addr-")
     assert hidden["remote_port"].startswith("port-")
+
+
+@pytest.mark.parametrize("kind", ["addresses", "ports", "all"])
+@pytest.mark.parametrize("column", ["local", "remote", "local_port", "remote_port"])
+def test_what_is_masked_cannot_be_tried_out(kind: Any, column: str) -> None:
+    """By a filter, a word or the order: a pseudonym finds its row, the thing itself does not."""
+    mask = Mask(kind)
+    table = Table(mask)
+    for cookie in (3, 1, 2):
+        one = connection(cookie, local=f"10.0.0.{cookie}", remote=f"203.0.113.{cookie}")
+        one.remote_port = 400 + cookie
+        table.rows.append(one)
+    orders = Windows(table.columns, table.search, "srtt_us")
+
+    def matches(text: str) -> int:
+        query = parse_query({"filter": text}, table.columns, "srtt_us")
+        return len(orders.find(query, 1, lambda: table.rows).rows)
+
+    shown = table.row(table.rows[0], mask)[column]
+    value = getattr(table.rows[0], column)
+    hidden = shown != value
+    assert hidden == (kind in ("all", "ports" if column.endswith("port") else "addresses"))
+    for guess in (f'{column} == "{value}"', f'{column} ~ "^{value}$"', f'"{value}"'):
+        assert matches(guess) == (0 if hidden else 1), guess
+    assert matches(f'{column} == "{shown}"') == 1
+    assert matches(f'"{shown}"') == 1
+    if hidden:
+        with pytest.raises(UsageError, match="is text"):
+            matches(f"{column} > 0")
+    query = parse_query({"sort": column}, table.columns, "srtt_us")
+    order = [table.row(one, mask)[column] for one in orders.find(query, 1, lambda: table.rows).rows]
+    assert order == sorted(order)
 
 
 def test_groups_are_sums() -> None:
