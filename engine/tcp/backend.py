@@ -250,6 +250,11 @@ class Triggers:
     """Resets a second."""
     drops: bool = False
 
+    @classmethod
+    def none(cls) -> Triggers:
+        """All off."""
+        return cls(rto=False, tlp=False, pacing_zero=False, zero_window=False, backlog_overflow=False)
+
 
 @dataclass(slots=True)
 class Limits:

@@ -1,9 +1,11 @@
 """Drops of listening sockets, told apart: SYNs turned away, and connections for which the accept queue had no
 room; also of those that were closed in between.
 
-A socket counts both together (sk_drops). Its namespace counts them together (ListenDrops) and the second
-alone (ListenOverflows), so that between two looks they can be told apart for each socket where one kind
-happened alone, or where a single socket dropped. What cannot be told apart is in the total alone.
+A socket counts both together (sk_drops), and with them packets of half-open connections that want nothing,
+such as a repeated SYN. Its namespace counts the two kinds and nothing else (ListenDrops), and the second by
+itself (ListenOverflows): no more were dropped than that, and between two looks the kinds can be told apart
+for each socket where one happened alone, or where a single socket dropped. What cannot be told apart is in
+the total alone.
 """
 
 from __future__ import annotations
@@ -36,6 +38,10 @@ class ListenDrops:
         self._last: dict[Key, tuple[Listener, int]] = {}
         """Each with the time of the look that saw it last; those that were closed first stand first."""
         self._kernel: dict[int, dict[str, int]] = {}
+        self._unclaimed: dict[int, int] = {}
+        """Namespace -> drops that it counted before the last look and that no socket had then: the counters
+        are read after the sockets."""
+        self._told: dict[int, int] = {}
 
     def look(
         self,
@@ -43,12 +49,18 @@ class ListenDrops:
         kernel: Mapping[int, Mapping[str, int]],
         ended: Iterable[Listener] = (),
         time_ns: int = 0,
-    ) -> None:
+    ) -> list[tuple[Listener, int]]:
         """One look, with the counters of each namespace (inode -> nstat's names -> value), the sockets that
-        were closed since the last one, and the time since 1970."""
+        were closed since the last one, and the time since 1970.
+
+        Returns the sockets that have dropped since the last look, with how many of these drops were told by
+        no event yet.
+        """
         first = not self._kernel
         fresh: dict[int, dict[Key, int]] = {}
         before, self._before = self._before, {}
+        told: dict[Key, int] = {}
+        had_told, self._told = self._told, {}
         for open_now, ones in ((False, ended), (True, listeners)):
             for one in ones:
                 if len(self._before) >= MOST:
@@ -66,13 +78,19 @@ class ListenDrops:
                 deltas = fresh.setdefault(one.netns, {})
                 deltas[key] = deltas.get(key, 0) + max(0, one.drops - base)
                 self.since_start.setdefault(key, (0, 0, 0))
+                told[key] = told.get(key, 0) + one.told - had_told.get(one.cookie, one.told if first else 0)
+                if open_now and one.told:
+                    self._told[one.cookie] = one.told
+        found: list[tuple[Listener, int]] = []
         for netns, deltas in fresh.items():
-            self._book(deltas, kernel.get(netns), self._kernel.get(netns))
+            booked = self._book(netns, deltas, kernel.get(netns))
+            found += [(self._last[key][0], drops - told[key]) for key, drops in booked.items()]
         self._kernel = {netns: dict(counters) for netns, counters in kernel.items()}
         while len(self._last) > 2 * MOST:
             key = next(iter(self._last))
             del self._last[key]
             self.since_start.pop(key, None)
+        return [(one, more) for one, more in found if more > 0]
 
     def within(self, listeners: Iterable[Listener], since_ns: int) -> list[Listener]:
         """These, and those that were closed after a time."""
@@ -85,24 +103,41 @@ class ListenDrops:
         )
         return [*found, *gone]
 
-    def _book(
-        self, deltas: Mapping[Key, int], now: Mapping[str, int] | None, before: Mapping[str, int] | None
-    ) -> None:
-        droppers = [key for key, delta in deltas.items() if delta]
-        if not droppers:
-            return
+    def _book(self, netns: int, deltas: Mapping[Key, int], now: Mapping[str, int] | None) -> dict[Key, int]:
+        """Add what the sockets of a namespace have dropped; what each had of it."""
+        before = self._kernel.get(netns)
         overflows = all_drops = None
         if now is not None and before is not None:
             overflows = _delta(now, before, "TcpExtListenOverflows")
             all_drops = _delta(now, before, "TcpExtListenDrops")
-            if all_drops is not None and all_drops < sum(deltas.values()):
-                # Drops fell between the look at the sockets and that at the counters.
-                overflows = all_drops = None
-        for key in droppers:
-            syn, accept = split(deltas[key], overflows, all_drops, alone=len(droppers) == 1)
+        counted = sum(deltas.values())
+        if all_drops is not None:
+            most = all_drops + self._unclaimed.get(netns, 0)
+            self._unclaimed[netns] = max(0, all_drops - counted)
+            deltas = bounded(deltas, most)
+            if all_drops < sum(deltas.values()):
+                # Some fell between the last look at the sockets and that at the counters.
+                overflows = None
+        droppers = {key: delta for key, delta in deltas.items() if delta}
+        for key, delta in droppers.items():
+            syn, accept = split(delta, overflows, all_drops, alone=len(droppers) == 1)
             total, syns, accepts = self.since_start[key]
-            self.since_start[key] = (total + deltas[key], syns + (syn or 0), accepts + (accept or 0))
+            self.since_start[key] = (total + delta, syns + (syn or 0), accepts + (accept or 0))
+        return droppers
 
+
+def bounded(deltas: Mapping[Key, int], most: int) -> dict[Key, int]:
+    """Counts of sockets that together are no more than `most`: what is too much is taken from each by its
+    share."""
+    counted = sum(deltas.values())
+    if counted <= most:
+        return dict(deltas)
+    found, seen, given = {}, 0, 0
+    for key, delta in deltas.items():
+        seen += delta
+        found[key] = seen * most // counted - given
+        given += found[key]
+    return found
 
 def parts(counts: Counts | None) -> tuple[int | None, int | None, int | None]:
     """(drops, of SYNs, for want of room) where that is known."""

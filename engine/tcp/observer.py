@@ -97,7 +97,7 @@ class Observer:
         self._open_kernels(options.filters.namespaces)
         self.begun = time.monotonic()
         self.governor.begin(self.backend)
-        self.windows = Windows(self.read(), time.time_ns())
+        self.windows = Windows(_without_events(self.read()), time.time_ns())
         self.look()
         self._reported = self.windows.newest
         self._next_look = self.begun + self.look_period
@@ -130,7 +130,8 @@ class Observer:
         """Do what is due: a look, a report; and pass on the events that have come."""
         now = time.monotonic()
         reports = now >= self._next_report
-        if now >= self._next_look or (reports and self._next_look - now < self.look_period / 2):
+        looks = now >= self._next_look or (reports and self._next_look - now < self.look_period / 2)
+        if looks:
             self.look()
             self._next_look = max(self._next_look, now - self.look_period) + self.look_period
             self._next_look += self.governor.pause(self._shortest)
@@ -140,6 +141,10 @@ class Observer:
         if now >= self._next_ends:
             self._next_ends = now + ENDS_S
         self.drain()
+        if looks and not reports and self.options.mode != "detail":
+            # Rolling windows may be shorter than the interval.
+            with self.governor.looking(more=True):
+                self.windows.add(self.read(), time.time_ns())
         if reports:
             self._report()
             self._next_report = max(self._next_report + self.options.interval, now)
@@ -313,8 +318,12 @@ class Observer:
             one.pid, one.comm, one.pid_source = row.pid, row.comm, row.pid_source
         if one.role == "unknown":
             one.role = row.role
-        for name in ("cgroup", "netns", "pacing_bps", "send_window", "receive_window", "unsent_queue"):
+        for name in ("cgroup", "netns"):
             if not getattr(one, name):
+                setattr(one, name, getattr(row, name))
+        for name in ("pacing_bps", "send_window", "receive_window", "unsent_queue"):
+            # 0 is what a window or a queue may be, and what an event may be about.
+            if getattr(one, name) is None:
                 setattr(one, name, getattr(row, name))
 
     def _roles(self) -> None:
@@ -373,6 +382,14 @@ def overflow(listener: Listener, drops: int, time_ns: int) -> Event:
 
 def _minus(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     return {name: max(0, value - before.get(name, 0)) for name, value in now.items()}
+
+
+def _without_events(first: Reading) -> Reading:
+    """The reading from which all counts: events that came before it, but after the start, are given out, too."""
+    for name in ("events_emitted", "events_lost"):
+        first.counters.pop(name, None)
+    first.suppressed.clear()
+    return first
 
 
 def _copy(one: Histogram) -> Histogram:

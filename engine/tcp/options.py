@@ -91,6 +91,9 @@ def make(**words: Any) -> Options:
     made.max_cpu = percent(take("max_cpu", None), "--max-cpu")
     made.filters, made.every_namespace = _filters(given)
     made.triggers = _triggers(given)
+    if made.mode == "summary":
+        # Nobody would see the events.
+        made.triggers = Triggers.none()
     made.limits = Limits(
         sample=_one_of(take("sample", 1)),
         top_flows=_count(take("top_flows", 0), "--top-flows", 0, MOST_TOP_FLOWS),

@@ -266,9 +266,6 @@ def test_accept_queue_that_is_full(between: Path) -> None:
         compare(reading, gained)
         assert row.drops == gained("TcpExtListenDrops") >= 8
         assert (row.backlog, row.limit) == (2, 1)
-        (event, *_) = [one for one in observer.backend.events() if one.trigger == "backlog_overflow"]
-        assert event.connection.local_port == 8080
-        assert event.value >= 8
         for client in clients:
             client.close()
     listener.close()

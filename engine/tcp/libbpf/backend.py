@@ -33,6 +33,7 @@ from engine.tcp.libbpf.reading import Reader
 from engine.tcp.libbpf.reasons import Reasons
 from engine.tcp.libbpf.records import Records
 from engine.tcp.libbpf.symbols import Symbols
+from engine.tcp.limits import Stages
 from engine.tcp.namespaces import call_inside, own
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class LibbpfBackend:
         self._statistics: loader.Statistics | None = None
         self._costs: list[Cost] = []
         self._listeners: list[Listener] | None = None
-        self._drops: dict[tuple[int, str, int], int] = {}
+        self._stages = Stages(limits)
         self._listening: set[tuple[int, int]] = set()
         self._watched: dict[int, int] = {}
         """Inode -> process, of the sockets that watched processes had at the start."""
@@ -143,6 +144,8 @@ class LibbpfBackend:
         if "closed" in self._rings:
             reading.counters["closed_lost"] += self._rings["closed"].failed
         reading.suppressed["rate"] += self._surplus
+        for stage, count in self._stages.suppressed.items():
+            reading.suppressed[stage] += count
         return reading
 
     def connections(self) -> list[Connection]:
@@ -160,7 +163,6 @@ class LibbpfBackend:
         self._listening = {(one.netns, one.port) for one in listeners}
         for connection in found:
             self._complete(connection)
-        self._note_drops(listeners)
         self._listeners = listeners
         return found
 
@@ -190,6 +192,12 @@ class LibbpfBackend:
             self._complete(event.connection)
         given.sort(key=lambda event: event.time_ns)
         return given
+
+    def offer(self, event: Event) -> None:
+        """An event that the observer has found: the stages of the programs, and the rate of all together."""
+        if self._stages.admit(event):
+            self._found_events += 1
+            self._give(event)
 
     def event_fd(self) -> int:
         """Readable when the kernel has sent an event."""
@@ -229,6 +237,9 @@ class LibbpfBackend:
             self._consume("events")
             self._consume("closed")
             self._flush_last(opened.descriptor("last_events"))
+            for event in self._stages.end_all(time.monotonic_ns()):
+                self._found_events += 1
+                self._give(event, time.monotonic_ns())
             self._last = self.read()
         self._object = None
         for ring in self._rings.values():
@@ -360,27 +371,6 @@ class LibbpfBackend:
             key = (connection.netns, connection.local_port)
             connection.role = "server" if key in self._listening else "unknown"
 
-    def _note_drops(self, listeners: Sequence[Listener]) -> None:
-        """SYNs that are turned away raise no tracepoint: an event for each one that dropped more."""
-        found: dict[tuple[int, str, int], int] = {}
-        for one in listeners:
-            key = (one.netns, one.local, one.port)
-            found[key] = found.get(key, 0) + (one.drops or 0) - one.told
-        wanted = self.triggers.backlog_overflow
-        for one in listeners:
-            key = (one.netns, one.local, one.port)
-            more = found[key] - self._drops.get(key, found[key])
-            if more <= 0 or not wanted:
-                continue
-            place = Connection(0, "LISTEN", one.local, one.port, "", 0)
-            place.netns, place.inode, place.pid, place.comm = one.netns, one.inode, one.pid, one.comm
-            place.pid_source, place.role = one.pid_source, "server"
-            place.receive_queue, place.send_queue = one.backlog, one.limit
-            self._found_events += 1
-            self._give(Event(time.monotonic_ns(), "backlog_overflow", more, one.limit, place))
-            self._drops[key] = found[key]
-        self._drops = found
-
     # ---- rings
 
     def _consume(self, name: str) -> None:
@@ -395,7 +385,7 @@ class LibbpfBackend:
         """The kernel's bucket may give one token to two CPUs; here it is held to the letter. now_ns: when an
         event goes that was held back until now."""
         second = (now_ns or event.time_ns) // 1_000_000_000
-        if second != self._second:
+        if second > self._second:
             self._second, self._in_second = second, 0
         self._in_second += 1
         if self._in_second > self.limits.per_second:

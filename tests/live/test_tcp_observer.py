@@ -1,0 +1,190 @@
+"""The observer as a whole, over a path of its own: what it books of a look, and which events it gives out."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from engine import resources
+from engine.tcp import options
+from engine.tcp.observer import Observer
+from tests.live.tcp_path import SERVER, Path, path
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from engine.tcp.backend import Namespace
+
+pytestmark = [
+    pytest.mark.live,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
+    pytest.mark.skipif(
+        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
+    ),
+]
+
+
+@pytest.fixture
+def between() -> Iterator[Path]:
+    with path() as made:
+        yield made
+
+
+class Run:
+    """A sink that keeps what it gets, and its observer."""
+
+    def __init__(self, where: Namespace, **words: Any) -> None:
+        self.summaries: list[dict[str, Any]] = []
+        self.events: list[dict[str, Any]] = []
+        words = {"mode": "both", "backend": "libbpf", "netns": where.name, "interval": 0.2, **words}
+        self.observer = Observer(options.make(**words), self)
+
+    def summary(self, document: dict[str, Any], observer: Observer) -> None:
+        self.summaries.append(document)
+
+    def event(self, document: dict[str, Any]) -> None:
+        self.events.append(document)
+
+    def turn(self, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            self.observer.turn()
+            time.sleep(0.02)
+
+    def of(self, trigger: str) -> list[dict[str, Any]]:
+        lines = [line for line in self.events if line["event_type"] == "tcp"]
+        return [line for line in lines if line["trigger"]["name"] == trigger]
+
+    @property
+    def final(self) -> dict[str, Any]:
+        return self.summaries[-1]
+
+    @property
+    def end(self) -> dict[str, Any]:
+        return self.events[-1]
+
+
+@contextmanager
+def observing(where: Namespace, **words: Any) -> Iterator[Run]:
+    """From its start to its end."""
+    run = Run(where, **words)
+    try:
+        run.observer.start()
+        yield run
+        run.observer.stop()
+    finally:
+        run.observer.close()
+
+
+def connect(between: Path, count: int) -> list[socket.socket]:
+    """Connections that are begun, not waited for."""
+    clients = [between.open() for _ in range(count)]
+    for client in clients:
+        client.setblocking(False)
+        client.connect_ex((SERVER, 8080))
+    return clients
+
+
+@pytest.mark.parametrize("backend", ["libbpf", "netlink"])
+def test_a_repeated_syn_is_no_drop_of_the_listening_socket(between: Path, backend: str) -> None:
+    """The kernel adds it to sk_drops, and not to ListenDrops."""
+    listener = between.listen()
+    with observing(between.server, backend=backend) as run:
+        between.drop("tcp sport 8080 tcp flags & (syn | ack) == syn | ack")
+        connect(between, 4)
+        run.turn(1.6)
+    [row] = [row for row in run.final["listen"] if row["port"] == 8080]
+    assert run.final["kernel"]["TcpExtListenDrops"] == 0
+    assert between.dropped() >= 8
+    assert (row["drops"], row["syn_drops"], row["accept_drops"]) == (0, 0, 0)
+    assert run.of("backlog_overflow") == []
+    listener.close()
+
+
+@pytest.mark.parametrize("backend", ["libbpf", "netlink"])
+def test_every_drop_of_a_full_queue_is_told_once(between: Path, backend: str) -> None:
+    listener = between.listen(backlog=1)
+    with observing(between.server, backend=backend) as run:
+        connect(between, 8)
+        run.turn(1.5)
+    [row] = [row for row in run.final["listen"] if row["port"] == 8080]
+    drops = run.final["kernel"]["TcpExtListenDrops"]
+    assert row["drops"] == drops >= 6
+    found = [line for line in run.of("backlog_overflow") if line["tcp_state"] == "LISTEN"]
+    assert sum(line["trigger"]["value"] for line in found) == drops
+    assert {line["src_port"] for line in found} == {8080}
+    listener.close()
+
+
+def test_events_that_a_look_finds_pass_the_same_stages(between: Path) -> None:
+    listener = between.listen(backlog=1)
+    words = {"rto": False, "tlp": False, "reset_rate": 1}
+    with observing(between.server, sample=1_000_000, **words) as sampled, observing(
+        between.server, first=1, max_events=1000, **words
+    ) as first:
+        for _ in range(3):
+            connect(between, 4)
+            for run in (sampled, first):
+                run.turn(0.5)
+    assert sampled.of("backlog_overflow") == []
+    assert sampled.end["suppressed"]["sample"] >= 3
+    looked = [line for line in first.of("backlog_overflow") if line["tcp_state"] == "LISTEN"]
+    assert len(looked) == 1
+    assert first.end["suppressed"]["first"] >= 2
+    for run in (sampled, first):
+        assert run.end["emitted"] == len(run.events) - 1
+    listener.close()
+
+
+def test_the_rate_of_resets_is_held_by_the_rate_of_events(between: Path) -> None:
+    with observing(between.server, reset_rate=1, resets=True, max_events=2) as run:
+        ends = time.monotonic() + 1.5
+        while time.monotonic() < ends:
+            for client in connect(between, 3):
+                client.close()
+            run.turn(0.1)
+    given = len(run.events) - 1
+    assert given == run.end["emitted"] <= 6
+    assert run.end["suppressed"]["rate"] > 10
+
+
+def test_events_before_the_first_reading_are_counted(between: Path) -> None:
+    run = Run(between.server, resets=True)
+    start = run.observer._open_kernels
+
+    def late(namespaces: Any) -> None:
+        # The programs are attached, and nothing was read yet.
+        for client in connect(between, 5):
+            client.close()
+        time.sleep(0.2)
+        start(namespaces)
+
+    run.observer._open_kernels = late  # type: ignore[method-assign]
+    try:
+        run.observer.start()
+        run.turn(0.3)
+        run.observer.stop()
+    finally:
+        run.observer.close()
+    assert len(run.of("reset")) == 5 == run.end["emitted"] == run.final["events"]["emitted"]
+
+
+def test_no_events_without_somebody_to_take_them(between: Path) -> None:
+    with observing(between.client, mode="summary", resets=True, drops=True, rtt_above="1us") as run:
+        between.drop("tcp flags syn")
+        for client in connect(between, 3):
+            del client
+        run.turn(1.4)
+    assert run.final["retransmits"]["by_class"]["syn"]["events"] == 3
+    assert run.final["events"] == {
+        "emitted": 0,
+        "suppressed": dict.fromkeys(("repeat", "sample", "flow", "first", "rate"), 0),
+        "lost": 0,
+    }
