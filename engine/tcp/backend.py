@@ -47,8 +47,8 @@ COUNTERS = (
     "sockets_evicted", "closed_lost",
 )  # fmt: skip
 """Counters of a reading; sockets_evicted are those that there was no room to follow, closed_lost connections
-that ended and were not told (at least so many: inet_diag does not say how many messages the kernel had no room
-for). Those of events that a stage kept back stand in `Reading.suppressed`. send_bytes and
+that ended and were not told (at least so many: inet_diag does not say how many messages were lost). Those
+of events that a stage kept back stand in `Reading.suppressed`. send_bytes and
 receive_bytes are the observer's: it adds up connections() and closed(). retransmit_events and
 retransmit_segments are only there where the total is known without the classes; else the observer adds the
 classes up."""

@@ -311,7 +311,11 @@ class NetlinkBackend:
         place.refresh()
         met: set[int] = set()
         left_out: set[int] = set()
-        for one in place.diag.dump(CONNECTED):
+        sockets = place.diag.dump(CONNECTED)
+        # First those that are no more: they make room.
+        gone = place.flows - {one.cookie for one in sockets}
+        self._vanished.update(dict.fromkeys(gone & self._flows.keys()))
+        for one in sockets:
             local, remote = address(one.local), address(one.remote)
             if not place.matcher.passes(local, one.local_port, remote, one.remote_port):
                 continue

@@ -23,6 +23,8 @@ PLAIN_BARS = " .:-=+*%#"
 MOST_BARS = 20
 MOST_LISTEN, MOST_DROPS, MOST_STATES = 6, 6, 8
 ROLLING = (1.0, 10.0, 60.0)
+WORTH_S = 0.5
+"""A window that is longer than the one before by less than this is not shown beside it."""
 
 
 def page(document: dict[str, Any], observer: Observer, *, plain: bool = False) -> str:
@@ -103,13 +105,20 @@ def _retransmits(document: dict[str, Any], observer: Observer) -> list[str]:
     if document["final"]:
         return lines
     rolling = []
+    shown = 0.0
     for length in ROLLING:
         window = observer.windows.last(length)
-        values = window.reading.counters
-        segments = _segments(values)
-        rolling.append(f"{seconds(length)} {known(segments)}")
+        if window.seconds - shown < WORTH_S:
+            continue
+        shown = window.seconds
+        rolling.append(f"{seconds(rounded(shown, length))} {known(_segments(window.reading.counters))}")
     rolling.append(f"run {known(_segments(observer.windows.run().reading.counters))}")
     return [*lines, *_wrap("  segments", rolling)]
+
+
+def rounded(seconds: float, wanted: float) -> float:
+    """What to call a window that begins at the reading next to what was wanted: that, if it is near."""
+    return wanted if abs(seconds - wanted) <= wanted / 10 else seconds
 
 
 def _segments(counters: dict[str, int]) -> int | None:

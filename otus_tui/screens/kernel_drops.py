@@ -8,7 +8,7 @@ from engine.tcp import drop_reasons
 from otus_tui import format as fmt
 from otus_tui.screens.tcp import trouble_lines
 from otus_tui.widgets.ink import Line, rule
-from otus_tui.widgets.tcp_figures import off_lines, why_off
+from otus_tui.widgets.tcp_figures import off_lines, span, why_off
 from otus_tui.widgets.text_view import fold_words
 
 if TYPE_CHECKING:
@@ -31,8 +31,9 @@ def kernel_lines(tcp: TcpSection | None, model: Model, width: int, glyphs: Glyph
     lines = [rule(f"{TITLE} (net namespace {tcp.get('netns')})", width, glyphs)]
     if whole["total"] is None:
         return [*lines, *off_lines(why_off(tcp, "drops"), width)]
+    recently = span(tcp["windows"][SHORT], SHORT)
     lines.append(
-        [(f" {fmt.fit('reason', NAME)}{'60 s':>{NUMBER}}{'in all':>{NUMBER}}  what it means", "head")]
+        [(f" {fmt.fit('reason', NAME)}{recently:>{NUMBER}}{'in all':>{NUMBER}}  what it means", "head")]
     )
     if whole["by_reason"] is None:
         lines += off_lines(why_off(tcp, "drop_reasons"), width)

@@ -128,6 +128,13 @@ def off_lines(why: str, width: int) -> list[Line]:
     return lines
 
 
+def span(window: Mapping[str, Any], name: str) -> str:
+    """What to call a window: what was asked for, unless it is another one (at the start, or where looks are
+    rare)."""
+    seconds, wanted = window["window_s"], float(name)
+    return f"{name} s" if abs(seconds - wanted) <= wanted / 10 else f"{seconds:.0f} s"
+
+
 def why_off(tcp: TcpSection, *metrics: str) -> str:
     """Why these metrics are not measured; empty where they are."""
     off = tcp.get("off") or {}
@@ -267,7 +274,7 @@ def more_words(tcp: TcpSection, width: int, glyphs: Glyphs) -> Line:
         if width_of(line) + width_of(part) > width - 6:
             break
         line += [*part, ("  ", "")]
-    return [*line, ("10 s", "dim")]
+    return [*line, (span(window, WINDOW), "dim")]
 
 
 # --- all of them
@@ -282,9 +289,11 @@ def figure_lines(tcp: TcpSection, width: int, height: int, glyphs: Glyphs) -> li
     def histogram(title: str, hist: Any, metric: str) -> Callable[[int, int], list[Line]]:
         return lambda w, n: histogram_lines(title, hist, w, n, glyphs, why_off(tcp, metric))
 
-    makers: list[tuple[Callable[[int, int], list[Line]], int]] = [(histogram("RTT, 10 s", rtt, "rtt"), 32)]
+    makers: list[tuple[Callable[[int, int], list[Line]], int]] = [
+        (histogram(f"RTT, {span(window, WINDOW)}", rtt, "rtt"), 32)
+    ]
     if width >= TWO_HISTOGRAMS:
-        makers.append((histogram("RTTVAR, 10 s", var, "rttvar"), 32))
+        makers.append((histogram(f"RTTVAR, {span(window, WINDOW)}", var, "rttvar"), 32))
     makers.append((lambda w, n: retransmit_lines(tcp, w, n, glyphs), 21))
     makers.append((lambda w, n: state_lines(tcp, w, n, glyphs), 27))
     if width >= WITH_LISTEN:

@@ -6,6 +6,7 @@ import contextlib
 import ipaddress
 import os
 import socket
+import struct
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.errors import OtusError, UsageError
-from engine.tcp import choose, filters, namespaces, options
+from engine.tcp import addresses, choose, filters, namespaces, options
+from engine.tcp.addresses import Addresses
 from engine.tcp.backend import Filters
 from engine.tcp.bcc import BccBackend
 from engine.tcp.libbpf import LibbpfBackend
@@ -203,4 +205,25 @@ def test_the_own_namespace_is_watched_unless_told_otherwise() -> None:
 def test_interfaces_have_addresses() -> None:
     assert filters.interface("lo") == "lo"
     names = [name for _, name in socket.if_nameindex()]
-    assert "127.0.0.1" in set().union(*(filters.interface_addresses(name) for name in names))
+    found: set[str] = set()
+    for name in names:
+        known = Addresses(name)
+        found |= known.read()
+        known.close()
+    assert "127.0.0.1" in found
+    gone = Addresses("nosuch0")
+    assert gone.read() == set()
+    gone.close()
+
+
+@given(st.binary(max_size=80))
+def test_any_octets_from_rtnetlink_are_taken(octets: bytes) -> None:
+    addresses.parse(octets, 1)
+
+
+def test_of_a_link_with_a_peer_the_own_address_is_taken() -> None:
+    head = struct.pack("=4BI", socket.AF_INET, 32, 0, 0, 7)
+    peer, own = bytes([8, 0, 1, 0, 10, 0, 0, 1]), bytes([8, 0, 2, 0, 10, 0, 0, 2])
+    assert addresses.parse(head + peer + own, 7) == "10.0.0.2"
+    assert addresses.parse(head + peer, 7) == "10.0.0.1"
+    assert addresses.parse(head + peer, 8) == ""

@@ -1,0 +1,274 @@
+"""What the observer and the netlink backend make of looks, on backends and sockets that are made up."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, ClassVar
+
+import pytest
+
+from engine.tcp import inet_diag, netlink, observer, options, text
+from engine.tcp.backend import (
+    Connection,
+    Event,
+    Filters,
+    Histogram,
+    Limits,
+    Namespace,
+    Reading,
+    Sizes,
+    Triggers,
+)
+from engine.tcp.inet_diag import Socket
+from engine.tcp.netlink import NetlinkBackend
+from engine.tcp.observer import Observer
+from engine.tcp.rows import Table
+
+HERE = Namespace(7, "/proc/self/ns/net", "here")
+
+
+class MadeUp:
+    """A backend of which each reading has counted one more."""
+
+    name = "made up"
+
+    def __init__(self) -> None:
+        self.off: dict[str, str] = {}
+        self.rows: list[Connection] = []
+        self.found: list[Event] = []
+        self.readings = 0
+
+    def read(self) -> Reading:
+        self.readings += 1
+        reading = Reading(time.monotonic_ns())
+        reading.counters = {"retransmit_segments": self.readings}
+        reading.histograms = {"rtt_us": Histogram([0] * 400)}
+        return reading
+
+    def connections(self) -> list[Connection]:
+        return list(self.rows)
+
+    def listeners(self) -> list[Any]:
+        return []
+
+    def closed(self) -> list[Any]:
+        return []
+
+    closed_listeners = closed
+
+    def events(self) -> list[Event]:
+        given, self.found = self.found, []
+        return given
+
+    def costs(self) -> list[Any]:
+        return []
+
+    def stop(self) -> None:
+        pass
+
+    set_sampling = set_rtt_p99 = offer = lambda *_: None
+    count_costs = stop
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+        self.pages: list[str] = []
+        self.documents: list[dict[str, Any]] = []
+
+    def summary(self, document: dict[str, Any], one: Observer) -> None:
+        self.documents.append(document)
+        self.pages.append(text.page(document, one))
+
+    def event(self, document: dict[str, Any]) -> None:
+        self.events.append(document)
+
+
+class Clock:
+    """CLOCK_MONOTONIC that goes when it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1000.0
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic_ns", lambda: round(self.now * 1e9))
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def begun(monkeypatch: pytest.MonkeyPatch, backend: MadeUp, **words: Any) -> tuple[Observer, Sink]:
+    monkeypatch.setattr(observer.choose, "start", lambda _: (backend, []))
+    monkeypatch.setattr(Observer, "_open_kernels", lambda *_: None)
+    sink = Sink()
+    made = Observer(options.make(**words), sink)
+    made.start()
+    return made, sink
+
+
+def test_nothing_is_a_value(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """A window or a pacing rate of 0 is what an event is about; the last look does not mend it."""
+    backend = MadeUp()
+    row = Connection(5, "ESTABLISHED", "10.0.0.1", 1, "10.0.0.2", 2, netns=7)
+    row.send_window, row.receive_window, row.unsent_queue, row.pacing_bps, row.cgroup = (
+        65536,
+        70000,
+        9999,
+        10,
+        3,
+    )
+    backend.rows = [row]
+    made, sink = begun(monkeypatch, backend, mode="both")
+    seen = Connection(5, "ESTABLISHED", "10.0.0.1", 1, "10.0.0.2", 2, netns=0)
+    seen.send_window = seen.unsent_queue = seen.pacing_bps = 0
+    backend.found = [Event(time.monotonic_ns(), "zero_window", 0, None, seen)]
+    made.drain()
+    (event,) = sink.events
+    queue = event["queue"]
+    assert (queue["send_window"], queue["unsent_bytes"], event["pacing_bps"]) == (0, 0, 0)
+    assert (queue["receive_window"], event["netns"], event["cgroup"]) == (70000, 7, 3)
+
+
+def test_rolling_windows_are_as_long_as_they_are_called(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """Also where reports are rarer than looks."""
+    made, sink = begun(monkeypatch, MadeUp(), interval="10s", window="1,10")
+    for _ in range(60):
+        clock.now += 0.5
+        made.turn()
+    assert [round(one["window_s"]) for one in sink.documents] == [1, 10] * 3
+    assert "segments      1.00 s 1  10.0 s 10  30.0 s 30  run 30" in sink.pages[-1]
+
+
+def test_windows_that_cannot_be_short_are_called_what_they_are(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    made, sink = begun(monkeypatch, MadeUp(), interval="1s")
+    made.governor.stretch = 8
+    made._next_look = clock.now + 8
+    made.options.interval = 8.0
+    made._next_report = clock.now + 8
+    for _ in range(16):
+        clock.now += 1
+        made.turn()
+    assert "segments      8.00 s 1  16.0 s 2  run 2" in sink.pages[-1]
+    assert text.rounded(9.2, 10) == 10
+    assert text.rounded(8.0, 1) == 8.0
+
+
+def test_groups_are_cut_after_they_were_sorted() -> None:
+    table = Table()
+    rows = [Connection(at, "ESTABLISHED", "a", 1, f"peer {at}", 2) for at in range(1200)]
+    rows += [Connection(2000 + at, "ESTABLISHED", "a", 1, "busy", 2) for at in range(500)]
+    table.take(rows, {})
+    groups = table.groups(rows, "peer")
+    assert (groups[0]["key"], groups[0]["connections"]) == ("busy", 500)
+    assert len(groups) == 1201
+
+
+class Asked:
+    """Diag, without a kernel."""
+
+    sockets: ClassVar[list[Socket]] = []
+    ended: ClassVar[list[Socket]] = []
+
+    def __init__(self, _: Namespace) -> None:
+        self.lost = 0
+
+    def dump(self, states: int) -> list[Socket]:
+        return [] if states == 1 << inet_diag.LISTEN else list(self.sockets)
+
+    def closed(self) -> list[Socket]:
+        given = list(self.ended)
+        self.ended.clear()
+        return given
+
+    def close(self) -> None:
+        pass
+
+
+def diag_socket(cookie: int, retransmits: int = 0) -> Socket:
+    octets = bytes(10) + b"\xff\xff" + bytes([10, 0, 0, 1])
+    info = dict.fromkeys(("unacked", "sacked", "lost", "retrans", "bytes_acked", "bytes_received"), 0)
+    info |= {"total_retrans": retransmits, "segs_in": 1}
+    return Socket(2, 1, 0, octets, 1, octets, 2, 0, cookie, 0, 0, 0, 0, info)
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> type[Asked]:
+    class Counters:
+        def __init__(self, _: Namespace) -> None: ...
+
+        def read(self) -> dict[str, int]:
+            return {}
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(netlink, "Diag", Asked)
+    monkeypatch.setattr(netlink, "Counters", Counters)
+    monkeypatch.setattr(Asked, "sockets", [])
+    monkeypatch.setattr(Asked, "ended", [])
+    return Asked
+
+
+def backend_of(**more: Any) -> NetlinkBackend:
+    filters = Filters(netns=HERE.inode, namespaces=(HERE,))
+    for name, value in more.items():
+        setattr(filters, name, value)
+    made = NetlinkBackend(filters, Triggers(), Limits(), Sizes(sockets=16))
+    made.start()
+    return made
+
+
+def test_each_socket_without_room_counts_once(asked: type[Asked]) -> None:
+    backend = backend_of()
+    asked.sockets = [diag_socket(at) for at in range(1, 27)]
+    for _ in range(5):
+        assert len(backend.connections()) == 26
+    assert backend.read().counters["sockets_evicted"] == 10
+    asked.sockets.append(diag_socket(99))
+    backend.connections()
+    assert backend.read().counters["sockets_evicted"] == 11
+    backend.stop()
+
+
+def test_sockets_whose_end_was_not_told_make_room(asked: type[Asked]) -> None:
+    """As after ENOBUFS: the message of their end is lost, and no look meets them."""
+    backend = backend_of(remote_ports=[(1, 9)])
+    asked.sockets = [diag_socket(at, retransmits=1) for at in range(1, 17)]
+    backend.connections()
+    asked.sockets = [diag_socket(at) for at in range(101, 117)]
+    backend.connections()
+    backend.connections()
+    assert backend.read().counters["sockets_evicted"] == 0
+    asked.sockets = [diag_socket(at, retransmits=2) for at in range(101, 117)]
+    backend.connections()
+    assert backend.read().counters["retransmit_segments"] == 32, "those that came later are followed"
+    backend.stop()
+
+
+def test_a_socket_that_is_held_after_its_end_counts_once(asked: type[Asked]) -> None:
+    """Reset by its peer, and closed much later: no look meets it, and then its last figures are told."""
+    backend = backend_of(remote_ports=[(1, 9)])
+    asked.sockets = []
+    backend.connections()
+    asked.sockets = [diag_socket(1, retransmits=5)]
+    backend.connections()
+    asked.sockets = []
+    for _ in range(4):
+        backend.connections()
+    asked.ended.append(diag_socket(1, retransmits=6))
+    backend.connections()
+    assert backend.read().counters["retransmit_segments"] == 6
+    backend.stop()
+
+
+def test_messages_that_the_kernel_lost_are_told(asked: type[Asked]) -> None:
+    backend = backend_of()
+    (place,) = backend._places.values()
+    place.diag.lost = 3
+    assert backend.read().counters["closed_lost"] == 3
+    backend.stop()
+    assert backend.read().counters["closed_lost"] == 3
