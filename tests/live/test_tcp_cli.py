@@ -598,10 +598,12 @@ def test_bad_input_is_one_line_and_a_code(words: list[str], code: int, message: 
     assert done.stdout == ""
 
 
-def as_nobody(*words: str) -> subprocess.CompletedProcess[str]:
+def as_nobody(*words: str, capabilities: str = "") -> subprocess.CompletedProcess[str]:
     if shutil.which("setpriv") is None:
         pytest.skip("needs setpriv")
     drop = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    if capabilities:
+        drop += ["--inh-caps", capabilities, "--ambient-caps", capabilities]
     command = [*drop, sys.executable, "-m", "otus_tui", "tcp", *words]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/nonexistent"}
     return subprocess.run(
@@ -654,6 +656,19 @@ def test_without_root_the_programs_are_refused() -> None:
     refused = as_nobody("--duration", "0.3")
     assert refused.returncode == 3
     assert "--backend netlink" in refused.stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [((), 0), (("--max-cpu", "50%"), 3), (("--stats",), 3)])
+def test_with_three_capabilities_all_but_the_cost_is_seen(words: tuple[str, ...], code: int) -> None:
+    """What docs/tcp.md says of CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN."""
+    if not (ROOT / "engine/data/bpf/tcp_observer.bpf.o").exists():
+        pytest.skip("the eBPF object is not built")
+    common = ("--backend", "libbpf", "--duration", "0.3", "--format", "jsonl")
+    done = as_nobody(*common, *words, capabilities="+bpf,+perfmon,+net_admin")
+    if "Permission denied" in done.stderr or "No module" in done.stderr:
+        pytest.skip("another user may not read this checkout")
+    assert done.returncode == code, done.stderr
+    assert ("CAP_SYS_ADMIN" in done.stderr) is (code == 3)
 
 
 def test_importing_the_verb_imports_no_screen() -> None:

@@ -325,6 +325,15 @@ def test_errors_of_the_system_call(
     assert made.hint or number == errno.EINVAL
 
 
+def test_nobody_is_told_to_give_capabilities_to_an_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that it runs would have them."""
+    monkeypatch.setattr(loader, "capable", lambda: False)
+    monkeypatch.setattr(loader, "_kernel_version", lambda: (6, 1))
+    hint = loader.failure(errno.EPERM, "").hint
+    assert "setcap" not in hint
+    assert "AmbientCapabilities" in hint
+
+
 def test_lockdown_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader, "lockdown", lambda: "confidentiality")
     assert "lockdown" in loader.failure(errno.EPERM, "").message

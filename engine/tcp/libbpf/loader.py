@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OBJECT = "tcp_observer.bpf.o"
 _REFUSED = re.compile(r"prog '(\w+)': (?:BPF program load failed|failed to load)")
 _GRANT = (
-    "sudo otus-tui tcp ...; or sudo setcap cap_bpf,cap_perfmon,cap_net_admin+ep on the Python that runs it"
+    "sudo otus-tui tcp ...; in a systemd unit: AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_NET_ADMIN"
 )
 _GRANT_OLD = "sudo otus-tui tcp ...  (before Linux 5.8 it takes root or CAP_SYS_ADMIN)"
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
@@ -225,6 +225,11 @@ class Statistics:
 
     def __init__(self) -> None:
         self.descriptor = library().bpf_enable_stats(_STATS_RUN_TIME)
+        if self.descriptor == -errno.EPERM:
+            raise NotPermittedError(
+                "having the kernel measure eBPF programs (--max-cpu, --stats) takes CAP_SYS_ADMIN",
+                "sudo otus-tui tcp ...; or do without --max-cpu and --stats",
+            )
         if self.descriptor < 0:
             raise OtusError(
                 f"the kernel does not measure eBPF programs: {os.strerror(-self.descriptor)}",
