@@ -84,6 +84,10 @@ def make(**words: Any) -> Options:
         stats=bool(take("stats", False)),
         verbose=bool(take("verbose", False)),
     )
+    if made.events and made.mode == "summary":
+        raise UsageError("--events: there are none with --mode summary", "--mode both, or --mode detail")
+    if made.events and made.mode == "detail" and made.output != "-":
+        raise UsageError("--output: no summaries with --mode detail", "--events alone, or --mode both")
     made.mask = _choice(take("mask", "none"), KINDS, "--mask")
     made.interval = _interval(take("interval", 1.0))
     made.duration = _duration(take("duration", None))

@@ -103,6 +103,8 @@ def test_matcher() -> None:
         ({"cgroup": "no/such/group"}, "cgroup"),
         ({"iface": "nosuch0"}, "there is no interface 'nosuch0'"),
         ({"mode": "all"}, "--mode all"),
+        ({"events": "x"}, "--events"),
+        ({"mode": "detail", "events": "x", "output": "y"}, "--output"),
         ({"format": "xml"}, "--format xml"),
         ({"backend": "ebpf"}, "--backend ebpf"),
         ({"mask": "some"}, "--mask some"),
@@ -167,6 +169,12 @@ def test_an_error_inside_a_constructor_is_not_taken_for_a_missing_backend(
     monkeypatch.setitem(choose.PLACES, "netlink", ("engine.tcp.nothing", "Nothing"))
     with pytest.raises(OtusError, match="is not here"):
         choose.construct("netlink", options.make())
+
+
+def test_where_events_go() -> None:
+    assert options.make(mode="detail", events="x").events == "x"
+    assert options.make(mode="detail", output="y").output == "y"
+    assert options.make(mode="both", events="x", output="y").events == "x"
 
 
 def test_good_words() -> None:
