@@ -221,8 +221,9 @@ class Task:
         rings = [region.fd for region in self._send]
         figures = self._figures.region.fd if self._figures else -1
         flows = self._flows.region.fd if self._flows else -1
-        shared = {"rings": rings, "figures": figures, "flows": flows}
-        return {**sender_config(self.config, self.node), **shared}, [*rings, figures, flows]
+        streams = self._streams.region.fd if self._streams else -1
+        shared = {"rings": rings, "figures": figures, "flows": flows, "streams": streams}
+        return {**sender_config(self.config, self.node), **shared}, [*rings, figures, flows, streams]
 
     def _configure_calls(self) -> tuple[dict[str, Any], list[int]]:
         evidence = [region.fd for region in self._evidence]

@@ -31,6 +31,16 @@ _NOT_FIGURES = frozenset(
     )
 )  # fmt: skip
 """Of a stream's row: what envelope and labels say already, and what is of this process only."""
+BEHIND = (
+    "late", "burst_count", "burst_lost", "burst_density_pct", "burst_ms", "gap_lost", "gap_density_pct",
+    "gap_ms", "longest_loss", "skew_ppm", "clock_jumps", "pauses", "paused_s", "longest_pause_s",
+    "longest_pause_ns", "silence_s", "talk_spurts", "dscp", "dscp_first", "dscp_changes", "ssrc_changes",
+    "previous_ssrc", "codec_changes", "mos", "mos_now", "mos_min", "delay_ms", "dtmf_count", "digits",
+    "rtcp", "far", "sender", "xr",
+)  # fmt: skip
+"""Figures of a stream behind its entry (docs/fields.md)."""
+MOST_AHEAD = 64
+"""Packets by which a stream may have gone on between the making of a record and its sending."""
 _RTCP = struct.Struct("!BBHI")
 _SIP_FIELDS = {
     "call_id": "call_id",
@@ -53,9 +63,14 @@ class OutputMaker:
     """Makes packets of one task; `labels` are the static ones of the label processor."""
 
     def __init__(
-        self, task: str, labels: Mapping[str, str], flows: int | None = None, live: bool = False
+        self,
+        task: str,
+        labels: Mapping[str, str],
+        flows: int | None = None,
+        live: bool = False,
+        streams: int | None = None,
     ) -> None:
-        """`live`: interfaces are those of this host, and have names."""
+        """`flows`, `streams`: descriptors of the tables. `live`: interfaces are those of this host."""
         self.task = task
         self._live = live
         self._names: dict[int, str] = {}
@@ -65,6 +80,9 @@ class OutputMaker:
         self._flow_labels: Callable[[int, int, int], Any] | None = None
         if flows is not None:
             self._flow_labels = importlib.import_module("engine.shm.flows").FlowTable.open(flows).labels
+        self.read_stream: Callable[[int], dict[str, Any] | None] = lambda slot: None
+        if streams is not None:
+            self.read_stream = importlib.import_module("engine.shm.streams").StreamTable.open(streams).read
 
     def make(self, kind: int, timestamp: int, body: bytes) -> OutputPacket | None:
         """The packet in a record; None if it is none."""
@@ -157,10 +175,19 @@ class OutputMaker:
                 raise ValueError("figures that no stream has")
             fields["last"] = bool(record.flags & records.R_LAST)
             fields["stream"] = {key: value for key, value in row.items() if key not in _NOT_FIGURES}
+            fields["stream"].update(self._behind(record.stream_slot, row))
         packet.payload = DictPayload("rtp", fields, record.frame)
         if record.frame:
             packet.raw_bytes = record.frame
         return packet
+
+    def _behind(self, slot: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Figures that do not stand in the record: those of the stream now, if it went not on."""
+        found = self.read_stream(slot) or {}
+        ahead = found.get("packets", 0) - entry["packets"]
+        if found.get("id") != entry["id"] or not 0 <= ahead <= MOST_AHEAD:
+            found = {}
+        return {key: found.get(key) for key in BEHIND}
 
     def _rtcp(self, timestamp: int, body: bytes) -> OutputPacket:
         header = records.packet_header(body)

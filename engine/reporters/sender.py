@@ -2,8 +2,8 @@
 
 Started as `python -m engine.reporters.sender FD`. Configuration (first line on the control socket):
 {"task", "parent", "user": [user, group] to become | null, "rings": [fd], "figures": fd, "flows": fd | null,
-"reporters": [{"type", "config"}], "processors": [all but filters], "node": {labels}, "send_timeout",
-"max_retries", "patient"}.
+"streams": fd | null, "reporters": [{"type", "config"}], "processors": [all but filters], "node": {labels},
+"send_timeout", "max_retries", "patient"}.
 Told to end it reports what is left, for at most a second; so it does when its supervisor is gone.
 """
 
@@ -55,6 +55,7 @@ class Sender:
             chain.static_labels(),
             config.get("flows"),
             live=not config.get("patient"),
+            streams=config.get("streams"),
         )
         self.lock = threading.Lock()
         self.patient = bool(config.get("patient"))

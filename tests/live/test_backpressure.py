@@ -309,6 +309,7 @@ def test_one_record_a_stream_and_interval_by_default(engine: Engine, wire: Wire,
     assert books["handled"] == 1000 - 10
     last = [line["payload"] for line in lines if line["payload"]["last"]]
     assert [one["stream"]["packets"] for one in last] == [200] * 5
+    assert all(one["stream"]["mos"] > 4 and one["stream"]["burst_lost"] == 0 for one in last)
     assert all(line["labels"]["call-id"].endswith("@test") for line in lines)
     assert {line["labels"]["codec"] for line in lines} == {"PCMA"}
 

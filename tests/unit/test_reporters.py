@@ -25,10 +25,11 @@ from engine.reporters.console import ConsoleReporter
 from engine.reporters.figures import SenderFigures
 from engine.reporters.file import FileReporter
 from engine.reporters.lines import json_lines
-from engine.reporters.output import OutputMaker, rtcp_packets, sdp_media
+from engine.reporters.output import BEHIND, MOST_AHEAD, OutputMaker, rtcp_packets, sdp_media
 from engine.reporters.queue import Item, ReporterQueue
 from engine.shm import records, ring
-from engine.shm.records import METHODS, PACKET, SIP_FIXED, SLOTS
+from engine.shm.records import METHODS, PACKET, RTP_FIXED, SIP_FIXED, SLOTS
+from tests.builds import Build
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -321,6 +322,81 @@ def test_reporter_that_hangs_loses_what_it_has_in_hand(monkeypatch: pytest.Monke
     assert figures.settled() == 32
     assert problems[-1] == ""
     assert reporter.got[7:] == list(range(15, 25))
+
+
+# ---- figures of streams ----
+
+
+def stream_of(build: Build, packets: int) -> tuple[Any, int]:
+    """A table with one stream, and its slot; packet 9 is lost, and two of 20."""
+    table = build.module("engine.shm.streams").StreamTable.create("t", 0, 64)
+    ports = 40012 | 50000 << 16 | 0x1234 << 32
+    slot = table.add(1, 1, 2, 3, 4, ports, 0, 1_000_000_000)
+    table.label(
+        slot,
+        1,
+        0,
+        1,
+        8,
+        8000,
+        0,
+        int.from_bytes(b"PCMA", "little"),
+        0,
+        memoryview(bytearray(128)).cast("Q"),
+        0,
+    )
+    go_on(table, slot, 0, packets)
+    return table, slot
+
+
+def go_on(table: Any, slot: int, start: int, end: int) -> None:
+    for n in range(start, end):
+        if n not in (9, 20, 21):
+            table.count(table.place(slot), 1_000_000_000 + 20_000_000 * n, n, 160 * n, 8, 0, 160)
+
+
+def record_of(table: Any, slot: int) -> bytes:
+    """The body of an RTP record with the figures of a stream."""
+    entry = table.copy(slot)
+    generation = int.from_bytes(entry[12:16], "little")
+    fixed = RTP_FIXED.pack(0x1234, 1, 1, 8, 0, 160, slot, generation, 1, 0, len(entry) // 8)
+    return header() + fixed + bytes(entry)
+
+
+def test_records_of_a_stream_have_all_its_figures(build: Build) -> None:
+    table, slot = stream_of(build, 100)
+    maker = OutputMaker("t", {}, streams=table.region.fd)
+    packet = maker.make(records.RTP, 0, record_of(table, slot))
+    assert packet is not None
+    assert packet.payload is not None
+    figures = packet.payload.as_dict()["stream"]
+    known = table.read(slot)
+    assert (figures["packets"], figures["lost"], figures["longest_loss"]) == (97, 3, 2)
+    assert figures["mos"] == pytest.approx(known["mos"])
+    assert figures["far"] is None
+    assert {key: known[key] for key in figures} == figures
+    behind = set(known) - set(table.read_entry(slot))
+    assert behind == set(BEHIND), "every figure that the table has"
+
+
+def test_figures_of_a_stream_that_went_on_are_unknown(build: Build) -> None:
+    """A file is read faster than its lines are written: then they are of another moment."""
+    table, slot = stream_of(build, 100)
+    maker = OutputMaker("t", {}, streams=table.region.fd)
+    body = record_of(table, slot)
+    for end, known in ((100 + MOST_AHEAD, True), (101 + MOST_AHEAD, False)):
+        go_on(table, slot, table.read(slot)["packets"] + 3, end)
+        packet = maker.make(records.RTP, 0, body)
+        assert packet is not None
+        assert packet.payload is not None
+        figures = packet.payload.as_dict()["stream"]
+        assert figures["packets"] == 97
+        assert (figures["mos"] is not None) is known
+        assert set(BEHIND) <= set(figures)
+    without = OutputMaker("t", {}).make(records.RTP, 0, body)
+    assert without is not None
+    assert without.payload is not None
+    assert without.payload.as_dict()["stream"]["mos"] is None
 
 
 def test_reporters_get_packets_that_they_cannot_change() -> None:
