@@ -44,7 +44,7 @@ COUNTERS = (
     "retransmit_events", "retransmit_segments", "tlp_new_data", "send_bytes", "receive_bytes",
     "zero_window_received", "zero_window_received_ns", "zero_window_sent", "zero_window_sent_ns",
     "resets_sent", "resets_received", "drops", "drops_benign", "events_emitted", "events_lost",
-    "sockets_evicted", "closed_lost",
+    "sockets_evicted", "closed_lost", "listen_drops", "listen_syn_drops", "listen_accept_drops",
 )  # fmt: skip
 """Counters of a reading; sockets_evicted are those that there was no room to follow, closed_lost connections
 that ended and were not told (at least so many: inet_diag does not say how many messages were lost). Those
@@ -160,6 +160,10 @@ class Listener:
     closed: bool = False
     told: int = 0
     """Of its drops, those of which the kernel's programs have told: final ACKs that found no room."""
+    sockets: int = 1
+    """So many of one address (SO_REUSEPORT) stand here for all: backlog, limit and drops are their sums."""
+    fullest: float = 0.0
+    """The fullest of their accept queues, as a share of its limit."""
     inode: int | None = None
     pid: int | None = None
     comm: str = ""
@@ -323,6 +327,8 @@ class Cost:
     program: str
     runs: int
     ns: int
+    missed: int = 0
+    """Runs that the kernel left out, because the program ran already on this CPU (Linux 5.12)."""
 
 
 class Backend(Protocol):

@@ -31,6 +31,8 @@ class ListenDrops:
     def __init__(self) -> None:
         self.since_start: dict[Key, Counts] = {}
         """By (netns, address, port); `parts()` says what of it is known."""
+        self.total: Counts = (0, 0, 0)
+        """Of all sockets, also of those that are forgotten."""
         self.left_out = 0
         """Sockets for which there was no room."""
         self._before: dict[int, int] = {}
@@ -93,8 +95,8 @@ class ListenDrops:
         return [(one, more) for one, more in found if more > 0]
 
     def within(self, listeners: Iterable[Listener], since_ns: int) -> list[Listener]:
-        """These, and those that were closed after a time."""
-        found = list(listeners)
+        """These, one for each address, and those that were closed after a time."""
+        found = merged(listeners)
         there = {(one.netns, one.local, one.port) for one in found}
         gone = (
             replace(one, closed=True)
@@ -123,7 +125,32 @@ class ListenDrops:
             syn, accept = split(delta, overflows, all_drops, alone=len(droppers) == 1)
             total, syns, accepts = self.since_start[key]
             self.since_start[key] = (total + delta, syns + (syn or 0), accepts + (accept or 0))
+            total, syns, accepts = self.total
+            self.total = (total + delta, syns + (syn or 0), accepts + (accept or 0))
         return droppers
+
+
+def merged(listeners: Iterable[Listener]) -> list[Listener]:
+    """One for each (netns, address, port): with SO_REUSEPORT several sockets share it."""
+    found: dict[Key, Listener] = {}
+    for one in listeners:
+        key = (one.netns, one.local, one.port)
+        fullest = one.backlog / one.limit if one.limit else 0.0
+        have = found.get(key)
+        if have is None:
+            found[key] = replace(one, fullest=fullest)
+            continue
+        have.sockets += 1
+        have.backlog += one.backlog
+        have.limit += one.limit
+        have.fullest = max(have.fullest, fullest)
+        if have.drops is not None and one.drops is not None:
+            have.drops += one.drops
+        if have.pid != one.pid:
+            have.pid = None
+        if have.comm != one.comm:
+            have.comm = ""
+    return list(found.values())
 
 
 def bounded(deltas: Mapping[Key, int], most: int) -> dict[Key, int]:

@@ -40,6 +40,7 @@ ENDS_S = 0.25
 """How often connections that ended are taken from the backend, which has room for so many only."""
 SAME_S = 0.02
 """A look that is younger than this is the last one."""
+LISTEN_COUNTERS = ("listen_drops", "listen_syn_drops", "listen_accept_drops")
 EPHEMERAL = 32_768
 """Local ports from here on are those of clients, unless somebody listens there."""
 
@@ -207,6 +208,8 @@ class Observer:
             reading.histograms["receive_bps"] = _copy(throughput.receive)
         reading.kernel = self._kernel_totals()
         reading.listen_drops = dict(self.listen_drops.since_start)
+        for name, value in zip(LISTEN_COUNTERS, self.listen_drops.total, strict=True):
+            reading.counters[name] = value
         return reading
 
     def stop(self) -> None:

@@ -31,6 +31,7 @@ from engine.log import log
 from engine.tcp import options, rows
 from engine.tcp.events_file import EventsFile
 from engine.tcp.history import POINTS, Connections, Host
+from engine.tcp.listen import merged
 from engine.tcp.observer import Observer
 from engine.tcp.windows import LONGEST_S
 
@@ -232,7 +233,7 @@ class Process:
         """All listening sockets, those that dropped most first."""
         observer = self.observer
         drops = observer.listen_drops.since_start
-        made = [rows.listener(one, drops, observer.mask) for one in observer.listeners]
+        made = [rows.listener(one, drops, observer.mask) for one in merged(observer.listeners)]
         made.sort(key=lambda row: (-(row["drops"] or 0), -row["backlog"]))
         return {"total": len(made), "rows": made[:MOST_ROWS]}
 

@@ -235,17 +235,18 @@ def _listen(document: dict[str, Any]) -> Iterator[Metric]:
         "otus_tcp_listen_backlog", "Connections that wait to be accepted, all listening sockets.",
         sum(row["backlog"] for row in rows),
     )  # fmt: skip
-    fullest = max((row["backlog"] / row["limit"] for row in rows if row["limit"]), default=0.0)
+    fullest = max((row["fullest"] for row in rows), default=0.0)
     yield GaugeMetricFamily(
         "otus_tcp_listen_backlog_ratio", "The fullest accept queue, as a share of its limit.", fullest
     )
     drops = CounterMetricFamily(
         "otus_tcp_listen_drops",
-        "Turned away by listening sockets: SYNs, or no room to accept.",
+        "Turned away by listening sockets: SYNs, or no room to accept; any where that is not known.",
         labels=["kind"],
     )
-    for kind, key in (("syn", "syn_drops"), ("accept", "accept_drops")):
-        known = [row[key] for row in rows if row[key] is not None]
-        if len(known) == len(rows):
-            drops.add_metric([kind], sum(known))
+    found = document["listen_drops"]
+    if found["drops"] is not None:
+        drops.add_metric(["syn"], found["syn_drops"])
+        drops.add_metric(["accept"], found["accept_drops"])
+        drops.add_metric(["any"], found["drops"] - found["syn_drops"] - found["accept_drops"])
     yield drops

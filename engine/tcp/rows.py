@@ -136,8 +136,10 @@ def _group(one: Connection, by: str) -> str:
 
 LISTENER_ROW = (
     "local", "port", "netns", "backlog", "limit", "drops", "syn_drops", "accept_drops", "pid", "comm",
+    "sockets",
 )  # fmt: skip
-"""Keys of a row; the drops are those since the observer began, `backlog` and `limit` connections."""
+"""Keys of a row; the drops are those since the observer began, `backlog` and `limit` connections. sockets: so
+many of this address (SO_REUSEPORT), of which these are the sums."""
 
 
 def listener(one: Listener, drops: Mapping[tuple[int, str, int], Counts], mask: Mask) -> dict[str, Any]:
@@ -145,6 +147,6 @@ def listener(one: Listener, drops: Mapping[tuple[int, str, int], Counts], mask: 
     total, syn, accept = parts(drops.get((one.netns, one.local, one.port)))
     values: Sequence[Any] = (
         mask.address(one.local), mask.port(one.port), one.netns, one.backlog, one.limit, total, syn, accept,
-        one.pid, one.comm or None,
+        one.pid, one.comm or None, one.sockets,
     )  # fmt: skip
     return dict(zip(LISTENER_ROW, values, strict=True))

@@ -93,6 +93,9 @@ def document(
             for side in ("received", "sent")
         },
         "listen": None if "listen" in off else [_listener(one, reading, mask) for one in listeners],
+        "listen_drops": {
+            name: count(f"listen_{name}", "listen") for name in ("drops", "syn_drops", "accept_drops")
+        },
         "resets": {
             "sent": count("resets_sent", "resets"),
             "received": count("resets_received", "resets"),
@@ -190,6 +193,8 @@ def _listener(one: Listener, reading: Reading, mask: Mask) -> dict[str, Any]:
         "drops": drops,
         "address": mask.address(one.local),
         "open": not one.closed,
+        "sockets": one.sockets,
+        "fullest": round(one.fullest, 4),
     }
 
 

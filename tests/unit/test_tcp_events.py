@@ -198,6 +198,23 @@ def test_a_listener_that_was_closed_counts_to_its_last_drop() -> None:
     assert [one.closed for one in drops.within([listener(0, cookie=3)], 0)] == [False]
 
 
+def test_sockets_that_share_a_port_are_one_row() -> None:
+    """SO_REUSEPORT: what their address dropped is told once, and stays when they are closed."""
+    four = [listener(10, cookie=at) for at in range(1, 5)]
+    for one in four:
+        one.backlog, one.limit = one.cookie, 8
+    drops = listen.ListenDrops()
+    drops.look([listener(0, cookie=at) for at in range(1, 5)], {7: {}})
+    drops.look(four, {7: {}})
+    [row] = drops.within(four, 0)
+    assert (row.sockets, row.backlog, row.limit, row.fullest) == (4, 10, 32, 0.5)
+    assert drops.since_start[row.netns, row.local, row.port][0] == drops.total[0] == 40
+    assert four[0].backlog == 1, "the sockets themselves are left as they are"
+    drops.look([], {7: {}})
+    drops.look([listener(2, port=81, cookie=9)], {7: {}})
+    assert drops.total[0] == 42
+
+
 def test_listeners_that_are_remembered_are_bounded() -> None:
     drops = listen.ListenDrops()
     for number in range(3):
