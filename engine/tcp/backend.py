@@ -197,6 +197,8 @@ class Event:
     drop_reason: str = ""
     drop_function: str = ""
     reset_reason: str = ""
+    direction: str = ""
+    """Of a window that closed or of a reset: sent or received."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -30,19 +30,15 @@ class Connections:
 
     def __init__(self) -> None:
         self._kept: dict[int, array[int]] = {}
-        self.left_out = 0
-        """Connections of the last look that are not followed."""
 
     def take(
         self, rows: Sequence[Connection], rates: Mapping[int, tuple[float, float]], wall_ns: int
     ) -> None:
         """One look."""
         kept: dict[int, array[int]] = {}
-        self.left_out = 0
         # Who is followed already goes first: histories do not change hands.
         for one in sorted(rows, key=lambda row: row.cookie not in self._kept):
             if len(kept) >= MOST_CONNECTIONS:
-                self.left_out = len(rows) - len(kept)
                 break
             values = self._kept.get(one.cookie) or array("q")
             sent, received = rates.get(one.cookie, (None, None))

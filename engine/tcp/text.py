@@ -223,6 +223,8 @@ def costs(backend: Backend) -> list[str]:
     for cost in sorted(rows, key=lambda cost: -cost.ns):
         each, total = cost.ns / cost.runs, cost.ns / 1e6
         lines.append(f"{cost.program[:31]:32}{cost.runs:>14,}{each:>12.0f}{total:>9.1f} ms")
+        if cost.missed:
+            lines.append(f"{'  runs left out by the kernel':32}{cost.missed:>14,}")
     return lines if rows else ["no program runs in the kernel"]
 
 
@@ -234,8 +236,9 @@ def recent(found: Sequence[dict[str, Any]], count: int) -> str:
         clock = one["timestamp"][11:23]
         value = micro(trigger["value"]) if trigger["unit"] == "us" else f"{trigger['value']:,}"
         ends = f"{_end(one['src_ip'], one['src_port'])} > {_end(one['dest_ip'], one['dest_port'])}"
+        name = " ".join(filter(None, (trigger["name"], one["direction"])))
         process = f"  {clean(one['comm'] or UNKNOWN)}/{one['pid']}" if one["pid"] else ""
-        lines.append(f"▲ {clock}  {trigger['name']} {value}  {ends}{process}"[:WIDTH])
+        lines.append(f"▲ {clock}  {name} {value}  {ends}{process}"[:WIDTH])
     if count > len(found):
         lines.append(f"  and {count - len(found):,} more events (--events FILE has all)")
     return "".join(line + "\n" for line in lines)

@@ -42,13 +42,11 @@ class Windows:
 
     def add(self, reading: Reading, wall_ns: int) -> None:
         """One more reading; they come in the order of time."""
-        previous = self._newest[1].time_ns
         if self._kept[-1] is not self._newest and self._newest[1].time_ns >= (
             self._kept[-1][1].time_ns + FINEST_S * 1e9
         ):
             self._kept.append(self._newest)
         self._newest = (wall_ns, reading)
-        self._step = reading.time_ns - previous
         horizon = reading.time_ns - LONGEST_S * 1e9
         # One that is older than the horizon stays: the longest window begins there.
         while len(self._kept) > 1 and self._kept[1][1].time_ns <= horizon:

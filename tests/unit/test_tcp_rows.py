@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from engine.calls.query import Windows, parse_query
 from engine.errors import UsageError
 from engine.tcp import histogram, history, inet_diag, prometheus, snmp, summary, text
-from engine.tcp.backend import METRICS, Closed, Connection, Histogram, Listener, Reading
+from engine.tcp.backend import METRICS, Closed, Connection, Cost, Histogram, Listener, Reading
 from engine.tcp.events_file import EventsFile
 from engine.tcp.mask import Mask
 from engine.tcp.rows import CONNECTION_ROW, LISTENER_ROW, Table, listener
@@ -197,6 +197,16 @@ def test_metrics_say_what_is_off_and_keep_labels_few() -> None:
     buckets = [line for line in text.splitlines() if line.startswith("otus_tcp_rtt_seconds_bucket")]
     assert len(buckets) == prometheus.MOST_BUCKETS
     assert buckets[-1].endswith('{le="+Inf"} 3.0')
+
+
+def test_runs_that_the_kernel_left_out_are_told() -> None:
+    class Programs:
+        def costs(self) -> list[Cost]:
+            return [Cost("segment", 10, 5000, 3), Cost("destroy", 4, 400)]
+
+    _, *lines = text.costs(Programs())  # type: ignore[arg-type]
+    assert [line.split()[0] for line in lines] == ["segment", "runs", "destroy"]
+    assert lines[1].split()[-1] == "3"
 
 
 @given(st.lists(st.tuples(st.integers(0, 1 << 40), st.integers(1, 1 << 30)), max_size=30), st.booleans())

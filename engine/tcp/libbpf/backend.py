@@ -223,7 +223,7 @@ class LibbpfBackend:
     def costs(self) -> list[Cost]:
         """Of each program."""
         if self._object is not None and self._statistics is not None:
-            self._costs = [Cost(name, runs, ns) for name, (runs, ns, _) in self._object.costs().items()]
+            self._costs = [Cost(name, *figures) for name, figures in self._object.costs().items()]
         return list(self._costs)
 
     def stop(self) -> None:

@@ -17,7 +17,7 @@ HISTOGRAM_HEAD = 16
 """Octets of total and largest before the buckets."""
 
 COUNTERS = (
-    "rtt_samples", "handshake_client_failed", "handshake_server_unsampled",
+    "handshake_client_failed", "handshake_server_unsampled",
     *(f"retransmit_{name}_{unit}" for name in RETRANSMIT_CLASSES for unit in ("events", "segments")),
     "tlp_new_data", "zero_window_received", "zero_window_received_ns", "zero_window_sent",
     "zero_window_sent_ns", "resets_sent", "resets_received", "drops", "drops_benign", "drops_unlisted",
@@ -32,6 +32,7 @@ TRIGGERS = (
 
 SUPPRESSED = ("repeat", "sample", "flow", "first", "rate")
 PID_SOURCES = ("unknown", "connect", "listen", "io")
+DIRECTIONS = ("received", "sent")
 ROLES = ("unknown", "client", "server")
 RECORD_LISTENER = 1
 REASON_UNKNOWN = 0xFFFF

@@ -51,10 +51,6 @@ class Reasons:
                 words[number >> 6] |= 1 << (number & 63)
         return words[0], words[1], words[2], words[3]
 
-    def is_benign(self, number: int) -> bool:
-        """Whether a drop is normal life."""
-        return number == 0 or self._drops.get(number) in BENIGN
-
     @property
     def listen_overflow(self) -> int:
         """The number of TCP_LISTEN_OVERFLOW, 0 where there is none."""
