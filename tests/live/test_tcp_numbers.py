@@ -1,4 +1,4 @@
-"""Counters that are easily wrong: resets and windows, listeners and filters, who is counted twice or not at all."""
+"""Counters that are easily wrong: resets and windows, listeners and filters, what counts twice or not at all."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import socket
 import struct
 import time
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from engine import resources
-from engine.tcp.backend import Limits, Triggers
+from engine.errors import OtusError
+from engine.tcp import options
+from engine.tcp.addresses import Addresses
+from engine.tcp.backend import Filters, Limits, Sizes, Triggers
 from engine.tcp.namespaces import call_inside
+from engine.tcp.netlink import NetlinkBackend
+from engine.tcp.observer import Observer
 from tests.live.tcp_path import CLIENT, SERVER, Path, path, watch
 
 if TYPE_CHECKING:
@@ -111,7 +116,7 @@ def test_a_large_window_that_is_halved_after_a_small_loss(between: Path) -> None
     ids=lambda filters: next(iter(filters), "none"),
 )
 def test_states_of_a_server_balance_with_every_filter(between: Path, filters: dict[str, object]) -> None:
-    """Who listens is judged by its own side alone, and a connection that it accepts from its first state on."""
+    """Who listens is judged by its own side alone, what it accepts from its first state on."""
     with watch(between.server, filters=filters, triggers=Triggers(rto=False)) as observer:
         listener = between.listen()
         client, server = between.pair(listener)
@@ -199,9 +204,6 @@ def test_a_drop_of_a_full_queue_is_told_once(between: Path) -> None:
 
 def test_addresses_of_an_interface_are_all_of_them_and_those_of_now(between: Path) -> None:
     """--iface of the backends that know interfaces by their addresses alone."""
-    from engine.tcp.addresses import Addresses
-
-    name = between.server.name
     known = call_inside(between.server, lambda: Addresses("otus0"))
     try:
         assert {SERVER, "fd98:2::2"} <= known.read()
@@ -210,6 +212,74 @@ def test_addresses_of_an_interface_are_all_of_them_and_those_of_now(between: Pat
         assert "10.98.2.77" in known.read()
         between.run(between.server, "ip", "addr", "del", "10.98.2.77/24", "dev", "otus0")
         assert "10.98.2.77" not in known.read()
-        assert name
     finally:
         known.close()
+
+
+def closing(between: Path, *, times: int) -> int:
+    """Short connections, one after another; octets that the client sent."""
+    listener = between.listen()
+    for _ in range(times):
+        client = call_inside(between.client, socket.socket)
+        client.connect((SERVER, 8080))
+        server, _ = listener.accept()
+        client.sendall(b"q" * 100)
+        server.recv(100)
+        client.close()
+        server.close()
+    listener.close()
+    return times * 100
+
+
+@pytest.mark.parametrize("backend", ["libbpf", "bcc", "netlink"])
+def test_connections_that_end_between_rare_looks_count_in_full(between: Path, backend: str) -> None:
+    """More of them than the ring holds, and tables that are as small as they may be."""
+    sink = Sink()
+    name = between.client.name
+    made = Observer(options.make(netns=name, backend=backend, sockets="512", interval="1s"), sink)
+    try:
+        made.start()
+    except OtusError as error:
+        pytest.skip(error.message)
+    try:
+        made._next_look = made._next_report = time.monotonic() + 60
+        octets = 0
+        for _ in range(12):
+            octets += closing(between, times=250)
+            made.turn()
+        made.stop()
+    finally:
+        made.close()
+    final = sink.documents[-1]
+    assert final["tables"]["closed_lost"] == 0
+    # A SYN and a FIN count as an octet each.
+    sent = final["sampling"]["send_bytes"]
+    assert octets <= sent <= octets + 2 * 12 * 250
+
+
+class Sink:
+    def __init__(self) -> None:
+        self.documents: list[dict[str, Any]] = []
+
+    def summary(self, document: dict[str, Any], _: Observer) -> None:
+        self.documents.append(document)
+
+    def event(self, document: dict[str, Any]) -> None: ...
+
+
+def test_an_interface_has_more_than_one_address(between: Path) -> None:
+    """--iface without programs: also an address that came after the start."""
+    listener = between.listen()
+    filters = Filters(netns=between.server.inode, namespaces=(between.server,), interface="otus0")
+    made = NetlinkBackend(filters, Triggers(), Limits(), Sizes())
+    made.start()
+    try:
+        assert made.connections() == []
+        between.run(between.server, "ip", "addr", "add", "10.98.2.77/24", "dev", "otus0")
+        client = between.open()
+        client.connect(("10.98.2.77", 8080))
+        assert [one.local for one in made.connections()] == ["10.98.2.77"]
+        client.close()
+    finally:
+        made.stop()
+    listener.close()

@@ -138,7 +138,7 @@ def planned(filters: Filters, limits: Limits, sizes: Sizes) -> list[tuple[str, i
 
 def closed_ring(sizes: Sizes) -> int:
     """Octets of the ring of ended connections: room for as many as there are sockets; a power of two."""
-    octets = _PAGE * 16
+    octets = _PAGE * 256
     while octets < sizes.sockets * (layout.CLOSED.size + 8):
         octets *= 2
     return octets
