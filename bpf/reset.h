@@ -111,6 +111,8 @@ static __always_inline void reset_sent(const struct sock *sk, const struct sk_bu
 		number = BPF_CORE_READ(sk, __sk_common.skc_state);
 	if (sk && is_full(number) && number != TCP_LISTEN) {
 		state = state_of(sk);
+		if (state && !skb)
+			own_if_locked(sk, state);
 		if (state && number == TCP_CLOSE && state->closed_from) {
 			/* close() with unread data: CLOSE first, then the reset. */
 			here->resets_after[BOUNDED(state->closed_from, TCP_STATES - 1)] += 1;

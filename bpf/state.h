@@ -30,6 +30,18 @@ static __noinline void own(const struct sock *sk, struct socket_state *state, __
 	bpf_map_update_elem(&listener_owners, &key, &owner, BPF_ANY);
 }
 
+/*
+ * Who closes a socket, or has it send a reset, holds its lock: then the process that runs is the one, whatever runs in
+ * it. An interrupt does neither to a socket that is locked.
+ */
+static __noinline void own_if_locked(const struct sock *sk, struct socket_state *state)
+{
+	if (state->pid && state->pid_source != PID_LISTEN)
+		return;
+	if (BPF_CORE_READ(sk, sk_lock.owned))
+		own(sk, state, PID_IO);
+}
+
 /* An accepted connection is its listener's until somebody reads or writes. */
 static __noinline void inherit(const struct sock *sk, struct socket_state *state)
 {
@@ -57,9 +69,12 @@ static __noinline void handshake_done(const struct sock *sk, struct socket_state
 	}
 	if (old != TCP_SYN_RECV)
 		return;
-	/* The child is made by the last ACK: the stack's own sample of the handshake is its first smoothed RTT. */
+	/*
+	 * The child is made by the last ACK: the stack's own sample of the handshake is its first smoothed RTT. After a
+	 * SYN-ACK that was sent again it is another time, if there is one (Karn; by timestamps, of the last one alone).
+	 */
 	srtt = BPF_CORE_READ((const struct tcp_sock *)sk, srtt_us) >> 3;
-	if (srtt)
+	if (srtt && !BPF_CORE_READ((const struct tcp_sock *)sk, total_retrans))
 		observe(HANDSHAKE_SERVER_US, srtt);
 	else
 		count(HANDSHAKE_SERVER_UNSAMPLED, 1);
@@ -176,6 +191,8 @@ int state_change(__u64 *arguments)
 			count_transition(TCP_CLOSE, TCP_SYN_SENT);
 	}
 	count_transition(old, new);
+	if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK || (new == TCP_CLOSE && old != TCP_LISTEN))
+		own_if_locked(sk, state);
 	if (state->entered_ns)
 		observe(DWELL_US + (old & (TCP_STATES - 1)), (now - state->entered_ns) / 1000);
 	if (new == TCP_ESTABLISHED)

@@ -29,8 +29,10 @@ enum {
 	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
 	TCP_SYN_RECV = 3,
+	TCP_FIN_WAIT1 = 4,
 	TCP_TIME_WAIT = 6,
 	TCP_CLOSE = 7,
+	TCP_LAST_ACK = 9,
 	TCP_LISTEN = 10,
 	TCP_NEW_SYN_RECV = 12,
 };
@@ -679,6 +681,15 @@ static __always_inline void own(const void *sk, struct socket_state *state, u8 s
 	listener_owners.update(&key, &owner);
 }
 
+/* Who closes a socket, or has it send a reset, holds its lock; an interrupt does neither to one that is locked. */
+static __always_inline void own_if_locked(const void *sk, struct socket_state *state)
+{
+	if (state->pid && state->pid_source != PID_LISTEN)
+		return;
+	if (READ(struct sock, sk, sk_lock.owned))
+		own(sk, state, PID_IO);
+}
+
 static __always_inline void inherit(const void *sk, struct socket_state *state)
 {
 	struct listener_key key = {};
@@ -705,8 +716,9 @@ static __always_inline void handshake_done(const void *sk, struct socket_state *
 	}
 	if (old != TCP_SYN_RECV)
 		return;
+	/* Sent again, it is no time of the handshake (Karn). */
 	srtt = READ(struct tcp_sock, sk, srtt_us) >> 3;
-	if (srtt)
+	if (srtt && !READ(struct tcp_sock, sk, total_retrans))
 		observe(HANDSHAKE_SERVER_US, srtt);
 	else
 		count(HANDSHAKE_SERVER_UNSAMPLED, 1);
@@ -792,6 +804,8 @@ int state_change(struct bpf_raw_tracepoint_args *ctx)
 			count_transition(TCP_CLOSE, TCP_SYN_SENT);
 	}
 	count_transition(old, new);
+	if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK || (new == TCP_CLOSE && old != TCP_LISTEN))
+		own_if_locked(sk, state);
 	if (state->entered_ns)
 		observe(DWELL_US + (old & (TCP_STATES - 1)), (now - state->entered_ns) / 1000);
 	if (new == TCP_ESTABLISHED)
@@ -910,6 +924,8 @@ static __always_inline int reset_sent(void *ctx, const void *sk, const void *skb
 	number = sk ? READ(struct sock, sk, __sk_common.skc_state) : TCP_TIME_WAIT;
 	if (is_full(number) && number != TCP_LISTEN) {
 		state = state_of(sk);
+		if (state && !skb)
+			own_if_locked(sk, state);
 		if (state && number == TCP_CLOSE && state->closed_from) {
 			here->resets_after[BOUNDED(state->closed_from, TCP_STATES - 1)] += 1;
 			state->closed_from = 0;

@@ -78,6 +78,7 @@ def look(
     closed = bool(extra.get("zero_window"))
     if triggers.zero_window and closed and not past.closed_window:
         add("zero_window", now.send_queue or 0, None)
+        found[-1].direction = "received"
     past.closed_window = closed
     past.time_ns = time_ns
     return found

@@ -89,6 +89,7 @@ def document(event: Event, wall_ns: int, mask: Mask) -> dict[str, Any]:
         "drop_reason": event.drop_reason or None,
         "drop_function": event.drop_function or None,
         "reset_reason": event.reset_reason or None,
+        "direction": event.direction or None,
         "queue": {
             "send_bytes": one.send_queue,
             "unsent_bytes": one.unsent_queue,

@@ -229,6 +229,12 @@ def figure_lines(row: Row, width: int, glyphs: Glyphs) -> list[Line]:
     return lines
 
 
+def _name(event: Row) -> str:
+    """The trigger, and which way it went: zero window sent."""
+    direction = event.get("direction")
+    return " ".join([str(event["trigger"]["name"]).replace("_", " "), *([str(direction)] if direction else [])])
+
+
 def _plain(value: Any) -> str:
     return fmt.UNKNOWN if value is None else str(value)
 
@@ -251,8 +257,8 @@ def event_lines(events: Sequence[Row], width: int, glyphs: Glyphs) -> list[Line]
         lines.append(
             [
                 (f" {_clock(one['timestamp'])} ", "dim"),
-                (fmt.fit(fmt.clean(str(trigger["name"]).replace("_", " ")), 17), "warning"),
-                (f"{_value(trigger['value'], trigger['unit']):>14}", ""),
+                (fmt.fit(fmt.clean(_name(one)), 20), "warning"),
+                (f"{_value(trigger['value'], trigger['unit']):>11}", ""),
                 (f"{_value(trigger['threshold'], trigger['unit']):>12}", "dim"),
                 (f"{micro(one.get('srtt_us')):>9}", ""),
                 (f"{fmt.count(one.get('cwnd')):>7}", ""),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
+import struct
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -16,7 +18,6 @@ from engine.tcp.observer import Observer
 from tests.live.tcp_path import SERVER, Path, path
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
 
     from engine.tcp.backend import Namespace
@@ -188,3 +189,46 @@ def test_no_events_without_somebody_to_take_them(between: Path) -> None:
         "suppressed": dict.fromkeys(("repeat", "sample", "flow", "first", "rate"), 0),
         "lost": 0,
     }
+
+
+def test_who_closes_a_connection_with_a_reset(between: Path) -> None:
+    """Accepted before anything was watched: neither a listen() nor a look has told of the process."""
+    listener = between.listen()
+    pairs = [between.pair(listener) for _ in range(6)]
+    with observing(between.server, resets=True) as run:
+        run.observer.owners.fill = lambda rows: None  # type: ignore[method-assign]
+        for number, (client, server) in enumerate(pairs):
+            if number % 2:
+                linger = struct.pack("ii", 1, 0)
+                server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            else:
+                client.sendall(b"never read")
+                time.sleep(0.05)
+            server.close()
+        run.turn(0.3)
+    found = run.of("reset")
+    assert len(found) == 6
+    assert {(one["pid"], one["pid_source"], one["direction"]) for one in found} == {(os.getpid(), "io", "sent")}
+    listener.close()
+
+
+def test_events_say_which_way(between: Path) -> None:
+    listener = between.listen(receive_buffer=65536)
+    with observing(between.client, resets=True) as near, observing(between.server, resets=True) as far:
+        client, server = between.pair(listener)
+        client.setblocking(False)
+        ends = time.monotonic() + 1.5
+        while time.monotonic() < ends:
+            try:
+                client.send(b"z" * 65536)
+            except BlockingIOError:
+                near.turn(0.05)
+                far.turn(0.05)
+        server.close()
+        for run in (near, far):
+            run.turn(0.3)
+    for run, way, back in ((near, "received", "received"), (far, "sent", "sent")):
+        assert {one["direction"] for one in run.of("zero_window")} == {way}
+        assert back in {one["direction"] for one in run.of("reset")}
+        assert all(one["direction"] is None for one in run.of("rto") + run.of("tlp"))
+    listener.close()

@@ -203,8 +203,9 @@ def test_syn_ack_that_is_lost(between: Path) -> None:
         reading, gained = observer.read()
         compare(reading, gained)
         assert reading.counters["retransmit_synack_events"] >= 3
-        handshakes = sum(reading.histograms["handshake_server_us"].buckets)
-        assert handshakes + reading.counters["handshake_server_unsampled"] == gained("TcpPassiveOpens") == 3
+        # Timestamps give a first RTT all the same: that of the last SYN-ACK alone.
+        assert sum(reading.histograms["handshake_server_us"].buckets) == 0
+        assert reading.counters["handshake_server_unsampled"] == gained("TcpPassiveOpens") == 3
         for client in clients:
             client.close()
 

@@ -115,8 +115,10 @@ class Records:
         elif event.trigger == "drop":
             event.drop_reason = self._reasons.drop(reason)
             event.drop_function = self._function(location)
-        elif event.trigger == "reset" and reason:
-            event.reset_reason = self._reasons.reset(reason)
+        elif event.trigger in ("reset", "zero_window"):
+            event.direction = layout.DIRECTIONS[number]
+            if reason:
+                event.reset_reason = self._reasons.reset(reason)
         return event
 
 
