@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import tracemalloc
 from contextlib import ExitStack, suppress
 from ipaddress import ip_network
 from pathlib import Path as File
@@ -18,7 +19,7 @@ import pytest
 from engine import resources
 from engine.tcp import histogram
 from engine.tcp.backend import Filters, Limits, Sizes, Triggers
-from engine.tcp.libbpf import LibbpfBackend, loader, maps
+from engine.tcp.libbpf import LibbpfBackend, layout, loader, maps
 from tests.live.namespace import own_namespace
 from tests.live.tcp_delay import FAR, delay
 from tests.live.tcp_path import CLIENT, SERVER, Path, path, watch
@@ -588,6 +589,40 @@ def test_more_sockets_than_the_map_holds_are_evicted_and_counted(loopback: int) 
             assert reading.transitions["SYN_SENT", "ESTABLISHED"] == 400
             assert len(backend.connections()) == 800
         assert backend.read().transitions["CLOSE", "SYN_SENT"] == 400
+    finally:
+        backend.stop()
+
+
+def test_large_tables_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In little memory, and not at each reading."""
+    if os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") < 1 << 30:
+        pytest.skip("needs 1 GiB")
+    entries = 150_000
+    backend = LibbpfBackend(Filters(netns=1), Triggers(), Limits(), Sizes(sockets=entries))
+    backend.start()
+    try:
+        assert backend._object is not None
+        descriptor = backend._object.descriptor("sockets")
+        state = bytes(layout.SOCKET_STATE_OCTETS)
+        for number in range(1, 100_001):
+            maps.update(descriptor, number.to_bytes(8, "little"), state)
+        counted: list[int | None] = []
+        occupancy = maps.occupancy
+
+        def watched(*words: int) -> int | None:
+            counted.append(occupancy(*words))
+            return counted[-1]
+
+        monkeypatch.setattr(maps, "occupancy", watched)
+        tracemalloc.start()
+        for _ in range(5):
+            assert backend._reader._count_evicted(100_010, 0) == 10
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert counted == [100_000]
+        assert most < 4 << 20
+        backend._reader.count_now()
+        assert backend._reader._count_evicted(100_020, 0) == 20
     finally:
         backend.stop()
 

@@ -240,6 +240,7 @@ class LibbpfBackend:
             for event in self._stages.end_all(time.monotonic_ns()):
                 self._found_events += 1
                 self._give(event, time.monotonic_ns())
+            self._reader.count_now()
             self._last = self.read()
         self._object = None
         for ring in self._rings.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import struct
 import sys
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from engine.tcp.backend import Filters, Limits, Sizes
 
 _PAGE = 4096
+_BATCH = 4096
+"""Keys of one call: the kernel copies their values, too."""
 KINDS = {1: "hash", 2: "array", 5: "percpu_hash", 6: "percpu_array", 9: "lru_hash", 27: "ringbuf"}
 
 
@@ -92,17 +95,22 @@ def items(descriptor: int, key_octets: int, value_octets: int) -> Iterator[tuple
             yield key, bytes(value)
 
 
-def occupancy(descriptor: int, key_octets: int, value_octets: int, entries: int) -> int | None:
-    """How many keys a hash holds; None where the kernel cannot say it in one call (Linux 5.6)."""
-    count = ctypes.c_uint32(entries)
-    out = (ctypes.c_ubyte * 8)()
-    key_space = (ctypes.c_ubyte * (key_octets * entries))()
-    value_space = (ctypes.c_ubyte * (value_octets * entries))()
-    result = library().bpf_map_lookup_batch(
-        descriptor, None, out, key_space, value_space, ctypes.byref(count), None
-    )
-    # ENOENT: the end was reached before the space was full.
-    return count.value if result in (0, -2) else None
+def occupancy(descriptor: int, key_octets: int, value_octets: int) -> int | None:
+    """How many keys a hash holds; None where the kernel cannot say it in batches (Linux 5.6)."""
+    keys_here = (ctypes.c_ubyte * (key_octets * _BATCH))()
+    values_here = (ctypes.c_ubyte * (value_octets * _BATCH))()
+    lookup, held = library().bpf_map_lookup_batch, 0
+    before: ctypes.Array[ctypes.c_ubyte] | None = None
+    while True:
+        count, after = ctypes.c_uint32(_BATCH), (ctypes.c_ubyte * 8)()
+        result = lookup(descriptor, before, after, keys_here, values_here, ctypes.byref(count), None)
+        if result not in (0, -errno.ENOENT):
+            return None
+        held += count.value
+        # ENOENT: the end was reached before the space was full.
+        if result:
+            return held
+        before = after
 
 
 def update(descriptor: int, key: bytes, value: bytes) -> bool:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _KEY = struct.pack("=I", 0)
 _CLOSE, _RESET = STATES.index("CLOSE"), STATES.index("RESET")
+_COUNT_PAUSE = 50
+"""Walking a large map takes time: so many times as long it is not walked again."""
 ABSENT = {
     "rtt": ("rtt_us", "rtt_samples"), "rttvar": ("rttvar_us",), "tlp_new_data": ("tlp_new_data",),
     "zero_window_received": ("zero_window_received", "zero_window_received_ns"),
@@ -61,6 +63,7 @@ class Reader:
         self._sockets = opened.descriptor("sockets")
         self._plain: dict[int, int] = {}
         self._evicted = 0
+        self._count_next = 0.0
 
     def read(self) -> Reading:
         """The counters and histograms of now."""
@@ -129,10 +132,18 @@ class Reader:
         """Sockets that the map gave up for others: inserted, not deleted, not there."""
         there = inserted - deleted
         entries = self._entries
-        if there > entries // 2:
-            held = maps.occupancy(self._sockets, 8, layout.SOCKET_STATE_OCTETS, entries + entries // 4 + 64)
+        begun = time.monotonic()
+        # Below the half of it no map gives up anything.
+        if there - self._evicted > entries // 2 and begun >= self._count_next:
+            held = maps.occupancy(self._sockets, 8, layout.SOCKET_STATE_OCTETS)
             self._evicted = max(self._evicted, there - (entries if held is None else held))
+            took = time.monotonic() - begun
+            self._count_next = begun + took * _COUNT_PAUSE
         return self._evicted
+
+    def count_now(self) -> None:
+        """The next reading counts the evictions, however young the last count is."""
+        self._count_next = 0.0
 
     def _leave_out(self, reading: Reading) -> None:
         """What is off is absent, not zero."""
