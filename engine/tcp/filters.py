@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import socket
 from typing import TYPE_CHECKING, TypeVar
 
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
     Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 Entry = TypeVar("Entry")
-CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
-"""Where cgroup v2 is mounted."""
+_MOUNTS = (("", "/proc/self/mounts"), ("/proc/1/root", "/proc/1/mounts"))
+"""Where it is looked for cgroup v2. `ip netns exec` mounts a /sys of its own, without cgroups: the first
+process still has them."""
 MOST_RANGES = 64
 """Port ranges or processes of one option."""
 MOST_CGROUPS = 65_536
@@ -117,27 +119,53 @@ def pids(word: str) -> list[int]:
 
 def cgroup(word: str) -> int:
     """The inode of a cgroup v2 directory: its path, its path below the mount point, or the inode itself."""
-    if word.isascii() and word.isdecimal() and int(word):
-        return int(word)
     base = mount()
     if not base:
         raise UsageError(
-            "--cgroup needs cgroup v2, which is not mounted", "mount -t cgroup2 none /sys/fs/cgroup"
+            "--cgroup: no cgroup v2 is mounted here",
+            "mount -t cgroup2 none /sys/fs/cgroup; instead of ip netns exec, which hides it: --netns NAME",
         )
     hint = "a path below /sys/fs/cgroup (systemd-cgls shows them), or the inode of one"
-    paths = [word] if word.startswith(base) else [f"{base}/{word.strip('/')}"]
-    for path in paths:
-        try:
-            if word.strip() and os.path.isfile(f"{path}/cgroup.procs"):
-                return os.stat(path).st_ino
-        except OSError:
-            continue
+    if word.isascii() and word.isdecimal():
+        if not _folder_of(base, int(word)):
+            raise UsageError(f"there is no cgroup with the inode {word}", hint)
+        return int(word)
+    below = word
+    for prefix in (base, base.removeprefix(_MOUNTS[1][0])):
+        if f"{word}/".startswith(f"{prefix}/"):
+            below = word[len(prefix) :]
+            break
+    path = f"{base}/{below.strip('/')}".rstrip("/")
+    try:
+        # The root of all has no cgroup.procs in some containers, and is one all the same.
+        if os.path.isfile(f"{path}/cgroup.procs") or os.path.isfile(f"{path}/cgroup.controllers"):
+            return os.stat(path).st_ino
+    except (OSError, ValueError):
+        pass
     raise UsageError(f"there is no cgroup {word}", hint)
 
 
 def mount() -> str:
     """Where cgroup v2 is mounted; empty where it is not."""
-    return next((path for path in CGROUPS if os.path.isfile(f"{path}/cgroup.controllers")), "")
+    for root, table in _MOUNTS:
+        try:
+            with open(table, encoding="utf-8", errors="replace") as lines:
+                rows = [line.split() for line in lines]
+        except OSError:
+            continue
+        for path in (_unescaped(row[1]) for row in rows if row[2:3] == ["cgroup2"]):
+            if os.path.isfile(f"{root}{path}/cgroup.controllers"):
+                return root + path
+    return ""
+
+
+def _unescaped(path: str) -> str:
+    """A path of /proc/mounts, which has octal numbers for blanks."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
+
+
+def _folder_of(base: str, inode: int) -> str:
+    return next((folder for folder, _, _ in os.walk(base) if _inode(folder) == inode), "")
 
 
 def descendants(inode: int) -> set[int]:
@@ -146,7 +174,7 @@ def descendants(inode: int) -> set[int]:
     found = {inode}
     if not base:
         return found
-    top = next((folder for folder, _, _ in os.walk(base) if _inode(folder) == inode), "")
+    top = _folder_of(base, inode)
     for folder, _, _ in os.walk(top) if top else ():
         found.add(_inode(folder))
         if len(found) >= MOST_CGROUPS:

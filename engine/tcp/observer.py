@@ -75,6 +75,8 @@ class Observer:
         self.backend: Backend
         self.begun = 0.0
         self._by_cookie: dict[int, Connection] = {}
+        self._listening: set[tuple[int, int]] = set()
+        """(netns, port) of the last look."""
         self._kernels: dict[int, Counters] = {}
         self._kernel_base: dict[int, dict[str, int]] = {}
         self._kernel_ended: dict[str, int] = {}
@@ -315,6 +317,8 @@ class Observer:
         """What the last look knows of the socket and the event does not."""
         row = self._by_cookie.get(one.cookie)
         if row is None:
+            if one.role == "unknown" and one.state not in ("", "LISTEN", "CLOSE"):
+                one.role = self._role(one)
             return
         one.inode = one.inode or row.inode
         if one.pid is None and row.pid is not None:
@@ -330,13 +334,16 @@ class Observer:
                 setattr(one, name, getattr(row, name))
 
     def _roles(self) -> None:
-        listening = {(one.netns, one.port) for one in self.listeners}
+        self._listening = {(one.netns, one.port) for one in self.listeners}
         for row in self.rows:
             if row.role == "unknown":
-                if (row.netns, row.local_port) in listening:
-                    row.role = "server"
-                elif row.local_port >= EPHEMERAL or row.state == "SYN_SENT":
-                    row.role = "client"
+                row.role = self._role(row)
+
+    def _role(self, one: Connection) -> str:
+        """Of a socket older than the observer: who listens on its port is its server."""
+        if (one.netns, one.local_port) in self._listening:
+            return "server"
+        return "client" if one.local_port >= EPHEMERAL or one.state == "SYN_SENT" else "unknown"
 
     def _follow_namespaces(self) -> None:
         found = every()
@@ -388,7 +395,7 @@ def _minus(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
 
 
 def _without_events(first: Reading) -> Reading:
-    """The reading from which all counts: events that came before it, but after the start, are given out, too."""
+    """The reading from which all counts. Events before it, but after the start, are given out, too."""
     for name in ("events_emitted", "events_lost"):
         first.counters.pop(name, None)
     first.suppressed.clear()

@@ -37,6 +37,8 @@ FORMATS = ("text", "json", "jsonl", "prometheus")
 BACKENDS = ("auto", "libbpf", "bcc", "netlink")
 SHORTEST_INTERVAL, LONGEST_INTERVAL = 0.1, 3600.0
 LONGEST_DURATION = 86_400.0
+LONGEST_LOOK = 1.0
+"""Seconds between two looks, unless the interval is shorter."""
 MOST_SOCKETS, FEWEST_SOCKETS = 1_048_576, 16
 _MICROSECONDS = {"us": 1, "µs": 1, "ms": 1_000, "s": 1_000_000}
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
@@ -88,10 +90,14 @@ def make(**words: Any) -> Options:
         raise UsageError("--events: there are none with --mode summary", "--mode both, or --mode detail")
     if made.events and made.mode == "detail" and made.output != "-":
         raise UsageError("--output: no summaries with --mode detail", "--events alone, or --mode both")
+    if made.format == "prometheus" and made.mode == "both" and {made.output, made.events or "-"} == {"-"}:
+        raise UsageError(
+            "--format prometheus: events would stand among the metrics", "--events FILE, or --output FILE"
+        )
     made.mask = _choice(take("mask", "none"), KINDS, "--mask")
     made.interval = _interval(take("interval", 1.0))
     made.duration = _duration(take("duration", None))
-    made.windows = _windows(take("window", ""))
+    made.windows = _windows(take("window", ""), made.interval)
     made.max_cpu = percent(take("max_cpu", None), "--max-cpu")
     made.filters, made.every_namespace = _filters(given)
     made.triggers = _triggers(given)
@@ -122,6 +128,7 @@ SERVICE = frozenset(
      "last", "max_cpu", "sockets", "ring", "sub_bits", "backend")
 )  # fmt: skip
 """Words that the observer of an engine takes."""
+_FILTERS = ("netns", "iface", "lport", "rport", "laddr", "raddr", "pid", "cgroup")
 _OF_THE_HOST = ("iface", "pid", "cgroup", "netns")
 
 
@@ -137,6 +144,9 @@ def check(words: Mapping[str, Any]) -> None:
 
 
 def _filters(given: dict[str, Any]) -> tuple[Filters, bool]:
+    for name in _FILTERS:
+        if name in given and not _text(given[name]).strip():
+            raise UsageError(f"--{name}: empty", f"without --{name} all pass; else name what shall pass")
     word = given.pop("netns", None)
     found = [namespaces.own()] if word is None else namespaces.resolve(str(word))
     every = word == "all"
@@ -234,12 +244,16 @@ def _duration(word: Any) -> float | None:
     return value
 
 
-def _windows(word: Any) -> tuple[float, ...]:
+def _windows(word: Any, interval: float) -> tuple[float, ...]:
+    least = min(LONGEST_LOOK, interval)
     found = []
     for part in str(word).split(",") if word else ():
         value = seconds(part, "--window")
         if not SHORTEST_INTERVAL <= value <= 60:
             raise UsageError(f"--window {part}: out of 0.1 s to 60 s", "--window 1,10,60")
+        if value < least:
+            hint = f"--interval {part.strip()}, or a longer window"
+            raise UsageError(f"--window {part}: nothing is read more often than each {least:g} s", hint)
         found.append(value)
     return tuple(found)
 

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import socket
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,6 +88,17 @@ def test_matcher() -> None:
         ({"duration": "2d"}, "--duration 2d"),
         ({"duration": "soon"}, "--duration soon: no duration"),
         ({"window": "61"}, "--window 61"),
+        ({"window": "0.5", "interval": "3"}, "--window 0.5"),
+        ({"window": "10,0.3", "interval": "0.5"}, "--window 0.3"),
+        ({"mode": "both", "format": "prometheus"}, "--format prometheus"),
+        ({"mode": "both", "format": "prometheus", "events": "-"}, "--format prometheus"),
+        *(
+            ({name: word}, f"--{name}: empty")
+            for name in ("lport", "rport", "laddr", "raddr", "pid", "cgroup", "iface", "netns")
+            for word in ("", "  ", *([[]] if name == "lport" else []))
+        ),
+        ({"cgroup": "999999999999"}, "cgroup"),
+        ({"cgroup": "0"}, "cgroup"),
         ({"lport": "0"}, "there is no port 0"),
         ({"lport": "70000"}, "there is no port 70000"),
         ({"rport": "90-80"}, "runs backwards"),
@@ -235,3 +247,36 @@ def test_of_a_link_with_a_peer_the_own_address_is_taken() -> None:
     assert addresses.parse(head + peer + own, 7) == "10.0.0.2"
     assert addresses.parse(head + peer, 7) == "10.0.0.1"
     assert addresses.parse(head + peer, 8) == ""
+
+
+def test_words_that_pass() -> None:
+    assert options.make(window="0.5", interval="0.5").windows == (0.5,)
+    assert options.make(window="1", interval="3").windows == (1.0,)
+    for words in ({"events": "x"}, {"output": "x"}):
+        assert options.make(mode="both", format="prometheus", **words).format == "prometheus"
+
+
+def test_cgroups_where_they_are_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when `ip netns exec` hides them: those of the first process."""
+    groups = tmp_path / "first" / "sys" / "groups v2"
+    group = groups / "web" / "one"
+    group.mkdir(parents=True)
+    for folder in (groups, group.parent, group):
+        (folder / "cgroup.procs").touch()
+        (folder / "cgroup.controllers").touch()
+    mine, first = tmp_path / "mine", tmp_path / "first mounts"
+    mine.write_text("sysfs /sys sysfs rw 0 0\nodd\n")
+    first.write_text("cgroup2 /sys/groups\\040v2 cgroup2 rw 0 0\n")
+    where = (("", str(mine)), (str(tmp_path / "first"), str(first)))
+    monkeypatch.setattr(filters, "_MOUNTS", where)
+    inode = group.stat().st_ino
+    for word in ("web/one", "/web/one/", "/sys/groups v2/web/one", str(group), str(inode)):
+        assert filters.cgroup(word) == inode, word
+    assert filters.cgroup("/") == groups.stat().st_ino
+    assert filters.descendants(group.parent.stat().st_ino) == {group.parent.stat().st_ino, inode}
+    for word in ("web/two", str(inode + 10_000_000), "we", "x\0y"):
+        with pytest.raises(UsageError, match="there is no cgroup"):
+            filters.cgroup(word)
+    first.write_text("")
+    with pytest.raises(UsageError, match="no cgroup v2 is mounted"):
+        filters.cgroup(str(inode))
