@@ -63,15 +63,6 @@ def examine() -> list[Finding]:
     return findings
 
 
-def can_capture() -> bool:
-    """Whether this process may open a packet socket."""
-    try:
-        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
-    except OSError:
-        return False
-    return True
-
-
 def capabilities() -> set[str]:
     """Names out of CAPABILITIES that this process has in its effective set."""
     status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")

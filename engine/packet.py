@@ -249,11 +249,3 @@ def address_from_bytes(octets: bytes) -> IPAddress:
     address = ip_address(octets)
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
-
-
-def address_to_bytes(address: IPAddress | str) -> bytes:
-    """Inverse of address_from_bytes(): 16 octets."""
-    parsed = ip_address(address)
-    if isinstance(parsed, IPv4Address):
-        return MAPPED + parsed.packed
-    return parsed.packed

@@ -171,13 +171,6 @@ def _octets(path: str) -> int:
         return 0
 
 
-def analyse(path: str) -> dict[str, Any]:
-    """Read a capture file and return its document."""
-    analysis = Analysis(path)
-    analysis.run()
-    return analysis.document()
-
-
 def write_table(document: dict[str, Any], out: TextIO) -> None:
     """The document as text that a person reads, 80 columns or a little more."""
     file, sip, books = document["file"], document["sip"], document["books"]

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from engine.packet import address_to_bytes
+from ipaddress import ip_address
+
+from engine.packet import MAPPED
 from engine.shm.records import PACKET, SIP_FIXED, SIP_SLOTS
 from tests.builds import load_pure
 
 SECOND = 1_000_000_000
 START = 1_763_764_801 * SECOND
 """2025-11-21T22:40:01Z, the first message of most tests."""
+
+
+def address_to_bytes(address: str) -> bytes:
+    """The 16 octets of a field with an address."""
+    packed = ip_address(address).packed
+    return MAPPED + packed if len(packed) == 4 else packed
 
 
 def packet_header(

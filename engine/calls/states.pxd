@@ -37,7 +37,6 @@ cdef long long DEFAULT_EXPIRES
 cdef int KEEP
 cdef int TAKE_REASON
 cdef int CLEAR_REASON
-cdef unsigned int SUB_ACTIVE
 cdef unsigned int SUB_PENDING
 cdef unsigned int SUB_TERMINATED
 

@@ -78,7 +78,6 @@ class Calls:
         self.call_windows = Windows(self.rows.names, self.rows.search, "number", patience, guard)
         self.stream_windows = Windows(stream_columns(), stream_search, "", patience, guard)
         self.readers: list[RingReader] = []
-        self.packet_ns = 0
         self._next_sweep = 0.0
         self._methods: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
             "query": self.query,
@@ -100,15 +99,11 @@ class Calls:
         """Take one record."""
         self.table.add(kind, timestamp, body)
 
-    def advance(self, now: int) -> None:
-        """A file: packets were read up to `now`, SIP or not."""
-        self.packet_ns = max(self.packet_ns, now)
-
     def now(self) -> int:
         """The task's clock, ns since 1970."""
         if self.live:
             return time.time_ns()
-        return max(self.packet_ns, int(self.table.newest), self.streams.newest)
+        return max(int(self.table.newest), self.streams.newest)
 
     def stepped(self, by: int) -> None:
         """Live: the wall clock was stepped `by` ns. Timers go on; what people see has the new time."""

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 MALFORMED, UDP, TCP, ICMP = link.MALFORMED, link.UDP, link.TCP, link.ICMP
 OTHER, NON_IP, FRAGMENT, UNKNOWN_LINK = link.OTHER, link.NON_IP, link.FRAGMENT, link.UNKNOWN_LINK
 """Verdicts. OTHER: IP without a transport that is looked into, or cut by the snap length before its ports."""
-VERDICTS = ("malformed", "udp", "tcp", "icmp", "other", "non_ip", "fragment", "unknown_link")
 
 # The same, as compiled constants: those are not visible from Python.
 V_MALFORMED, V_UDP, V_TCP, V_ICMP = MALFORMED, UDP, TCP, ICMP

@@ -109,11 +109,6 @@ class Reassembly:
         """Incomplete ones."""
         return self.by_age.count[PENDING]
 
-    @property
-    def octets_held(self) -> int:
-        """Memory that incomplete datagrams occupy; at most `max_bytes`."""
-        return (self.store.chunks - self.store.free) * CHUNK_OCTETS
-
     def add(self, decoder: Decoder, now_ns: int) -> bytes | None:
         """Take the fragment that `decoder.decode()` just reported; the whole packet when it is complete.
 

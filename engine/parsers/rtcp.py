@@ -32,7 +32,7 @@ ANSWER = ANSWER_ITEM = 9
 """DLRR sub-block of `ssrc` to `about`: `last`, `delay`."""
 METRICS = METRICS_ITEM = 10
 """VoIP metrics of `ssrc` about `about`, 28 octets from `text` on."""
-OTHER = OTHER_ITEM = 11
+OTHER = 11
 """Another packet, such as feedback (RFC 4585): `ssrc`, `packet_type`."""
 MOST_PACKETS = 64
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from array import array
 from functools import cache
-from typing import Any
 
 from engine.parsers import octets
 from engine.parsers.address import AddressReader
@@ -471,10 +470,6 @@ class SdpParser:
         return 0
 
     # ------------------------------------------------------------------ for people
-
-    def as_dicts(self) -> list[dict[str, Any]]:
-        """The kept media descriptions as dictionaries of plain values; unknown is None."""
-        return media_dicts(self)
 
     def summary(self) -> str:
         """One line for an arrow: `audio 40012 PCMA PCMU sendrecv`; media are parted by `, `."""

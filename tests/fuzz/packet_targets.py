@@ -266,7 +266,7 @@ class Fragments(Sequence):
             while verdict == FRAGMENT:
                 given += 1
                 whole = pool.add(decoder, now)
-                must(pool.octets_held <= 160 << 10, "more octets held than allowed")
+                must(pool.store.chunks - pool.store.free <= 320, "more octets held than allowed")
                 must(pool.datagrams <= 8, "more datagrams held than allowed")
                 if whole is None:
                     break

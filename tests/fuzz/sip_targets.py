@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from engine.parsers.sdp_text import media_dicts
 from engine.shm.records import SLOTS
 from tests.fuzz import frames
 from tests.fuzz.target import Target, must
@@ -139,7 +140,7 @@ class Sdp(Target):
             parser.error,
             parser.session_version,
             parser.summary(),
-            json.dumps(parser.as_dicts(), default=str),
+            json.dumps(media_dicts(parser), default=str),
             list(parser.flags[:count]),
             list(parser.address0[:count]),
             list(parser.address1[:count]),

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from engine.parsers.sdp_text import media_dicts
 from engine.shm import records
 from engine.shm.records import sip_record
 from tests.builds import COMPILED, PURE, Build
@@ -56,7 +57,7 @@ def described(build: Build, body: str) -> list[dict[str, Any]]:
     octets = body.encode()
     parser.attach(octets)
     parser.parse(0, len(octets))
-    return list(parser.as_dicts())
+    return media_dicts(parser)
 
 
 # ---- buffers of a fixed size ----

@@ -101,10 +101,7 @@ def check(bench: Bench, packet: Packet, verdict: int, **fields: int) -> None:
     assert not [name for name in bench.counted() if name.startswith("malformed")]
 
 
-def test_the_verdicts_have_names() -> None:
-    assert names.VERDICTS[names.MALFORMED] == "malformed"
-    assert names.VERDICTS[names.UDP] == "udp"
-    assert names.VERDICTS[names.UNKNOWN_LINK] == "unknown_link"
+def test_the_verdicts_are_visible_from_python() -> None:
     assert (names.MALFORMED, names.UDP, names.TCP, names.ICMP) == (MALFORMED, UDP_, TCP_, ICMP_)
     assert (names.OTHER, names.NON_IP, names.FRAGMENT, names.UNKNOWN_LINK) == (4, 5, 6, 7)
 

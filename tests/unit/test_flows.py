@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.packet import address_to_bytes
 from tests.builds import Build, both_builds
+from tests.sip_records import address_to_bytes
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from engine.parsers.sdp_grammar import MAX_CODECS, MAX_MEDIA
+from engine.parsers.sdp_text import media_dicts
 from engine.shm.records import SLOTS
 from tests.builds import COMPILED, PURE
 from tests.messages import BODIES, MESSAGES
@@ -110,7 +111,7 @@ def sdp_view(parser: Any, octets: bytes) -> tuple[Any, ...]:
         parser.error,
         parser.session_version,
         parser.summary(),
-        parser.as_dicts(),
+        media_dicts(parser),
         list(parser.flags[:count]),
         list(parser.address0[:count]),
         list(parser.address1[:count]),

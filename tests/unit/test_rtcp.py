@@ -14,6 +14,7 @@ from engine.shm.stream_figures import voip_metrics
 from tests.builds import COMPILED, PURE, Build
 
 SSRC, OTHER = 0x11111111, 0x22222222
+OTHER_ITEM = 11
 FIELDS = {
     items.SENDER_ITEM: ("ssrc", "ntp", "timestamp", "packets", "octets"),
     items.RECEIVER_ITEM: ("ssrc",),
@@ -25,7 +26,7 @@ FIELDS = {
     items.REFERENCE_ITEM: ("ssrc", "ntp"),
     items.ANSWER_ITEM: ("ssrc", "about", "last", "delay"),
     items.METRICS_ITEM: ("ssrc", "about", "text"),
-    items.OTHER_ITEM: ("ssrc", "packet_type"),
+    OTHER_ITEM: ("ssrc", "packet_type"),
 }
 
 
@@ -133,7 +134,7 @@ def test_everything_in_one_compound(build: Build) -> None:
     assert second[2] == second[3]
     assert [row[0] for row in found[5:]] == [
         items.EXTENDED_ITEM, items.REFERENCE_ITEM, items.METRICS_ITEM, items.ANSWER_ITEM, items.ANSWER_ITEM,
-        items.APP_ITEM, items.OTHER_ITEM, items.BYE_ITEM, items.BYE_ITEM,
+        items.APP_ITEM, OTHER_ITEM, items.BYE_ITEM, items.BYE_ITEM,
     ]  # fmt: skip
     assert found[6] == (items.REFERENCE_ITEM, SSRC, 0x0102030405060708)
     assert found[8] == (items.ANSWER_ITEM, SSRC, OTHER, 3, 4)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine.parsers import sdp_grammar as grammar
+from engine.parsers.sdp_text import media_dicts
 from tests.messages import HELD, MULTIPART, OFFER, WEBRTC
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def test_an_offer(build: Build) -> None:
         0,
         int.from_bytes(b"\0\0\xff\xff\xc0\0\2\1", "little"),
     )
-    assert parser.as_dicts() == [
+    assert media_dicts(parser) == [
         {
             "type": "audio",
             "port": 40012,
@@ -59,7 +60,7 @@ def test_an_offer(build: Build) -> None:
 
 def test_webrtc(build: Build) -> None:
     parser = scanned(build, WEBRTC)
-    audio, video, data = parser.as_dicts()
+    audio, video, data = media_dicts(parser)
     assert parser.error_text == ""
     assert (audio["direction"], audio["rtcp_mux"], audio["secure"], audio["rtcp_port"]) == (
         "recvonly",
@@ -86,7 +87,7 @@ def test_webrtc(build: Build) -> None:
 
 def test_hold_ports_and_multicast(build: Build) -> None:
     parser = scanned(build, HELD)
-    audio, image = parser.as_dicts()
+    audio, image = media_dicts(parser)
     assert (audio["held"], audio["address"], audio["port_count"]) == (True, None, 2)
     assert parser.flags[0] & grammar.M_UNSPECIFIED
     assert parser.flags[0] & grammar.M_NO_ADDRESS
@@ -112,7 +113,7 @@ def test_hold_ports_and_multicast(build: Build) -> None:
 )
 def test_direction(build: Build, session: bytes, media: bytes, direction: str, held: bool) -> None:
     parser = scanned(build, HEAD + session + b"m=audio 4000 RTP/AVP 0\r\n" + media)
-    found = parser.as_dicts()[0]
+    found = media_dicts(parser)[0]
     assert (found["direction"], found["held"]) == (direction, held)
 
 
@@ -163,7 +164,7 @@ def test_addresses(build: Build, line: bytes, address: str | None, flags: int, e
     usual = grammar.M_AUDIO | grammar.M_RTP | grammar.M_SEND | grammar.M_RECV
     for octets in (b"v=0\r\n" + line + b"\r\n" + media, HEAD + media + line + b"\r\n"):
         parser = scanned(build, octets)
-        assert parser.as_dicts()[0]["address"] == address
+        assert media_dicts(parser)[0]["address"] == address
         assert parser.flags[0] == usual | flags
         assert parser.error_text == error
 
@@ -204,9 +205,8 @@ def test_static_codecs(build: Build) -> None:
     module = build.module("engine.parsers.sdp")
     for payload_type in range(128):
         name, clock = module.static_codec(payload_type)
-        codec = scanned(build, HEAD + b"m=audio 4000 RTP/AVP %d\r\n" % payload_type).as_dicts()[0]["codecs"][
-            0
-        ]
+        parser = scanned(build, HEAD + b"m=audio 4000 RTP/AVP %d\r\n" % payload_type)
+        codec = media_dicts(parser)[0]["codecs"][0]
         assert codec == {"type": payload_type, "name": name, "clock": clock or None}
 
 
@@ -223,7 +223,7 @@ def test_rtpmap(build: Build) -> None:
         b"a=rtpmap:8 other/16000\r\n"
     )
     parser = scanned(build, b"a=rtpmap:96 nothing/1\r\n" + HEAD + lines)
-    assert [(codec["name"], codec["clock"]) for codec in parser.as_dicts()[0]["codecs"]] == [
+    assert [(codec["name"], codec["clock"]) for codec in media_dicts(parser)[0]["codecs"]] == [
         ("iLBC", 8000),
         ("L16", 44100),
         ("A-NAME-LONGER-TH", None),
@@ -241,7 +241,7 @@ def test_tables_are_bounded_and_counted(build: Build) -> None:
     )
     assert (parser.count, parser.over_limit) == (16, 4984)
     assert parser.error_text == "more media descriptions or formats than are kept"
-    assert {media["address"] for media in parser.as_dicts()} == {"192.0.2.1"}
+    assert {media["address"] for media in media_dicts(parser)} == {"192.0.2.1"}
     assert parser.summary().endswith(", and 4984 more")
     parser = scanned(build, HEAD + b"m=audio 4000 RTP/AVP" + b" 0" * 5000 + b"\r\n")
     assert (parser.codecs[0], parser.codecs_over_limit) == (16, 4984)
@@ -283,5 +283,5 @@ def test_a_body_before_leaves_nothing_behind(build: Build) -> None:
     used.parse(len(WEBRTC), len(WEBRTC + short))
     fresh.attach(short)
     fresh.parse(0, len(short))
-    assert used.as_dicts() == fresh.as_dicts()
+    assert media_dicts(used) == media_dicts(fresh)
     assert (used.session_version, used.flags[0]) == (0, fresh.flags[0])

@@ -492,7 +492,7 @@ def look(build: Build, messages: list[Step], at: float) -> dict[str, Any]:
     calls = build.module("engine.calls.store").Calls({"calls": 10, "message_bytes": 65536}, "packet")
     for when, text, src, dst in messages:
         calls.add(1, START + round(when * SECOND), record(text, src, dst))
-    calls.advance(START + round(at * SECOND))
+    calls.streams.newest = START + round(at * SECOND)
     calls.refresh(exact=True)
     rows = calls.answer("query", {"store": "calls"})["rows"]
     assert len(rows) == 1

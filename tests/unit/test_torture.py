@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine.report import analyse, write_table
+from engine.parsers.sdp_text import media_dicts
+from engine.report import write_table
+from tests.analysis import analyse
 from tests.captures import pcap, write
 
 if TYPE_CHECKING:
@@ -120,7 +122,7 @@ def test_torture_message(build: Build, row: dict[str, str]) -> None:
     sdp.attach(message)
     if parser.sdp_start >= 0:
         assert sdp.parse(parser.start + parser.sdp_start, parser.start + parser.sdp_end) >= 1
-        assert sdp.as_dicts()[0]["port"] == 49217
+        assert media_dicts(sdp)[0]["port"] == 49217
 
 
 @pytest.mark.parametrize(

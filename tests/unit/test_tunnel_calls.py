@@ -16,11 +16,11 @@ from scapy.utils import PcapWriter
 
 from engine.packet import TunnelInfo
 from engine.plugin import Parser
-from engine.report import analyse
 from engine.reporters.output import OutputMaker
 from engine.shm import records
 from engine.shm.counters import Counters
 from otus_tui.format import tunnel
+from tests.analysis import analyse
 from tests.builds import COMPILED, PURE, Build
 from tests.tunnel_calls import call_frames, ip, sip, speech
 from tests.tunnel_packets import FORMS, INNER, OUTER, V4, V6, Form, erspan2, gtp, vxlan

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import UsageError
-from engine.report import analyse
 from tests import captures
+from tests.analysis import analyse
 from tests.captures import BIG, LITTLE, mix_capture
 
 CALLS, PACKETS = 3, 40

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from engine.calls.states import STATES
-from engine.report import analyse
+from tests.analysis import analyse
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("OTUS_CAPTURES") or ROOT.parent / "shared" / "captures")
