@@ -114,6 +114,13 @@ static __noinline void read_connection(const struct sock *sk, struct connection 
 	}
 }
 
+/* A number of which each bit depends on all bits of an address (above) and of ports (below). */
+static __always_inline __u64 spread(__u64 flow)
+{
+	flow ^= flow >> 32;
+	return flow * 0x9e3779b97f4a7c15ULL >> 32;
+}
+
 static __always_inline void suppress(enum stage stage)
 {
 	struct totals *here = totals_here();
@@ -320,7 +327,7 @@ static __noinline int emit_tuple(const struct tuple *tuple, const struct cause *
 	/* Of IPv4 the first three are the same for all. */
 	flow = tuple->remote[0] ^ tuple->remote[1] ^ tuple->remote[2] ^ tuple->remote[3];
 	flow = flow << 32 | (__u32)tuple->remote_port << 16 | tuple->local_port;
-	if (config.sample > 1 && (flow * 0x9e3779b97f4a7c15ULL >> 32) % config.sample) {
+	if (config.sample > 1 && spread(flow) % config.sample) {
 		suppress(STAGE_SAMPLE);
 		return 0;
 	}

@@ -124,7 +124,7 @@ static __always_inline bool sampled_out(const struct sock *sk)
 			 sk->__sk_common.skc_v6_daddr.in6_u.u6_addr32[2] ^
 			 sk->__sk_common.skc_v6_daddr.in6_u.u6_addr32[3];
 	flow |= (__u64)remote << 32;
-	return flow * 0x9e3779b97f4a7c15ULL >> 32 & ((1ULL << (runtime.sample_shift & 31)) - 1);
+	return spread(flow) & ((1ULL << (runtime.sample_shift & 31)) - 1);
 }
 
 SEC("tp_btf/tcp_probe")

@@ -485,6 +485,7 @@ static __always_inline bool sampled_out(const void *sk, u64 shift)
 	}
 #endif
 	flow |= (u64)remote << 32;
+	flow ^= flow >> 32; /* each bit of the address counts */
 	return flow * 0x9e3779b97f4a7c15ULL >> 32 & ((1ULL << (shift & 31)) - 1);
 }
 

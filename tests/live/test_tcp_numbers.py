@@ -294,3 +294,62 @@ def test_an_interface_has_more_than_one_address(between: Path) -> None:
     finally:
         made.stop()
     listener.close()
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
+def test_flows_are_sampled_by_their_address_too(between: Path, family: socket.AddressFamily) -> None:
+    """Connections of one local port to one remote port, which differ in the peer's address alone."""
+    wide = "127.1.0.0/16" if family == socket.AF_INET else "fd99::/64"
+    between.run(between.client, "ip", "route", "add", "local", wide, "dev", "lo")
+    base = "127.1.0.{}" if family == socket.AF_INET else "fd99::{:x}"
+    source = ("127.0.0.1", 40_001) if family == socket.AF_INET else ("::1", 40_001)
+
+    def opened(address: str) -> socket.socket:
+        made = socket.socket(family)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind(source)
+        made.connect((address, 443))
+        return made
+
+    any_address = "0.0.0.0" if family == socket.AF_INET else "::"
+    listener = call_inside(between.client, lambda: socket.create_server((any_address, 443), family=family))
+    with (
+        listener,
+        ExitStack() as stack,
+        watch(between.client, filters={"remote_ports": [(443, 443)]}) as thin,
+    ):
+        thin.backend.set_sampling(2)
+        seen = []
+        for at in range(1, 41):
+            address = base.format(at)
+            client = stack.enter_context(call_inside(between.client, lambda to=address: opened(to)))
+            server = stack.enter_context(listener.accept()[0])
+            before = thin.backend.read().counters["rtt_samples"]
+            for _ in range(3):
+                client.sendall(b"q")
+                server.sendall(server.recv(1))
+                client.recv(1)
+            seen.append(thin.backend.read().counters["rtt_samples"] > before)
+        assert 8 <= sum(seen) <= 32
+
+
+def test_drops_without_a_place_in_the_table_are_of_their_kind(between: Path) -> None:
+    """A table of one entry: what it has no room for counts as a drop, or as a benign one, as it is."""
+    listener = between.listen()
+    with watch(between.server, sizes=Sizes(stacks=1), triggers=Triggers(rto=False)) as observer:
+        client, server = between.pair(listener)
+        between.drop("tcp dport 8080", between.server, "input")
+        client.setblocking(False)
+        client.send(b"x")
+        time.sleep(0.3)
+        between.lift(between.server)
+        time.sleep(1.0)
+        client.close()
+        server.close()
+        time.sleep(0.1)
+        reading, _ = observer.read()
+        counters = reading.counters
+        assert sum(reading.drops.values()) == counters["drops"] >= 1
+        assert sum(reading.benign.values()) == counters["drops_benign"]
+    listener.close()
