@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 VALUE_BITS = 40
 """Larger values count in the last bucket."""
@@ -47,6 +47,15 @@ def lower_bound(index: int, sub_bits: int) -> int:
 def error(sub_bits: int) -> float:
     """How far a quantile may be off, as a share of its value."""
     return 1 / (1 << sub_bits)
+
+
+def powers(pairs: Iterable[Sequence[int]]) -> dict[int, int]:
+    """Power -> how many values are below 2 ** power and not below its half, out of (upper bound, count)."""
+    found: dict[int, int] = {}
+    for bound, count in pairs:
+        power = int(bound).bit_length()
+        found[power] = found.get(power, 0) + count
+    return found
 
 
 def add(buckets: list[int], value: int, sub_bits: int) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from engine.tcp.backend import RETRANSMIT_CLASSES
+from engine.tcp.histogram import powers
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -81,7 +82,8 @@ class Host:
             {
                 "time_ns": wall_ns,
                 "seconds": document["window_s"],
-                "rtt_buckets": [] if rtt is None else powers(rtt["buckets"]),
+                # The rows of a heat map: [power, count].
+                "rtt_buckets": [] if rtt is None else sorted(map(list, powers(rtt["buckets"]).items())),
                 "rtt_p50_us": None if rtt is None else rtt["p50"],
                 "rtt_p99_us": None if rtt is None else rtt["p99"],
                 "retransmits": {
@@ -102,14 +104,6 @@ class Host:
     def last(self, count: int) -> list[dict[str, Any]]:
         """The newest points, in the order of time."""
         return list(self.points)[-count:] if count else []
-
-
-def powers(buckets: Sequence[Sequence[int]]) -> list[list[int]]:
-    """[power, count]: how many values are below 2 ** power and not below its half. The rows of a heat map."""
-    found: dict[int, int] = {}
-    for bound, count in buckets:
-        found[bound.bit_length()] = found.get(bound.bit_length(), 0) + count
-    return [[power, count] for power, count in sorted(found.items())]
 
 
 def _sum(*counts: int | None) -> int | None:

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import OtusError
@@ -40,6 +41,8 @@ TIMER_PROBE = 4
 UNLIMITED_PACING = (1 << 64) - 1
 INITIAL_SSTHRESH = 0x7FFF_FFFF
 _BUFFER = 1 << 18
+_ROOM = 8192
+"""Addresses whose text is kept."""
 _EVENTS_BUFFER = 8 << 20
 _SECONDS = 10.0
 
@@ -278,9 +281,10 @@ def info(value: bytes) -> dict[str, int]:
     return dict(zip(_NAMES, fields, strict=False))
 
 
+@lru_cache(maxsize=_ROOM)
 def address(octets: bytes) -> str:
-    """An address in print; IPv4 in IPv6 as IPv4."""
-    if octets[:12] == _MAPPED:
+    """As people write it; mapped IPv4 as IPv4, unset as the family's any."""
+    if octets.startswith(_MAPPED):
         return socket.inet_ntop(socket.AF_INET, octets[12:])
     return socket.inet_ntop(socket.AF_INET6, octets)
 

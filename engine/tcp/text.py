@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from engine.tcp import histogram
 from engine.tcp.backend import RETRANSMIT_CLASSES
 
 if TYPE_CHECKING:
@@ -283,15 +284,13 @@ def _wrap(name: str, parts: Sequence[str], joined: str = "  ") -> list[str]:
 
 def bars(buckets: Sequence[Sequence[int]], plain: bool = False) -> str:
     """A small histogram: a character for each power of two."""
-    powers: dict[int, int] = {}
-    for bound, count in buckets:
-        powers[int(bound).bit_length()] = powers.get(int(bound).bit_length(), 0) + count
-    if not powers:
+    held = histogram.powers(buckets)
+    if not held:
         return ""
-    low, high = min(powers), max(powers)
+    low, high = min(held), max(held)
     step = -(-(high - low + 1) // MOST_BARS)
     places = range(0, high - low + 1, step)
-    columns = [sum(powers.get(low + at + more, 0) for more in range(step)) for at in places]
+    columns = [sum(held.get(low + at + more, 0) for more in range(step)) for at in places]
     top = max(columns)
     marks = PLAIN_BARS if plain else BARS
     # What is there at all is seen: the lowest mark.

@@ -214,7 +214,7 @@ def test_every_namespace_is_visited(between: Path) -> None:
     try:
         rows = {(row.netns, row.local): row for row in backend.connections()}
         assert (between.client.inode, CLIENT) in rows
-        assert rows[between.server.inode, SERVER].role == "server"
+        assert (between.server.inode, SERVER) in rows
         assert {one.netns for one in backend.listeners()} == {between.server.inode}
         assert len({row.cookie for row in rows.values()}) == len(rows)
         backend.set_namespaces((between.client,))

@@ -16,7 +16,7 @@ import pytest
 from engine import resources
 from engine.errors import NotPermittedError, OtusError, UsageError
 from engine.tcp import backend as contract
-from engine.tcp import histogram
+from engine.tcp import histogram, inet_diag
 from engine.tcp.backend import Filters, Limits, Sizes, Triggers
 from engine.tcp.drop_reasons import BENIGN
 from engine.tcp.libbpf import LibbpfBackend, layout, loader, maps, programs, records, settings
@@ -284,8 +284,8 @@ def test_symbols(tmp_path: Path) -> None:
 
 def test_addresses() -> None:
     mapped = bytes(10) + b"\xff\xff" + socket.inet_aton("192.0.2.1")
-    assert records.address(mapped) == "192.0.2.1"
-    assert records.address(socket.inet_pton(socket.AF_INET6, "2001:db8::1")) == "2001:db8::1"
+    assert inet_diag.address(mapped) == "192.0.2.1"
+    assert inet_diag.address(socket.inet_pton(socket.AF_INET6, "2001:db8::1")) == "2001:db8::1"
     assert records.tick_us() in (1000, 3333, 3334, 4000, 10000)
 
 

@@ -14,6 +14,7 @@ from engine.tcp.backend import (
     Filters,
     Histogram,
     Limits,
+    Listener,
     Namespace,
     Reading,
     Sizes,
@@ -272,3 +273,23 @@ def test_messages_that_the_kernel_lost_are_told(asked: type[Asked]) -> None:
     assert backend.read().counters["closed_lost"] == 3
     backend.stop()
     assert backend.read().counters["closed_lost"] == 3
+
+
+def test_who_listens_on_a_port_is_the_server(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """Of sockets older than the observer, and of an event whose socket no look has met."""
+    backend = MadeUp()
+    open_now = [Listener("0.0.0.0", 40_000, 0, 128, 0, netns=7)]
+    monkeypatch.setattr(backend, "listeners", lambda: open_now)
+    ends = [(7, 40_000), (8, 40_000), (7, 80), (7, 81)]
+    backend.rows = [
+        Connection(number + 1, "ESTABLISHED", "10.0.0.1", port, "10.0.0.2", 2, netns=netns)
+        for number, (netns, port) in enumerate(ends)
+    ]
+    backend.rows[-1].state = "SYN_SENT"
+    made, sink = begun(monkeypatch, backend, mode="both")
+    assert [row.role for row in made.rows] == ["server", "client", "unknown", "client"]
+    for cookie, state in ((99, "ESTABLISHED"), (98, "CLOSE"), (97, "LISTEN")):
+        seen = Connection(cookie, state, "10.0.0.1", 40_000, "10.0.0.2", 3, netns=7)
+        backend.found.append(Event(time.monotonic_ns(), "rto", 1, None, seen))
+    made.drain()
+    assert [event["role"] for event in sink.events] == ["server", "unknown", "unknown"]

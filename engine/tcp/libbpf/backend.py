@@ -73,7 +73,6 @@ class LibbpfBackend:
         self._costs: list[Cost] = []
         self._listeners: list[Listener] | None = None
         self._stages = Stages(limits)
-        self._listening: set[tuple[int, int]] = set()
         self._watched: dict[int, int] = {}
         """Inode -> process, of the sockets that watched processes had at the start."""
         self._surplus = self._found_events = 0
@@ -160,9 +159,6 @@ class LibbpfBackend:
                 listeners.append(one)
             else:
                 found.append(one)
-        self._listening = {(one.netns, one.port) for one in listeners}
-        for connection in found:
-            self._complete(connection)
         self._listeners = listeners
         return found
 
@@ -188,8 +184,6 @@ class LibbpfBackend:
         """Detail events since the last call."""
         self._consume("events")
         given, self._events = self._events, []
-        for event in given:
-            self._complete(event.connection)
         given.sort(key=lambda event: event.time_ns)
         return given
 
@@ -365,12 +359,6 @@ class LibbpfBackend:
                     rest = rest[whole:]
             finally:
                 os.close(descriptor)
-
-    def _complete(self, connection: Connection) -> None:
-        """A socket older than the observer: who listens on its port is its server."""
-        if connection.role == "unknown" and connection.state not in ("", "LISTEN", "CLOSE"):
-            key = (connection.netns, connection.local_port)
-            connection.role = "server" if key in self._listening else "unknown"
 
     # ---- rings
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from engine.tcp.backend import RETRANSMIT_CLASSES, STATES, Connection, Event, Listener
+from engine.tcp.inet_diag import address
 from engine.tcp.libbpf import layout
 
 if TYPE_CHECKING:
@@ -15,21 +14,11 @@ if TYPE_CHECKING:
 
     from engine.tcp.libbpf.reasons import Reasons
 
-_MAPPED = bytes(10) + b"\xff\xff"
 _UNLIMITED = ((1 << 64) - 1, (1 << 32) - 1)
 _NO_SSTHRESH = 0x7FFFFFFF
-_ROOM = 8192
 KIND = 48 + 48 + 72 + 1
 """Place of connection.kind in its record."""
 CLOCK_MONOTONIC_COARSE = 6
-
-
-@lru_cache(maxsize=_ROOM)
-def address(octets: bytes) -> str:
-    """As people write it; mapped IPv4 as IPv4, unset as the family's any."""
-    if octets.startswith(_MAPPED):
-        return socket.inet_ntop(socket.AF_INET, octets[12:])
-    return socket.inet_ntop(socket.AF_INET6, octets)
 
 
 def tick_us() -> int:
