@@ -20,7 +20,6 @@ import signal
 import socket
 import sys
 import time
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import engine
@@ -420,9 +419,12 @@ async def start_metrics(controller: Controller) -> MetricsEndpoint | None:
     from engine.telemetry.endpoint import MetricsEndpoint
 
     collectors = (collector.collect, prometheus.collect)
-    endpoint = MetricsEndpoint(
-        controller.node.metrics.listen, partial(controller.snapshot, SECTIONS), collectors
-    )
+    async def snapshot() -> Snapshot:
+        # Who collects metrics looks: an observer on demand begins with the first scrape.
+        controller.tcp.want()
+        return await controller.snapshot(SECTIONS)
+
+    endpoint = MetricsEndpoint(controller.node.metrics.listen, snapshot, collectors)
     await endpoint.start()
     return endpoint
 

@@ -107,6 +107,8 @@ class TcpService:
             found["hint"] = "otus.tcp.start in the node file: demand or always"
         if self._error is not None:
             found["error"], found["hint"] = self._error.message, self._error.hint
+        elif found["state"] == "off" and self.allowed and self.config.start == "demand":
+            found["hint"] = "it begins when its screens or the metrics are read; or otus.tcp.start: always"
         child = self.child
         if child is None or child.state != "running":
             return found

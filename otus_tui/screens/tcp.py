@@ -52,7 +52,8 @@ def trouble(tcp: TcpSection | None, model: Model) -> tuple[str, str]:
     if state == "running":
         return ("", "") if tcp.get("windows") else ("the TCP observer has no figures yet", "")
     if state == "off" and not error:
-        return ("the TCP observer is switched off", hint) if hint else ("the TCP observer is not started", "")
+        never = hint.startswith("otus.tcp.start")
+        return f"the TCP observer is {'switched off' if never else 'not started'}", hint
     if state in ("starting", "restarting") and not error:
         return f"the TCP observer is {state}", ""
     return error or f"the TCP observer {state}", hint

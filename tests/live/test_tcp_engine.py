@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -206,8 +207,6 @@ def test_a_wrong_option_has_its_place(tmp_path: Path) -> None:
 
 
 def test_metrics_of_the_engine(engine: Engine, hosts: Hosts, tmp_path: Path) -> None:
-    import urllib.request
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -224,6 +223,29 @@ def test_metrics_of_the_engine(engine: Engine, hosts: Hosts, tmp_path: Path) -> 
         text = answer.read().decode()
     assert 'otus_tcp_observer{backend="' in text
     assert "otus_tcp_rtt_seconds_bucket" in text
+
+
+def test_a_scrape_is_a_look(engine: Engine, hosts: Hosts, tmp_path: Path) -> None:
+    """Nobody but Prometheus ever asks an engine without screens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    path = tmp_path / "node.yml"
+    metrics = {"enabled": True, "listen": f"127.0.0.1:{port}"}
+    options = {"netns": hosts.a, "backend": "netlink"}
+    path.write_text(json.dumps({"otus": {"metrics": metrics, "tcp": {"options": options}}}))
+    engine.start("--config", str(path))
+    section = engine.call("stats")["tcp"]
+    assert section["state"] == "off"
+    assert "otus.tcp.start: always" in section["hint"]
+
+    def scraped() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            text: str = answer.read().decode()
+        return text if "otus_tcp_rtt_seconds_bucket" in text else ""
+
+    wait_for(scraped, 8.0, "metrics of the observer")
+    assert engine.call("stats")["tcp"]["state"] == "running"
 
 
 def test_what_was_mended_needs_no_restart(engine: Engine, hosts: Hosts, tmp_path: Path) -> None:
