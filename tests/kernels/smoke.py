@@ -31,7 +31,7 @@ OCTETS = 120_000
 FEW_OCTETS = 500
 DARK_AFTER, DARK_SECONDS = 3, 1
 START_SECONDS = {"bcc-headers": 2400}
-"""An emulated CPU needs its time to compile a thousand headers; 600 s for the others, whose modules it imports."""
+"""An emulated CPU needs its time to compile a thousand headers; the others have 600 s, to import and to load."""
 HEADERS = {"BCC_KERNEL_SOURCE": f"/lib/modules/{platform.release()}/build"}
 
 SERVE = f"""
@@ -161,8 +161,11 @@ def observe(backend: str) -> dict[str, Any]:
         time.sleep(2)
         after = counters()
         observer.send_signal(signal.SIGINT)
-        said, _ = observer.communicate(timeout=120)
+        said, words = observer.communicate(timeout=120)
         final = json.loads(said.splitlines()[-1])
+        if not final["final"]:
+            last = (words.strip().splitlines() or ["no words"])[-1]
+            return {"backend": backend, "error": f"ended by itself ({observer.returncode}): {last}"}
         return result(backend, final, {name: after[name] - before.get(name, 0) for name in after}, lasted)
     finally:
         watchdog.cancel()
@@ -174,7 +177,6 @@ def observe(backend: str) -> dict[str, Any]:
 
 def result(backend: str, final: dict[str, Any], kernel: dict[str, int], lasted: float) -> dict[str, Any]:
     """The observer's figures beside the kernel's."""
-    assert final["final"] is True
     classes = final["retransmits"]["by_class"]
 
     def of(name: str) -> int | None:
@@ -183,12 +185,13 @@ def result(backend: str, final: dict[str, Any], kernel: dict[str, int], lasted: 
 
     rto = [of("rto"), of("syn"), of("window_probe")]
     tlp = [of("tlp"), final["retransmits"]["tlp_new_data"]]
+    server = final["handshake_us"]["server"]
     pairs = {
         "segments": (final["retransmits"]["segments"], kernel["TcpRetransSegs"]),
         "rto": (None if rto[0] is None else sum(one or 0 for one in rto), kernel["TCPTimeouts"]),
         "tlp": (None if tlp[0] is None else sum(one or 0 for one in tlp), kernel["TCPLossProbes"]),
         "handshakes": (
-            None if final["handshake_us"]["server"] is None else final["handshake_us"]["server"]["count"],
+            None if server is None else server["count"] + final["handshake_us"]["unsampled"],
             kernel["TcpPassiveOpens"],
         ),
         "resets sent": (final["resets"]["sent"], kernel["TcpOutRsts"]),
@@ -199,6 +202,8 @@ def result(backend: str, final: dict[str, Any], kernel: dict[str, int], lasted: 
         "used": backend if backend.startswith(final["backend"]) else final["backend"],
         "seconds": round(lasted, 1),
         "pairs": pairs,
+        "classes": {name: one["events"] for name, one in classes.items() if one and one["events"]},
+        "resends failed": kernel["TCPRetransFail"] + kernel.get("TCPSpuriousRtxHostQueues", 0),
         "rtt": None if final["rtt_us"] is None else final["rtt_us"]["count"],
         "off": final["off"],
     }
