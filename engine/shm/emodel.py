@@ -10,15 +10,25 @@ G.113).
 93.2 is R of G.107's default values; echo is taken for cancelled, so of the delay only Idd is left, and
 nothing is added for advantage. Ppl, per cent, counts what never came and what came too late for a jitter
 buffer (LATE_MS of engine.shm.quality). BurstR is the mean number of packets lost in a row over that of
-random loss of the same rate, 1 / (1 - Ppl), at least 1 and at most 8. Ta is the network's one-way delay,
-half of the round trip between the two ends where RTCP tells it, else DEFAULT_DELAY_MS; and the jitter
-buffer and the packet time on top of it.
+random loss of the same rate, 1 / (1 - Ppl), at least 1 and at most 8 (G.107 (7-30)); it was validated up to
+2, and beyond where less than 2 % are lost: what burstier loss costs is an extrapolation. Ta is the
+network's one-way delay, half of the round trip between the two ends where RTCP tells it, else
+DEFAULT_DELAY_MS; and the jitter buffer and the packet time on top of it.
 
-Ie and Bpl are those of G.113 Appendix I (tables I.1 and I.4): G.711 with packet loss concealment, as
-telephones have it. Codecs for which it gives Ie and no Bpl are rated while nothing is lost. Wide-band
-codecs (G.722, Opus, AMR-WB, EVS) have no rating on the narrow-band scale of G.107, and no value is made up:
-their MOS is unknown, as that of every codec that is not in the table, of video and of encrypted media whose
-codec nobody named.
+Ie and Bpl are the provisional planning values of G.113 Appendix I. Table I.4 has both, for five codecs:
+G.711 with packet loss concealment, as telephones have it, 0 and 25.1 (without it 4.3), G.729A with silence
+suppression 11 and 19.0, G.723.1 at 6.3 kbit/s with it 15 and 16.1, GSM EFR 5 and 10.0. G.729 without it has
+Ie 10 and G.723.1 at 5.3 kbit/s 19, and no Bpl of their own; RTP's names do not tell them apart. Of others
+there is only Ie: G.726 50, 25, 7 and 2 at 16, 24, 32 and 40 kbit/s (G.721 is the one of 32), G.728 7 at 16
+kbit/s, GSM FR 20, GSM HR 23; they are rated while nothing is lost.
+
+The values were checked against public reprints of these tables, not against the Recommendation itself:
+course material on G.107 (2015) and G.113 (2024) has all but the Ie of GSM, which a telephony database's
+list of codecs has; other monitors use the same ones for G.711 and G.729A; and the listening results of
+G.113 (1999), which the formula was fitted to, are in tests/unit/test_quality.py. No source was found that
+gives narrow-band values of ITU-T for AMR, iLBC or Speex. Wide-band codecs (G.722, Opus, AMR-WB, EVS) are on
+the scales of G.107.1 and G.107.2, not on this one. No value is made up: their MOS is unknown, as that of
+every codec that is not in the table, of video and of encrypted media whose codec nobody named.
 """
 
 from __future__ import annotations

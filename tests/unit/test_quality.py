@@ -239,7 +239,9 @@ def test_dscp_first_now_and_changes(build: Build) -> None:
     stream.label()
     for number, dscp in enumerate([46] * 5 + [0] * 5 + [46, 34]):
         stream.time += 20 * MS
-        stream.table.count(stream.table.place(stream.slot), stream.time, number, 160 * number, 0, 0, 160, dscp)
+        stream.table.count(
+            stream.table.place(stream.slot), stream.time, number, 160 * number, 0, 0, 160, dscp
+        )
     row = read(stream)
     assert (row["dscp_first"], row["dscp"], row["dscp_changes"]) == (46, 34, 3)
 
@@ -287,6 +289,29 @@ def test_emodel_of_g_107(model: Any) -> None:
     assert model.delay_impairment(100) == model.delay_impairment(0) == 0
     assert model.delay_impairment(200) == pytest.approx(3, abs=0.3)
     assert model.delay_impairment(400) == pytest.approx(24, abs=0.3)
+
+
+LISTENERS = {
+    "PCMU": {0: 0, 1: 5, 2: 7, 3: 10, 5: 15, 7: 20, 10: 25, 20: 45},
+    "G729": {0: 11, 0.5: 13, 1: 15, 1.5: 17, 2: 19, 3: 23, 4: 26, 8: 36, 16: 49},
+    "G723": {0: 15, 0.5: 17, 1: 19, 1.5: 22, 2: 24, 3: 27, 4: 32, 8: 41, 16: 55},
+    "GSM-EFR": {0: 5, 1: 16, 2: 21, 3: 26, 5: 33},
+}
+"""Ie by per cent of random loss, as listeners said it: tables I.2 and I.3 of G.113 Appendix I (1999)."""
+
+
+@pytest.mark.parametrize("name", LISTENERS)
+def test_factors_fit_what_listeners_said(model: Any, name: str) -> None:
+    octets = name.encode().ljust(16, b"\0")
+    number = model.codec(int.from_bytes(octets[:8], "little"), int.from_bytes(octets[8:], "little"))
+    for loss, said in LISTENERS[name].items():
+        lost = round(10 * loss)
+        assert model.impairment(number, 1000, lost, 0, lost) == pytest.approx(said, abs=3.1), loss
+
+
+@pytest.mark.parametrize("name", ["G722", "OPUS", "AMR", "AMR-WB", "EVS", "ILBC", "SPEEX", "H264"])
+def test_codecs_without_published_factors_are_not_rated(model: Any, name: str) -> None:
+    assert model.codec(int.from_bytes(name.encode(), "little"), 0) == 0
 
 
 def test_impairment_of_loss(model: Any) -> None:
