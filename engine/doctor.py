@@ -7,6 +7,7 @@ person would want them.
 
 from __future__ import annotations
 
+import errno
 import json
 import locale
 import os
@@ -212,19 +213,24 @@ def _tcp_probes() -> list[Finding]:
     """Each program of the TCP observer by the kernel's types: what it is for, or why it is off."""
     from engine.errors import OtusError
     from engine.tcp import choose, options
+    from engine.tcp.libbpf import loader
     from engine.tcp.libbpf.btf import Btf
 
     try:
         Btf.of_kernel().close()
     except OtusError as error:
         return [Finding("tcp probes", "warn", f"not known: {error.message}", error.hint)]
+    refused = "" if loader.capable() else loader.failure(errno.EPERM, "").message
     plan = choose.construct("libbpf", options.make()).plan()
     given = {metric for one in plan.programs if one.on for metric in one.metrics}
     hooks = {one.hook for one in plan.programs if one.on}
     findings = []
     for one in plan.programs:
         metrics = ", ".join(one.metrics)
-        if one.on:
+        if one.on and refused:
+            # What mends it stands at `ebpf`.
+            findings.append(Finding(one.name, "warn", f"off: {refused}; without {metrics}"))
+        elif one.on:
             findings.append(Finding(one.name, "ok", f"{one.hook}: {metrics}"))
         elif one.hook in hooks or given >= set(one.metrics) or "--pid" in one.why:
             findings.append(Finding(one.name, "ok", f"not needed: {one.why}"))
