@@ -344,12 +344,15 @@ def test_drops_without_a_place_in_the_table_are_of_their_kind(between: Path) -> 
         client.send(b"x")
         time.sleep(0.3)
         between.lift(between.server)
-        time.sleep(1.0)
+        # A keepalive is a segment from before the window.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+        time.sleep(2.5)
         client.close()
         server.close()
         time.sleep(0.1)
         reading, _ = observer.read()
         counters = reading.counters
         assert sum(reading.drops.values()) == counters["drops"] >= 1
-        assert sum(reading.benign.values()) == counters["drops_benign"]
+        assert sum(reading.benign.values()) == counters["drops_benign"] >= 1
     listener.close()
