@@ -31,7 +31,7 @@ OCTETS = 120_000
 FEW_OCTETS = 500
 DARK_AFTER, DARK_SECONDS = 3, 1
 START_SECONDS = {"bcc-headers": 2400}
-"""An emulated CPU needs its time to compile a thousand headers; the others have 600 s, to import and to load."""
+"""An emulated CPU needs its time to compile a thousand headers; the others have 600 s to load."""
 HEADERS = {"BCC_KERNEL_SOURCE": f"/lib/modules/{platform.release()}/build"}
 
 SERVE = f"""
