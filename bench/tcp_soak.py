@@ -4,8 +4,8 @@
 
 600 seconds are what is promised; the default is shorter. `otus-tui tcp --mode both` watches a namespace in
 which iperf3 runs over loopback, --rate bits a second for each connection (0: as fast as it goes). Figures:
-what it lost, its counters beside nstat and iperf3's report, and the growth of its process (PSS) and maps after
-the first tenth.
+what it lost, its counters beside nstat and iperf3's report, and the growth of its process (PSS) and maps
+after the first tenth.
 """
 
 from __future__ import annotations

@@ -44,7 +44,15 @@ static __noinline void burst(struct sock *sk, struct socket_state *state, __u32 
 	}
 }
 
-static __always_inline void retransmit(struct sock *sk, const struct sk_buff *skb)
+enum { EAGAIN = 11, ENOMEM = 12, EBUSY = 16, EINVAL = 22 };
+
+/* Given up before the segment was made ready: the kernel counts no segment. Later (a firewall) it has counted it. */
+static __always_inline bool not_tried(int error)
+{
+	return error == -EBUSY || error == -EAGAIN || error == -ENOMEM || error == -EINVAL;
+}
+
+static __always_inline void retransmit(struct sock *sk, const struct sk_buff *skb, int error)
 {
 	const struct tcp_skb_cb *cb = (const void *)&skb->cb[0];
 	const struct tcp_sock *tp = (const void *)sk;
@@ -60,6 +68,15 @@ static __always_inline void retransmit(struct sock *sk, const struct sk_buff *sk
 	segments = BPF_CORE_READ(cb, tcp_gso_segs);
 	if (!segments)
 		segments = 1;
+	if (error) {
+		if (not_tried(error))
+			segments = 0;
+		/* A timeout is one, whatever comes of it; of the others the kernel counts those that went out. */
+		if (class != CLASS_RTO && class != CLASS_SYN)
+			class = CLASS_OTHER;
+		if (!segments && class != CLASS_RTO)
+			return;
+	}
 	count(RETRANSMIT_SYN_EVENTS + 2 * class, 1);
 	count(RETRANSMIT_SYN_SEGMENTS + 2 * class, segments);
 	state = state_for(sk);
@@ -86,16 +103,15 @@ static __always_inline void retransmit(struct sock *sk, const struct sk_buff *sk
 SEC("tp_btf/tcp_retransmit_skb")
 int retransmit_2(__u64 *arguments)
 {
-	retransmit((void *)arguments[0], (void *)arguments[1]);
+	retransmit((void *)arguments[0], (void *)arguments[1], 0);
 	return 0;
 }
 
-/* Since 6.17 it fires for those that failed, too. */
+/* Since 6.17 it fires for those that failed, too: until then they are missed. */
 SEC("tp_btf/tcp_retransmit_skb")
 int retransmit_3(__u64 *arguments)
 {
-	if ((int)arguments[2] == 0)
-		retransmit((void *)arguments[0], (void *)arguments[1]);
+	retransmit((void *)arguments[0], (void *)arguments[1], arguments[2]);
 	return 0;
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 import threading
 import time
 from contextlib import ExitStack, suppress
@@ -368,3 +369,24 @@ def test_nothing_is_wrong(between: Path) -> None:
         ended = observer.backend.closed()
         assert len(ended) == 4
         assert all(event.trigger == "tlp" for event in observer.backend.events())
+
+
+def test_segments_that_this_host_itself_drops(between: Path) -> None:
+    """A firewall in the way out: the kernel counts what it tried to send again, and so does the observer."""
+    listener = between.listen()
+    with watch(between.client) as observer:
+        if not any(one.name == "retransmit_3" and one.on for one in observer.backend.plan().programs):
+            pytest.skip("before Linux 6.17 the kernel does not tell of them")
+        client, _ = between.pair(listener)
+        between.drop("tcp dport 8080")
+        client.send(b"x" * 1000)
+        between.drop("tcp dport 8080", between.client, "output")
+        time.sleep(2.4)
+        # A reset: no timer runs out between the two readings.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        reading, gained = observer.read()
+        between.lift(between.client)
+        compare(reading, gained)
+        assert reading.counters["retransmit_rto_events"] == gained("TcpExtTCPTimeouts") >= 3
+        assert segments(reading) == gained("TcpRetransSegs") >= 3
