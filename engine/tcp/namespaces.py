@@ -7,6 +7,7 @@ it, and the process itself never leaves its namespace.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -99,6 +100,23 @@ def every() -> list[Namespace]:
         if len(found) >= MOST:
             break
     return list(found.values())
+
+
+def unseen() -> int:
+    """Processes whose namespace may not be seen, kernel threads aside: every() lacks those that only they
+    have."""
+    count = 0
+    for pid in _entries("/proc"):
+        if not pid.isdecimal():
+            continue
+        try:
+            os.readlink(f"/proc/{pid}/ns/net")
+        except PermissionError:
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+                count += bool(file.read(1))
+        except OSError:
+            continue
+    return count
 
 
 def call_inside(namespace: Namespace, function: Callable[[], Result]) -> Result:

@@ -19,7 +19,7 @@ from engine.tcp.backend import Connection, Event, Histogram
 from engine.tcp.governor import JUDGE_S, Governor
 from engine.tcp.listen import ListenDrops
 from engine.tcp.mask import Mask
-from engine.tcp.namespaces import every
+from engine.tcp.namespaces import every, unseen
 from engine.tcp.owners import Owners
 from engine.tcp.snmp import Counters
 from engine.tcp.throughput import Throughput
@@ -98,6 +98,8 @@ class Observer:
         if options.stats or options.max_cpu is not None:
             self.backend.count_costs()
         self._open_kernels(options.filters.namespaces)
+        if options.every_namespace:
+            self.notes += _left_out(len(options.filters.namespaces) - len(self._kernels), unseen())
         self.begun = time.monotonic()
         self.governor.begin(self.backend)
         self.windows = Windows(_without_events(self.read()), time.time_ns())
@@ -392,6 +394,18 @@ def overflow(listener: Listener, drops: int, time_ns: int) -> Event:
 
 def _minus(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     return {name: max(0, value - before.get(name, 0)) for name, value in now.items()}
+
+
+def _left_out(shut: int, hidden: int) -> list[str]:
+    """What `--netns all` does not watch, in words."""
+    notes = []
+    if shut > 0:
+        many = "one namespace" if shut == 1 else f"{shut} namespaces"
+        notes.append(f"--netns all: {many} may not be entered, and left out (CAP_SYS_ADMIN)")
+    if hidden:
+        many = "one process" if hidden == 1 else f"{hidden} processes"
+        notes.append(f"--netns all: the namespace of {many} may not be seen (CAP_SYS_PTRACE)")
+    return notes
 
 
 def _without_events(first: Reading) -> Reading:

@@ -192,6 +192,7 @@ def _listener(one: Listener, reading: Reading, mask: Mask) -> dict[str, Any]:
         "accept_drops": accept,
         "drops": drops,
         "address": mask.address(one.local),
+        "netns": one.netns or None,
         "open": not one.closed,
         "sockets": one.sockets,
         "fullest": round(one.fullest, 4),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import socket
 import struct
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -15,6 +19,7 @@ import pytest
 from engine import resources
 from engine.tcp import options
 from engine.tcp.observer import Observer
+from tests.builds import ROOT
 from tests.live.tcp_path import SERVER, Path, path
 
 if TYPE_CHECKING:
@@ -233,3 +238,23 @@ def test_events_say_which_way(between: Path) -> None:
         assert back in {one["direction"] for one in run.of("reset")}
         assert all(one["direction"] is None for one in run.of("rto") + run.of("tlp"))
     listener.close()
+
+
+@pytest.mark.parametrize("rights", [(), ("setpriv", "--inh-caps=-all", "--bounding-set=-all")])
+def test_namespaces_that_may_not_be_entered_are_told(between: Path, rights: tuple[str, ...]) -> None:
+    server = between.listen()
+    command = [sys.executable, "-m", "otus_tui", "tcp", "--netns", "all", "--backend", "netlink"]
+    done = subprocess.run(
+        [*rights, *command, "--duration", "0.3", "--format", "jsonl"],
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=30,
+    )  # fmt: skip
+    final = json.loads(done.stdout.splitlines()[-1])
+    places = {row["netns"] for row in final["listen"] if row["port"] == 8080}
+    if rights:
+        assert re.search(r"netns all: (one namespace|\d+ namespaces) may not be entered.*CAP_SYS_ADMIN", done.stderr)
+        assert between.server.inode not in places
+    else:
+        # A process that even root may not look at is another matter.
+        assert "may not be entered" not in done.stderr
+        assert between.server.inode in places
+    server.close()
