@@ -169,6 +169,32 @@ def test_a_program_that_the_verifier_refuses_is_left_out(monkeypatch: pytest.Mon
         backend.stop()
 
 
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_program_leaves_nothing_however_it_ends(number: signal.Signals | None) -> None:
+    """`otus-tui tcp` at the end of its time, told to end, killed: bpftool lists what it listed before."""
+    before = held()
+    words = ["--backend", "libbpf", "--verbose", "--stats", "--max-cpu", "5%"]
+    words += ["--format", "jsonl", "--duration", "2" if number is None else "60"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "otus_tui", "tcp", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        text=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    try:
+        assert child.stderr is not None
+        assert child.stderr.readline().startswith("on ")
+        ids = of_process(child.pid)
+        assert all(ids[kind] for kind in OF_PROCESS)
+        # Not there before: they are its own, and no other program's.
+        assert not any(ids[kind] & before[kind] for kind in OF_PROCESS)
+        if number is not None:
+            child.send_signal(number)
+        child.communicate(timeout=20)
+    finally:
+        finish(child)
+    assert child.returncode == {None: 0, signal.SIGKILL: -9}.get(number, 130)
+    assert gone(ids)
+
+
 BARE = """
 from engine.errors import OtusError
 from engine.tcp.backend import Filters, Limits, Sizes, Triggers

@@ -353,6 +353,36 @@ def test_what_is_loaded_what_it_costs_and_what_is_off(between: Path, tmp_path: F
     assert re.search(r"^on +segment +tp_btf/tcp_probe$", run.errors, re.MULTILINE)
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
+def test_prometheus_of_a_busy_host(between: Path, tmp_path: File) -> None:
+    """promtool finds nothing wrong; histograms are filled, none has more than 20 buckets."""
+    Echo(between.listen(), 60_000)
+    place = tmp_path / "otus.prom"
+    words = ("--max-cpu", "50%", "--output", str(place))
+    with watching(between.client, tmp_path, *words, form="prometheus"):
+        between.drop("tcp dport 8080 ip length > 100 numgen random mod 1000 < 15")
+        asks(between, 3, 60_000, 2.0)
+    text = place.read_text()
+    check = subprocess.run(
+        ["promtool", "check", "metrics"], input=text, text=True, capture_output=True, check=False
+    )
+    assert (check.returncode, check.stdout, check.stderr) == (0, "", "")
+    buckets: dict[str, int] = {}
+    for name, labels in re.findall(r"^(otus_tcp_\w+)_bucket\{(.*)\} ", text, re.MULTILINE):
+        series = f"{name} {re.sub(r',?le=.[^,]*.', '', labels)}"
+        buckets[series] = buckets.get(series, 0) + 1
+    assert len(buckets) >= 12, sorted(buckets)
+    assert max(buckets.values()) <= 20, buckets
+    filled = set(re.findall(r"^(otus_tcp_\w+)_count\{?.* [1-9]", text, re.MULTILINE))
+    assert {
+        "otus_tcp_rtt_seconds",
+        "otus_tcp_handshake_client_seconds",
+        "otus_tcp_state_seconds",
+    } <= filled, filled
+    for name in ("look_factor", "sampling_factor", "observer_cpu_ratio", "observer_start_cpu_seconds"):
+        assert re.search(rf"^otus_tcp_{name} [\d.e-]+$", text, re.MULTILINE), name
+
+
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs jq")
 def test_the_commands_of_the_docs(between: Path, tmp_path: File) -> None:
     """Each `jq` of docs/tcp.md reads a run: what it asks for is there."""
