@@ -178,7 +178,7 @@ class Observer:
         self.rows = backend.connections()
         self.listeners = backend.listeners()
         self._roles()
-        self.throughput.look(self.rows, backend.closed(), time.monotonic_ns())
+        self.throughput.look(self.rows, backend.closed(), time.monotonic_ns(), self.look_period / 2)
         for namespace in self.options.filters.namespaces:
             self.throughput.visited(namespace.inode)
         ended = backend.closed_listeners()
@@ -225,7 +225,7 @@ class Observer:
         except OtusError:
             self.rows = []
         self.backend.stop()
-        self.throughput.look(self.rows, self.backend.closed(), time.monotonic_ns())
+        self.throughput.look(self.rows, self.backend.closed(), time.monotonic_ns(), self.look_period / 2)
         self.drain()
         self.windows.add(self.read(), time.time_ns())
         self.governor.finish(self.backend)

@@ -53,10 +53,22 @@ class Throughput:
         self._late[1] += self.receive_bytes - received
         self.send_bytes, self.receive_bytes = sent, received
 
-    def look(self, connections: Iterable[Connection], closed: Iterable[Closed], time_ns: int) -> None:
-        """One look: what is open, and what ended since the last one."""
-        seconds = max((time_ns - self._time_ns) / 1e9, SHORTEST_S)
+    def look(
+        self,
+        connections: Iterable[Connection],
+        closed: Iterable[Closed],
+        time_ns: int,
+        least_s: float = SHORTEST_S,
+    ) -> None:
+        """One look: what is open, and what ended since the last one.
+
+        A look that comes sooner than least_s after the last one counts in the sums, but gives no rates of what
+        is open: of so short a time a single burst is all that is seen. Unless it is all that there is.
+        """
+        seconds = (time_ns - self._time_ns) / 1e9
         first = not self._time_ns
+        short = self.covered_ns > 0 and seconds < least_s
+        seconds = max(seconds, least_s if short else SHORTEST_S)
         self.covered_ns += 0 if first else time_ns - self._time_ns
         self._time_ns = time_ns
         self.send_bytes += self._late[0]
@@ -82,9 +94,11 @@ class Throughput:
             if before is None and not first and one.netns in self._seen:
                 before = (0, 0)
             if before is not None:
-                rates[one.cookie] = self._move(*now, before, seconds)
+                rates[one.cookie] = self._move(*now, before, seconds, counts=not short)
             known[one.cookie] = now
-        self._known, self.rates = known, rates
+        self._known = known
+        if not short:
+            self.rates = rates
         self._seen |= namespaces
 
     def visited(self, netns: int) -> None:
@@ -92,14 +106,14 @@ class Throughput:
         self._seen.add(netns)
 
     def _move(
-        self, acked: int, received: int, before: tuple[int, int], seconds: float
+        self, acked: int, received: int, before: tuple[int, int], seconds: float, *, counts: bool = True
     ) -> tuple[float, float]:
         sent, got = max(0, acked - before[0]), max(0, received - before[1])
         self.send_bytes += sent
         self.receive_bytes += got
         rates = (sent * 8 / seconds, got * 8 / seconds)
         for one, rate in ((self.send, rates[0]), (self.receive, rates[1])):
-            if rate:
+            if rate and counts:
                 value = round(rate)
                 histogram.add(one.buckets, value, self.sub_bits)
                 one.total += value

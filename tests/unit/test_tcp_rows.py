@@ -147,6 +147,22 @@ def test_what_ends_between_two_looks_counts_in_full_with_the_next() -> None:
     assert sum(one.send.buckets) == 3
 
 
+def test_a_burst_in_a_short_last_look_is_no_rate() -> None:
+    one = Throughput(3)
+    one.look([connection(1, bytes_acked=0)], [], SECOND, 0.5)
+    one.look([connection(1, bytes_acked=1000)], [], 2 * SECOND, 0.5)
+    late = 2 * SECOND + SECOND // 10
+    one.look([connection(1, bytes_acked=100_000)], [Closed(2, 50_000, 0)], late, 0.5)
+    assert (one.send_bytes, one.covered_ns) == (150_000, SECOND + SECOND // 10)
+    assert sum(one.send.buckets) == 2
+    assert one.send.largest == 50_000 * 8 / 0.5
+    assert one.rates == {1: (8000.0, 0.0)}
+    alone = Throughput(3)
+    alone.look([connection(1, bytes_acked=0)], [], SECOND, 0.5)
+    alone.look([connection(1, bytes_acked=1000)], [], SECOND + SECOND // 10, 0.5)
+    assert alone.send.largest == 80_000
+
+
 def test_a_namespace_that_comes_later_counts_from_its_first_look() -> None:
     throughput = Throughput(3)
     throughput.look([connection(1)], [], SECOND)
