@@ -312,7 +312,7 @@ def test_timeouts_and_probes_are_what_nstat_says(hosts: Hosts, backend: str) -> 
     assert last["retransmits"]["segments"] == moved["TcpRetransSegs"]
     assert last["kernel"]["TcpRetransSegs"] == moved["TcpRetransSegs"]
     found = [line for line in lines if line.get("event_type") == "tcp"]
-    assert {one["trigger"]["name"] for one in found} & {"rto", "retransmit_burst"}
+    assert {one["trigger"]["name"] for one in found} >= {"rto", "retransmit_burst"}
     assert all(one["dest_ip"] == THERE and one["dest_port"] == 7000 for one in found)
     assert all(one["role"] == "client" and one["community_id"].startswith("1:") for one in found)
     assert lines[-1]["event_type"] == "tcp_end"
@@ -342,8 +342,9 @@ def test_listen_drops_are_what_nstat_says(hosts: Hosts, backend: str) -> None:
     drops = after["TcpExtListenDrops"] - before["TcpExtListenDrops"]
     assert drops > 0
     [row] = [row for row in last["listen"] if row["port"] == 7000]
-    # More SYNs may have come between nstat and the end.
-    assert drops <= row["drops"] <= drops + 12
+    # More SYNs may have come between nstat and the end: then the kernel has counted them, too.
+    later = hosts.nstat(hosts.b)["TcpExtListenDrops"] - before["TcpExtListenDrops"]
+    assert drops <= row["drops"] <= later
     assert row["accept_drops"] == row["drops"]
     assert row["syn_drops"] == 0
     assert row["limit"] == 1
@@ -492,6 +493,32 @@ def test_a_process_and_its_name(hosts: Hosts, backend: str) -> None:
     assert events
     assert {one["pid"] for one in events} == {client.pid}
     assert all(one["comm"].startswith("python") and one["pid_source"] != "unknown" for one in events)
+
+
+def test_the_name_of_a_process_commands_no_terminal(hosts: Hosts, backend: str) -> None:
+    server = hosts.listen(hosts.b, THERE, 7000)
+    code = (
+        "import socket, time\n"
+        "with open('/proc/self/comm', 'wb') as file: file.write(b'\\x1b]0;pwn\\x07\\x1b[31m')\n"
+        f"one = socket.create_connection(('{THERE}', 7000)); one.sendall(b'q'); one.recv(1)\n"
+        "one.sendall(b'q'); time.sleep(30)"
+    )
+    words = ("--backend", backend, "--mode", "both", "--interval", "0.3", "--rtt-above", "1us")
+    process = start(hosts, *words)
+    while "RTT" not in written(process):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    popen(hosts, ["ip", "netns", "exec", hosts.a, sys.executable, "-c", code])
+    peer = hosts.accept(server)
+    peer.recv(1)
+    peer.sendall(b"r")
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    page = written(process)
+    # The line ends at 80 columns.
+    assert "\\x1b" in page
+    assert not set(page) & {chr(code) for code in (*range(10), *range(11, 32), *range(127, 160))}
 
 
 def final_lines(process: subprocess.Popen[str]) -> dict[str, Any]:
