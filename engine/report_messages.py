@@ -44,10 +44,13 @@ class MessageLines:
         self.file = PcapFile(path, self.pipeline)
 
     def run(self, write: Callable[[memoryview], object]) -> int:
-        """Read the file to its end; `write` takes whole lines. Returns how many there were."""
+        """Read the file to its end and close it; `write` takes whole lines. Returns how many there were."""
         self.write = write
-        while self.file.run(BATCH):
-            pass
+        try:
+            while self.file.run(BATCH):
+                pass
+        finally:
+            self.file.close()
         self.tap.flush()
         return int(self.tap.lines)
 

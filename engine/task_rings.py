@@ -125,9 +125,8 @@ class TaskRings:
 
     def attach(self, program: Any) -> None:
         """Give every socket the filter; if the kernel refuses it, all keep the one before, and OtusError."""
-        from engine.capture.af_packet import attach_to_spare
-
-        attach_to_spare(program)
+        for socket in self.sockets:
+            socket.try_filter(program)
         for socket in self.sockets:
             socket.set_filter(program)
 

@@ -88,7 +88,8 @@ class StreamStore:
 
     def _complete(self, now: int) -> None:
         """Take all figures of streams that fell silent, while the table still has them."""
-        for name in list(self._open)[:MOST_COMPLETED]:
+        for _ in range(min(MOST_COMPLETED, len(self._open))):
+            name = next(iter(self._open))
             row = self.rows.get(name)
             if row is not None and now - row["last_ns"] <= ACTIVE_NS:
                 break

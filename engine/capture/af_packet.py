@@ -182,9 +182,8 @@ class RingSocket:
             self.block_size, self.block_count = size, count
             return
 
-    def _effective(self) -> Program:
-        """The filter as attached: with the choice of interfaces and one copy of packets on `lo`."""
-        program = self._program
+    def _effective(self, program: Program) -> Program:
+        """The filter as attached: with interfaces chosen, one copy of packets on `lo`, and sampling."""
         if program == cbpf.REJECT:
             return program
         if not self._single or self.names == [LOOPBACK]:
@@ -220,7 +219,7 @@ class RingSocket:
 
     def admit(self) -> None:
         """Let packets in, once every socket of the group has joined."""
-        attach(self._socket, self._effective())
+        attach(self._socket, self._effective(self._program))
         self._open = True
         self.link = self._state()
 
@@ -275,7 +274,12 @@ class RingSocket:
         """Replace the filter of the running capture; what is in the ring already stays there."""
         self._program = program
         if self._open:
-            attach(self._socket, self._effective())
+            attach(self._socket, self._effective(self._program))
+
+    def try_filter(self, program: Program) -> None:
+        """OtusError if the kernel would not take this filter with what stands around it; nothing changes."""
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as spare:
+            attach(spare, self._effective(program))
 
     def sample(self, share: int, key: int) -> None:
         """Leave media out of what passes the filter (engine.capture.media_sampling); all passes at 2**32.
@@ -286,7 +290,7 @@ class RingSocket:
         self._sampled = None if share >> 32 else (share, key)
         if self._open:
             try:
-                attach(self._socket, self._effective())
+                attach(self._socket, self._effective(self._program))
             except (OSError, OtusError):
                 self._sampled = before
                 raise
@@ -322,7 +326,7 @@ class RingSocket:
             if present != self._indexes:
                 self._indexes = present
                 self._join_promiscuous()
-                attach(self._socket, self._effective())
+                attach(self._socket, self._effective(self._program))
 
     def _state(self) -> str:
         if not self.names:
@@ -386,12 +390,6 @@ def attach(ring: socket.socket, program: Program) -> None:
                 "networks instead of many hosts; sysctl net.core.optmem_max bounds the memory of a filter",
             ) from error
         raise
-
-
-def attach_to_spare(program: Program) -> None:
-    """OtusError if the kernel would not take this filter; no running socket is touched."""
-    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as spare:
-        attach(spare, cbpf.only_interfaces(cbpf.once_on_loopback(program), [1]))
 
 
 def bind(ring: socket.socket, index: int, protocol: int) -> None:

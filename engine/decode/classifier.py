@@ -391,7 +391,8 @@ class Decoder(Tunnels):
             length = self.buf[position + 4] << 8 | self.buf[position + 5]
             if length == 0:
                 length = available
-                self.counters[C_GRO] += 1
+                if not self.ip_was_merged(end):
+                    self.counters[C_GRO] += 1
             elif length > available:
                 if not self.clipped:
                     return self.malformed(C_MALFORMED_UDP)
@@ -416,6 +417,14 @@ class Decoder(Tunnels):
             self.counters[C_ICMP] += 1
             return V_ICMP
         return self.other_transport(protocol, position, end)
+
+    def ip_was_merged(self, end: int) -> bool:
+        """Whether the IP header in work, of a packet up to `end`, told already that GRO or TSO merged it."""
+        if self.buf[self.network] >> 4 == 6:
+            told = self.buf[self.network + 4] | self.buf[self.network + 5]
+            return not told or end - self.network - 40 > LARGEST_FRAME
+        told = self.buf[self.network + 2] | self.buf[self.network + 3]
+        return not told or end - self.network > LARGEST_FRAME
 
     def tunnel_port(self) -> int:
         """UDP to the port of a tunnel."""

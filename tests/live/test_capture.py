@@ -429,6 +429,21 @@ class TestWhatPasses:
             wire.send(frame(1, 5060), frame(1, 7000))
             assert len(reader.read(3, 0.1)) == 2
 
+    def test_a_filter_is_tried_with_what_stands_around_it(self) -> None:
+        """Sampling takes instructions, too: a filter without room beside it is refused."""
+        most = 4096
+        long = [(0, 0, 0, 0)] * (most - 1) + [(6, 0, 0, 0xFFFFFFFF)]
+        with capturing("va", SIP) as (rings, (reader,)), sending() as wire:
+            ring = rings[0]
+            ring.try_filter(long)
+            ring.sample(1 << 31, 5)
+            with pytest.raises(OtusError, match="takes no filter of"):
+                ring.try_filter(long)
+            ring.try_filter(long[most // 2 :])
+            ring.sample(1 << 32, 5)
+            wire.send(frame(1, 5060), frame(1, 7000))
+            assert len(reader.read(2, 0.1)) == 1, "the filter is the one before"
+
     def test_a_list_of_interfaces(self) -> None:
         with capturing("va,lo", SIP) as (_, (reader,)), sending() as wire, udp() as sender:
             wire.send(frame(1))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -113,6 +114,16 @@ def test_messages_of_every_kind(build: Build, tmp_path: Path) -> None:
         "8": "PCMA/8000",
         "101": "telephone-event/8000",
     }
+
+
+def test_the_file_is_closed(build: Build, tmp_path: Path) -> None:
+    lines = build.module("engine.report_messages").MessageLines(
+        pcap(tmp_path / "a.pcap", [frame(message(), ALICE, 5060, BOB, 5060)])
+    )
+    assert os.path.samestat(os.fstat(lines.file.source.fd), (tmp_path / "a.pcap").stat())
+    assert lines.run(len) == 1
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(lines.file.source.fd)
 
 
 def test_ipv6_goes_the_long_way(build: Build, tmp_path: Path) -> None:
