@@ -13,7 +13,7 @@ import pytest
 
 from engine import resources
 from engine.errors import OtusError
-from engine.tcp import options
+from engine.tcp import options, prometheus
 from engine.tcp.addresses import Addresses
 from engine.tcp.backend import Filters, Limits, Sizes, Triggers
 from engine.tcp.namespaces import call_inside
@@ -356,3 +356,46 @@ def test_drops_without_a_place_in_the_table_are_of_their_kind(between: Path) -> 
         assert sum(reading.drops.values()) == counters["drops"] >= 1
         assert sum(reading.benign.values()) == counters["drops_benign"] >= 1
     listener.close()
+
+
+@pytest.mark.parametrize("backend", ["libbpf", "netlink"])
+def test_sockets_that_share_a_port_drop_once(between: Path, backend: str) -> None:
+    """SO_REUSEPORT: one row for all, and a counter that stays when they are closed."""
+
+    def shared() -> socket.socket:
+        made = socket.socket()
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind(("", 8080))
+        made.listen(0)
+        return made
+
+    sink = Sink()
+    words = {"netns": between.server.name, "backend": backend, "interval": "200ms"}
+    made = Observer(options.make(**words), sink)
+    made.start()
+    try:
+        listeners = [call_inside(between.server, shared) for _ in range(4)]
+        time.sleep(0.2)
+        made.turn()
+        for _ in range(24):
+            client = between.open()
+            client.setblocking(False)
+            client.connect_ex((SERVER, 8080))
+        time.sleep(0.5)
+        made.turn()
+        last = sink.documents[-1]
+        [row] = last["listen"]
+        assert (row["sockets"], row["backlog"], row["limit"]) == (4, 4, 0)
+        for one in listeners:
+            one.close()
+        made.stop()
+    finally:
+        made.close()
+    final = sink.documents[-1]
+    assert final["kernel"]["TcpExtListenDrops"] >= 20
+    counter = [line for line in prometheus.text(final).splitlines() if "listen_drops_total{" in line]
+    assert sum(float(line.split()[-1]) for line in counter) == final["listen_drops"]["drops"]
+    if backend == "libbpf":
+        assert final["listen_drops"]["drops"] == final["kernel"]["TcpExtListenDrops"]
+    else:
+        assert 20 <= final["listen_drops"]["drops"] <= final["kernel"]["TcpExtListenDrops"]
