@@ -22,7 +22,7 @@ UNKNOWN = "·"
 BARS = " ▁▂▃▄▅▆▇█"
 PLAIN_BARS = " .:-=+*%#"
 MOST_BARS = 20
-MOST_LISTEN, MOST_DROPS, MOST_STATES = 6, 6, 8
+MOST_LISTEN, MOST_DROPS, MOST_STATES, MOST_RESETS = 6, 6, 8, 3
 ROLLING = (1.0, 10.0, 60.0)
 WORTH_S = 0.5
 """A window that is longer than the one before by less than this is not shown beside it."""
@@ -80,6 +80,11 @@ def _histograms(document: dict[str, Any], plain: bool) -> list[str]:
         ("unsent B", queues["unsent_bytes"], thousand),
         ("receive queue B", queues["receive_bytes"], thousand),
     ]
+    # Of connections that have ended.
+    for name, key in (("sent again each", "per_connection"), ("TLPs each", "tlp_per_connection")):
+        one = document["retransmits"][key]
+        if document["final"] or (one is not None and one["count"]):
+            rows.append((name, one, whole))
     lines = [f"{'':16}{'count':>8}{'p50':>9}{'p90':>9}{'p99':>9}{'max':>9}  distribution"]
     for name, one, form in rows:
         if one is None:
@@ -141,7 +146,7 @@ def _rates(document: dict[str, Any]) -> list[str]:
         + (f" ({seconds(window[side]['seconds'])})" if window[side]["seconds"] else "")
         for side in ("received", "sent")
     ]
-    reasons = [f"{name} {count:,}" for name, count in list((resets["by_reason"] or {}).items())[:3]]
+    reasons = _most(resets["by_reason"] or {}, MOST_RESETS)
     sums = [f"sent {known(resets['sent'])}", f"received {known(resets['received'])}", *reasons]
     return [*_wrap("all together", total), *_wrap("zero window", zero), *_wrap("resets", sums)]
 
@@ -150,7 +155,7 @@ def _states(document: dict[str, Any]) -> list[str]:
     states = document["states"]
     if states["transitions"] is None:
         return _wrap("states", [UNKNOWN])
-    moves = [f"{move} {count:,}" for move, count in list(states["transitions"].items())[:MOST_STATES]]
+    moves = _most(states["transitions"], MOST_STATES)
     dwell = [
         f"{name} {micro(one['sum'] / one['count'])} p99 {micro(one['p99'])}"
         for name, one in (states["dwell_us"] or {}).items()
@@ -180,7 +185,7 @@ def _drops(document: dict[str, Any]) -> list[str]:
         lines = _wrap("drops", [UNKNOWN])
     else:
         named = drops["by_reason"] if drops["by_reason"] is not None else drops["by_function"]
-        told = [f"{name} {count:,}" for name, count in list(named.items())[:MOST_DROPS]]
+        told = _most(named, MOST_DROPS)
         benign = sum((drops["benign"] or {}).values())
         lines = _wrap("drops", [f"{drops['total']:,}", *told, *([f"benign {benign:,}"] if benign else [])])
     kept = sum((found["suppressed"] or {}).values())
@@ -188,6 +193,12 @@ def _drops(document: dict[str, Any]) -> list[str]:
         given, lost = known(found["emitted"]), known(found["lost"])
         lines += _wrap("events", [f"{given} given out", f"{kept:,} held back", f"{lost} lost"])
     return lines
+
+
+def _most(counts: dict[str, int], most: int) -> list[str]:
+    """The first of them, and how many kinds more there are."""
+    told = [f"{name} {count:,}" for name, count in list(counts.items())[:most]]
+    return [*told, f"{len(counts) - most} more"] if len(counts) > most else told
 
 
 def _off(document: dict[str, Any]) -> list[str]:

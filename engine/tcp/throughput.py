@@ -62,8 +62,8 @@ class Throughput:
     ) -> None:
         """One look: what is open, and what ended since the last one.
 
-        A look that comes sooner than least_s after the last one counts in the sums, but gives no rates of what
-        is open: of so short a time a single burst is all that is seen. Unless it is all that there is.
+        A look that comes sooner than least_s after the last one counts in the sums, but gives no rates of
+        what is open: of so short a time a single burst is all that is seen. Unless it is all that there is.
         """
         seconds = (time_ns - self._time_ns) / 1e9
         first = not self._time_ns

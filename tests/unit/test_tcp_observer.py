@@ -293,3 +293,50 @@ def test_who_listens_on_a_port_is_the_server(monkeypatch: pytest.MonkeyPatch, cl
         backend.found.append(Event(time.monotonic_ns(), "rto", 1, None, seen))
     made.drain()
     assert [event["role"] for event in sink.events] == ["server", "unknown", "unknown"]
+
+
+class Eventful(MadeUp):
+    """Of which the second reading has much of everything."""
+
+    def read(self) -> Reading:
+        reading = super().read()
+        some = Histogram([0] * 400)
+        if self.readings > 1:
+            some.buckets[3] = 2
+            reading.transitions = {("ESTABLISHED", f"S{n}"): n + 1 for n in range(11)}
+            reading.drops = {(f"REASON{n}", "f"): n + 1 for n in range(9)}
+            reading.resets = {f"WHY{n}": n + 1 for n in range(5)}
+            some.total, some.largest = 6, 3
+        reading.histograms["retransmits_per_connection"] = some
+        reading.histograms["tlp_per_connection"] = some
+        reading.counters |= {"drops": 45, "resets_sent": 15, "resets_received": 0}
+        return reading
+
+
+def test_what_has_no_place_in_a_line_is_counted(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    made, sink = begun(monkeypatch, Eventful(), interval="1")
+    clock.now += 1.05
+    made.turn()
+    [page] = sink.pages
+    lines = {line[:16].strip(): line for line in page.splitlines()}
+    assert "S0 1" not in page
+    joined = " ".join(page.split())
+    assert "S3 4 3 more" in joined
+    assert "REASON3 4 3 more" in joined
+    assert "WHY2 3 2 more" in joined
+    assert all(len(line) <= 80 for line in page.splitlines())
+    for name in ("sent again each", "TLPs each"):
+        assert lines[name].split()[-6:-1] == ["2", "3", "3", "3", "3"], lines[name]
+
+
+def test_the_whole_run_says_what_was_sent_again_of_each(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """Also that there was nothing; a window in which nothing ended says nothing."""
+    made, sink = begun(monkeypatch, MadeUp(), interval="1")
+    clock.now += 1.05
+    made.turn()
+    made.stop()
+    window, run = sink.pages
+    assert "sent again each" not in window
+    assert "sent again each" in run
