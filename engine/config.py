@@ -1,4 +1,4 @@
-"""Node and task configuration (requirement 4.4): models, loading, and errors with their place.
+"""Node and task configuration: models, loading, and errors with their place.
 
 Two layers: the node file (`otus:`), read at start, and the task file (`task:`), given to each
 task. Unknown keys are refused; an error names file, line, column and the nearest known key.
@@ -125,7 +125,7 @@ class ReporterPressure(Model):
 
 
 class Sampling(Model):
-    """Requirement 5.4.4: above the high watermark of the send buffer, media is sampled by stream."""
+    """Above the high watermark of the send buffer, media is sampled by stream."""
 
     enabled: bool = False
     lowest_rate: float = Field(0.01, gt=0, le=1)
@@ -135,7 +135,7 @@ class Sampling(Model):
 
 
 class BackPressure(Model):
-    """Requirement 5.4.6."""
+    """What each layer does with more than it can take."""
 
     pipeline_channel: PipelineChannel = PipelineChannel()
     send_buffer: SendBuffer = SendBuffer()

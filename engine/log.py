@@ -1,4 +1,4 @@
-"""The engine's own log: one JSON object (or one line of text) on standard error (requirement 8.2)."""
+"""The engine's own log: one JSON object (or one line of text) on standard error."""
 
 from __future__ import annotations
 

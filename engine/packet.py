@@ -1,4 +1,4 @@
-"""The three records of the packet road (requirement 5.5) and the small types in them.
+"""The three records of the packet road, and the small types in them.
 
 `RawPacket` is a frame as captured, `DecodedPacket` what parsers read, `OutputPacket` what
 processors and reporters see. The compiled road keeps the same facts as offsets into the capture
@@ -104,7 +104,7 @@ class RawPacket:
 
 @dataclass(slots=True)
 class DecodedPacket:
-    """What a parser may read (requirement 5.2.6); parsers change nothing in it."""
+    """What a parser may read; parsers change nothing in it."""
 
     raw: RawPacket
     src_mac: str
@@ -129,7 +129,7 @@ class DecodedPacket:
 
 
 class Payload(Protocol):
-    """What a parser made of a packet (requirement 5.5.4); only reporters look into it."""
+    """What a parser made of a packet; only reporters look into it."""
 
     def type(self) -> str:
         """Protocol name, equal to `OutputPacket.protocol`."""
@@ -164,7 +164,7 @@ class DictPayload:
 
 @dataclass(slots=True)
 class OutputPacket:
-    """Envelope, labels and typed payload (requirement 5.5.3).
+    """Envelope, labels and typed payload.
 
     Parsers write all of it, processors read the envelope and change `labels`, reporters read.
     """
@@ -219,7 +219,7 @@ class SealedLabels(dict[str, str]):
     __slots__ = ()
 
     def _sealed(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("labels are read-only for reporters (requirement 5.5.3)")
+        raise TypeError("labels are read-only for reporters")
 
     __setitem__ = __delitem__ = __ior__ = _sealed
     clear = pop = popitem = setdefault = update = _sealed
@@ -231,10 +231,10 @@ class SealedPacket(OutputPacket):
     __slots__ = ()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise TypeError(f"{name}: packets are read-only for reporters (requirement 5.5.3)")
+        raise TypeError(f"{name}: packets are read-only for reporters")
 
     def __delattr__(self, name: str) -> None:
-        raise TypeError(f"{name}: packets are read-only for reporters (requirement 5.5.3)")
+        raise TypeError(f"{name}: packets are read-only for reporters")
 
 
 def seal(packet: OutputPacket) -> OutputPacket:

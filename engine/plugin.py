@@ -1,4 +1,4 @@
-"""The plugin contract (requirement 4) and how plugins of other packages are found.
+"""The plugin contract, and how plugins of other packages are found.
 
 Four kinds: capture, parser, processor, reporter. What this package brings stands in a table where
 it is used; another package names its classes in entry points of the groups GROUPS, and a task file
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from engine.packet import DecodedPacket, FiveTuple, NetworkMeta, OutputPacket
 
 LABEL_KEY = re.compile(r"[a-z0-9][a-z0-9.-]*")
-"""Label keys: lower case, dots and dashes, no underscore (requirement 5.5.5)."""
+"""Label keys: lower case, dots and dashes, no underscore."""
 
 GROUPS = {
     "capture": "otus.capture",
@@ -31,7 +31,7 @@ GROUPS = {
 
 
 class Plugin(ABC):
-    """What every kind has (requirement 4.1): a name, a version, a life cycle."""
+    """What every kind has: a name, a version, a life cycle."""
 
     name: ClassVar[str]
     version: ClassVar[str] = "1"
@@ -85,7 +85,7 @@ class Parser(Plugin):
 
 
 class Envelope(NamedTuple):
-    """What a processor may read of a packet beside its labels (requirement 5.5.3)."""
+    """What a processor may read of a packet beside its labels: no payload, no octets."""
 
     timestamp_ns: int
     protocol: str
@@ -94,7 +94,7 @@ class Envelope(NamedTuple):
 
 
 class Processor(Plugin):
-    """Filters, and adds labels (requirement 4.2.3). Never sees payload or raw bytes.
+    """Filters, and adds labels. Never sees payload or raw bytes.
 
     It runs in the workers and decides there, for each SIP message, and for media once a flow and payload type
     while `pure`. One that `writes` labels runs again in the sender, for what is reported; its verdict
@@ -138,7 +138,7 @@ class Reporter(Plugin):
 
 
 def check_label_keys(keys: Sequence[str], owner: str) -> None:
-    """Raise ValueError for the first key of `owner` that breaks requirement 5.5.5."""
+    """Raise ValueError for the first key of `owner` that breaks LABEL_KEY."""
     for key in keys:
         if not LABEL_KEY.fullmatch(key):
             raise ValueError(f"{owner}: label key {key!r} must match {LABEL_KEY.pattern}")

@@ -1,4 +1,4 @@
-"""How full a task's send buffer is, and the sampling that follows from it (requirement 5.4.4).
+"""How full a task's send buffer is, and the sampling that follows from it.
 
 The send buffer is what stands between the workers and the reporters: the send rings and, behind them, a queue
 for each reporter; the fullest of them tells. Above the high watermark the share of media conversations that

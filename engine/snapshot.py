@@ -98,7 +98,7 @@ class Books(TypedDict):
 
 
 class SendBufferFigures(TypedDict):
-    """What stands between workers and reporters (requirement 5.4)."""
+    """What stands between workers and reporters."""
 
     usage: float
     """How full the fullest of the send rings and reporters' queues is: 0 to 1."""

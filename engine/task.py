@@ -1,4 +1,4 @@
-"""One task (requirement 6.4): validate, build, run, clean up; it owns its sockets, memory and processes."""
+"""One task: validate, build, run, clean up; it owns its sockets, memory and processes."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def plugins_of(config: TaskConfig) -> list[dict[str, str]]:
 
 
 def node_labels(node: NodeConfig) -> dict[str, str]:
-    """What a label processor without labels of its own writes (requirement 5.5.5)."""
+    """What a label processor without labels of its own writes."""
     name = node.node.id or node.node.hostname or os.uname().nodename
     labels = {"node": name, "dc": node.node.dc, "env": node.node.env}
     return {key: value for key, value in labels.items() if value}

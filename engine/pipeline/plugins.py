@@ -184,7 +184,7 @@ def network_of(packet: DecodedPacket) -> NetworkMeta:
 
 
 def envelope_of(protocol: str, decoder: Decoder, facts: PacketFacts) -> Envelope:
-    """The packet in work as a processor may read it (requirement 5.5.3); costs some microseconds."""
+    """The packet in work as a processor may read it; costs some microseconds."""
     packet = decoded_packet(decoder, facts)
     return Envelope(facts.timestamp, protocol, packet.five_tuple, network_of(packet))
 

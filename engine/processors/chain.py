@@ -110,7 +110,7 @@ class Chain:
 
 
 def drop_bad_labels(labels: dict[Any, Any]) -> int:
-    """Take out what is no label (requirement 5.5.5): the key breaks LABEL_KEY, or a value is no text."""
+    """Take out what is no label: the key breaks LABEL_KEY, or a value is no text."""
     bad = [
         key
         for key, value in labels.items()

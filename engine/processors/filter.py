@@ -1,4 +1,4 @@
-"""The filter processor (requirement 4.2.3): declarative rules over labels, drop or pass."""
+"""The filter processor: declarative rules over labels, drop or pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The label processor (requirement 4.2.3): static labels, such as where this node stands."""
+"""The label processor: static labels, such as where this node stands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OutputPackets from the records of a send ring (requirement 5.5): envelope, labels, payload."""
+"""OutputPackets from the records of a send ring: envelope, labels, payload."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ class OutputMaker:
 
 
 def sip_labels(record: SipRecord) -> dict[str, str]:
-    """The labels of a message (requirement 5.5.6), and the status code of a response."""
+    """The labels of a message, and the status code of a response."""
     labels = {
         "sip.method": record.method_name(),
         "sip.call-id": record.text("call_id"),

@@ -1,6 +1,6 @@
 """One reporter at work: a bounded queue that drops its head, a thread, time limits and retries.
 
-A reporter that is slow or broken loses its own packets and delays nobody (requirement 5.4).
+A reporter that is slow or broken loses its own packets and delays nobody.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A Snapshot as Prometheus metrics (requirements 5.4.5 and 8.1).
+"""A Snapshot as Prometheus metrics.
 
-Names and labels are those of the requirement, units are base units. No label holds an address, a port or a
+Units are base units. No label holds an address, a port or a
 Call-ID: labels are tasks, workers, interfaces, plugins, reasons, and names from the configuration.
 """
 
@@ -210,7 +210,7 @@ def worker_metrics(families: Families, task: TaskSection) -> None:
 
 
 def pressure_metrics(families: Families, task: TaskSection) -> None:
-    """The send buffer and what reporters lost, under the names of requirement 5.4.5."""
+    """The send buffer and what reporters lost."""
     name, dropped, buffer = task["task_id"], task["books"]["dropped"], task["send_buffer"]
     report = dropped.get("report", {})
     heads = dropped.get("buffer", {}).get("send_ring", 0) + report.get("queue_full", 0)

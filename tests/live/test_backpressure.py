@@ -1,4 +1,4 @@
-"""Back-pressure (requirement 5.4): every layer drops, counts and never waits, to the packet."""
+"""Back-pressure: every layer drops, counts and never waits, to the packet."""
 
 from __future__ import annotations
 

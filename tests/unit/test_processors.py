@@ -242,7 +242,7 @@ def test_a_processor_with_a_bad_declaration_is_refused(monkeypatch: pytest.Monke
         build_chain([{"plugin": "bad"}])
 
 
-# ---- who may touch what (requirement 5.5.3) ----
+# ---- who may touch what ----
 
 SIDES = (ip_address("10.0.0.1"), ip_address("10.0.0.2"))
 

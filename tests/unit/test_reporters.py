@@ -400,7 +400,7 @@ def test_figures_of_a_stream_that_went_on_are_unknown(build: Build) -> None:
 
 
 def test_reporters_get_packets_that_they_cannot_change() -> None:
-    """The last column of requirement 5.5.3; the others are in test_processors.py."""
+    """What parsers and processors may touch is in test_processors.py."""
     sealed = seal(packet(3))
     for field in ("timestamp_ns", "protocol", "flow_id", "network", "task", "labels", "payload", "raw_bytes"):
         with pytest.raises(TypeError, match="read-only"):
