@@ -269,6 +269,11 @@ def more_words(tcp: TcpSection, width: int, glyphs: Glyphs) -> Line:
     ]
     if failed:
         parts.insert(2, [(f"{glyphs.warning} {failed:,} handshakes failed", "warning")])
+    full = tcp["windows"]["run"]["tables"]
+    if full["closed_lost"]:
+        parts.insert(2, [(f"{glyphs.warning} {full['closed_lost']:,} ends lost", "warning")])
+    if full["sockets_evicted"]:
+        parts.insert(2, [(f"{glyphs.warning} {full['sockets_evicted']:,} evicted", "warning")])
     line: Line = [(" ", "")]
     for part in parts:
         if width_of(line) + width_of(part) > width - 6:
