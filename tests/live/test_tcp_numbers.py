@@ -16,6 +16,7 @@ from engine.errors import OtusError
 from engine.tcp import options, prometheus
 from engine.tcp.addresses import Addresses
 from engine.tcp.backend import Filters, Limits, Sizes, Triggers
+from engine.tcp.bcc import BccBackend
 from engine.tcp.namespaces import call_inside
 from engine.tcp.netlink import NetlinkBackend
 from engine.tcp.observer import Observer
@@ -399,3 +400,36 @@ def test_sockets_that_share_a_port_drop_once(between: Path, backend: str) -> Non
         assert final["listen_drops"]["drops"] == final["kernel"]["TcpExtListenDrops"]
     else:
         assert 20 <= final["listen_drops"]["drops"] <= final["kernel"]["TcpExtListenDrops"]
+
+
+@pytest.mark.parametrize(
+    "filters", [{"interface": "otus0"}, {"remote_ports": [(1, 65535)]}], ids=["iface", "rport"]
+)
+def test_bcc_counts_the_same(between: Path, filters: dict[str, Any]) -> None:
+    """States that balance with a filter, and resets that close no window."""
+    wanted = Filters(netns=between.server.inode, namespaces=(between.server,), **filters)
+    made = BccBackend(wanted, Triggers(rto=False), Limits(), Sizes())
+    try:
+        made.start()
+    except OtusError as error:
+        pytest.skip(error.message)
+    try:
+        listener = between.listen()
+        client, server = between.pair(listener)
+        server.sendall(b"q")
+        client.recv(1)
+        client.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        client.close()
+        server.sendall(b"q")
+        time.sleep(0.1)
+        server.close()
+        listener.close()
+        time.sleep(0.05)
+        reading = made.read()
+    finally:
+        made.stop()
+    found = reading.transitions
+    assert found["CLOSE", "LISTEN"] == found["LISTEN", "CLOSE"] == 1
+    assert found["LISTEN", "SYN_RECV"] == found["SYN_RECV", "ESTABLISHED"] == 1
+    assert reading.counters["resets_received"] == 1
+    assert reading.counters["zero_window_received"] == 0
