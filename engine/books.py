@@ -94,17 +94,7 @@ def make_books(
     received = sum(page.received for page in ledgers)
     output = sum(page.outcomes["output"] for page in ledgers)
     reported = report.get("reported", 0)
-    dropped: dict[str, dict[str, int]] = {
-        "ring": dict(lost_in_rings or {}),
-        "worker": {name: sum(page.outcomes[name] for page in ledgers) for name in layout.LOSSES}
-        | {name: sum(page.fragment_losses[name] for page in ledgers) for name in layout.FRAGMENT_LOSSES},
-        "buffer": {
-            "send_ring": sum(lost for _, lost, _ in pages),
-            "unsent": sum(unread for _, _, unread in pages) if ended else 0,
-        },
-        "report": {name: report.get(name, 0) for name in REPORT_DROPS},
-        "left_out": {name: sum(page.outcomes[name] for page in ledgers) for name in layout.LEFT_OUT},
-    }
+    dropped = {"ring": dict(lost_in_rings or {}), **_dropped(ledgers, pages, report, ended)}
     in_work = sum(page.in_work for page in ledgers)
     held = sum(page.held for page in ledgers)
     if ended:
@@ -127,6 +117,27 @@ def make_books(
         "partly": partly_lost(sender, report, reporters) if sender is not None else {},
         "even": difference == 0,
         "difference": difference,
+    }
+
+
+def _dropped(
+    ledgers: Sequence[WorkerPage],
+    pages: Sequence[tuple[int, int, int]],
+    report: Mapping[str, int],
+    ended: bool,
+) -> dict[str, dict[str, int]]:
+    """What each layer behind the rings dropped, by name: pages of the workers, then of the send rings."""
+    worker = {name: sum(page.outcomes[name] for page in ledgers) for name in layout.LOSSES}
+    for name in layout.FRAGMENT_LOSSES:
+        worker[name] = sum(page.fragment_losses[name] for page in ledgers)
+    return {
+        "worker": worker,
+        "buffer": {
+            "send_ring": sum(lost for _, lost, _ in pages),
+            "unsent": sum(unread for _, _, unread in pages) if ended else 0,
+        },
+        "report": {name: report.get(name, 0) for name in REPORT_DROPS},
+        "left_out": {name: sum(page.outcomes[name] for page in ledgers) for name in layout.LEFT_OUT},
     }
 
 

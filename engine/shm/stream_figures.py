@@ -38,11 +38,28 @@ def figures(
     """
     row = stream_row(slot, octets)
     clock = int.from_bytes(octets[8 * 28 + 4 : 8 * 28 + 8], "little")
-    label = int.from_bytes(octets[8 * 42 : 8 * 43], "little")
     highest, window = struct.unpack_from("<2Q", octets, 8 * 14)
     view.settle(ENTRY, highest, window)
+    lengths = _quality(row, octets, octets_of_units, clock, highest)
+    row["skew_ppm"] = _skew(view.skew(ENTRY), clock)
+    signals = bool(octets_of_units[8 * ENTRY])
+    row.update(_signals(octets_of_units, clock, detail) if signals else _no_signals(detail))
+    delay = one_way_ms(row["far"], row["sender"])
+    row["delay_ms"] = delay
+    row["mos"], row["mos_now"], row["mos_min"] = _scores(view, delay)
+    if detail:
+        row["loss_runs"] = lengths
+        row["intervals"] = _intervals(view, octets_of_units, row["start_ns"], _total_delay(delay))
+    return row
+
+
+def _quality(
+    row: dict[str, Any], octets: bytes, octets_of_units: memoryview, clock: int, highest: int
+) -> list[int]:
+    """The figures of engine.shm.quality that stand as they are shown, into `row`; the runs of loss."""
+    label = int.from_bytes(octets[8 * 42 : 8 * 43], "little")
     (
-        origin, _, _, _, bursts_and_gaps, burst, runs, skipped_low, skipped_high, late, jumps, pauses, spurts,
+        _, _, _, _, bursts_and_gaps, burst, runs, skipped_low, skipped_high, late, jumps, pauses, spurts,
         paused, longest, longest_at, silence, dscp, dscp_changes, sources, before, codecs, _, *lengths,
     ) = _QUALITY.unpack_from(octets_of_units, 8 * ENTRY)  # fmt: skip
     bursts, gap_lost = bursts_and_gaps & 0xFFFFFFFF, bursts_and_gaps >> 32
@@ -60,7 +77,6 @@ def figures(
         gap_density_pct=100 * gap_lost / gap_packets if gap_packets > 0 else None,
         gap_ms=gap_packets * packet_ms / (bursts + 1) if packet_ms is not None else None,
         longest_loss=runs & 0xFFFFFFFF,
-        skew_ppm=_skew(view.skew(ENTRY), clock),
         clock_jumps=jumps,
         pauses=pauses,
         paused_s=paused / 1e9,
@@ -75,16 +91,7 @@ def figures(
         previous_ssrc=before if sources else None,
         codec_changes=codecs,
     )
-    del origin
-    signals = bool(octets_of_units[8 * ENTRY])
-    row.update(_signals(octets_of_units, clock, detail) if signals else _no_signals(detail))
-    delay = one_way_ms(row["far"], row["sender"])
-    row["delay_ms"] = delay
-    row["mos"], row["mos_now"], row["mos_min"] = _scores(view, delay)
-    if detail:
-        row["loss_runs"] = lengths
-        row["intervals"] = _intervals(view, octets_of_units, row["start_ns"], _total_delay(delay))
-    return row
+    return lengths
 
 
 def _start(octets: bytes) -> int:
@@ -151,37 +158,29 @@ def _signals(octets: memoryview, clock: int, detail: bool) -> dict[str, Any]:
     for number in range(max(0, count - EVENTS_KEPT), count):
         begun, packed = struct.unpack_from("<QQ", octets, base + 16 + 16 * (number % EVENTS_KEPT))
         events.append(_event(begun, packed))
-    (
-        reports, receiver_reports, extended, others, sent, _, _, packets, sent_octets, _, _, blocks,
-        reporter, block_at, fraction, lost0, lost1, lost2, highest, jitter, max_jitter, worst, trips, trip,
-        least, most, total, near_trips, near_trip, near_least, near_most, near_total, bye, apps, app,
-        metrics, metrics_at,
-    ) = _SIGNALS.unpack_from(octets, base + 8 * 66)  # fmt: skip
-    name = bytes(octets[base + 8 * 97 : base + 8 * 97 + 63]).rstrip(b"\0").decode("utf-8", "replace")
-    row: dict[str, Any] = {
+    row = {
         "dtmf_count": count,
         "digits": "".join(event["digit"] or "" for event in events),
-        "rtcp": reports + receiver_reports + extended + others + blocks + metrics + apps + bool(bye),
-        "far": None,
-        "sender": None,
-        "xr": None,
+        **_reports(octets, base, clock),
     }
     if detail:
         row["dtmf"] = events
-    if blocks or trips:
-        lost = lost0 | lost1 << 8 | lost2 << 16
-        row["far"] = {
-            "reports": blocks,
-            "ssrc": reporter,
-            "last_ns": block_at or None,
-            "lost": lost - (1 << 24) if lost >> 23 else lost,
-            "lost_pct": 100 * fraction / 256,
-            "max_lost_pct": 100 * worst / 256,
-            "highest_sequence": highest,
-            "jitter_ms": jitter * 1000 / clock if clock else None,
-            "max_jitter_ms": max_jitter * 1000 / clock if clock else None,
-            **_trips(trips, trip, least, most, total),
-        }
+    return row
+
+
+def _reports(octets: memoryview, base: int, clock: int) -> dict[str, Any]:
+    """What RTCP said of the stream: `rtcp`, `far`, `sender`, `xr`."""
+    (
+        reports, receiver_reports, extended, others, sent, _, _, packets, sent_octets, _, _, blocks,
+        *far, near_trips, near_trip, near_least, near_most, near_total, bye, apps, app, metrics, metrics_at,
+    ) = _SIGNALS.unpack_from(octets, base + 8 * 66)  # fmt: skip
+    name = bytes(octets[base + 8 * 97 : base + 8 * 97 + 63]).rstrip(b"\0").decode("utf-8", "replace")
+    row: dict[str, Any] = {
+        "rtcp": reports + receiver_reports + extended + others + blocks + metrics + apps + bool(bye),
+        "far": _far(blocks, clock, far),
+        "sender": None,
+        "xr": None,
+    }
     if reports or receiver_reports or extended or others or apps or bye or name or near_trips:
         row["sender"] = {
             "reports": reports,
@@ -199,6 +198,29 @@ def _signals(octets: memoryview, clock: int, detail: bool) -> dict[str, Any]:
         start = base + 8 * 93
         row["xr"] = voip_metrics(bytes(octets[start : start + 28]), metrics, metrics_at)
     return row
+
+
+def _far(blocks: int, clock: int, words: list[int]) -> dict[str, Any] | None:
+    """What its receiver said of the stream in `blocks` reports; None if nothing is known of it."""
+    (
+        reporter, block_at, fraction, lost0, lost1, lost2, highest, jitter, max_jitter, worst,
+        trips, trip, least, most, total,
+    ) = words  # fmt: skip
+    if not blocks and not trips:
+        return None
+    lost = lost0 | lost1 << 8 | lost2 << 16
+    return {
+        "reports": blocks,
+        "ssrc": reporter,
+        "last_ns": block_at or None,
+        "lost": lost - (1 << 24) if lost >> 23 else lost,
+        "lost_pct": 100 * fraction / 256,
+        "max_lost_pct": 100 * worst / 256,
+        "highest_sequence": highest,
+        "jitter_ms": jitter * 1000 / clock if clock else None,
+        "max_jitter_ms": max_jitter * 1000 / clock if clock else None,
+        **_trips(trips, trip, least, most, total),
+    }
 
 
 def _event(begun: int, packed: int) -> dict[str, Any]:
