@@ -433,3 +433,29 @@ def test_bcc_counts_the_same(between: Path, filters: dict[str, Any]) -> None:
     assert found["LISTEN", "SYN_RECV"] == found["SYN_RECV", "ESTABLISHED"] == 1
     assert reading.counters["resets_received"] == 1
     assert reading.counters["zero_window_received"] == 0
+
+
+def test_packets_without_a_socket_are_sampled_by_their_address_too(between: Path) -> None:
+    """Of one port to one port: a firewall drops them before a socket is looked for."""
+    between.run(between.client, "ip", "route", "add", "local", "10.98.1.128/25", "dev", "lo")
+    between.drop("tcp dport 8080", between.server, "input")
+
+    def opened(address: str) -> socket.socket:
+        made = socket.socket()
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((address, 40_001))
+        made.setblocking(False)
+        made.connect_ex((SERVER, 8080))
+        return made
+
+    triggers, limits = Triggers(drops=True), Limits(sample=2, per_second=1000)
+    with watch(between.server, triggers=triggers, limits=limits) as observer, ExitStack() as stack:
+        for at in range(40):
+            address = f"10.98.1.{130 + at}"
+            stack.enter_context(call_inside(between.client, lambda it=address: opened(it)))
+        time.sleep(0.3)
+        told = {one.connection.remote for one in observer.backend.events() if one.trigger == "drop"}
+        reading, _ = observer.read()
+        assert reading.counters["drops"] >= 40
+        assert 8 <= len(told) <= 32
+        assert reading.suppressed["sample"] >= 8
