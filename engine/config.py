@@ -243,7 +243,7 @@ class Tcp(Model):
     """The file is renamed to FILE.1 when it has reached this size; 0: never."""
     events_backups: int = Field(5, ge=0, le=1000)
     options: dict[str, Word] = {}
-    """As on the command line, without the dashes: `rtt_above: 200ms`, `lport: [80, 8000-8100]`."""
+    """As on the command line, without the dashes: `rtt-above: 200ms`, `lport: [80, 8000-8100]`."""
 
     @field_validator("options")
     @classmethod

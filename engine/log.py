@@ -77,13 +77,17 @@ class Log:
         self._out(line.encode("utf-8", "replace"))
 
     def pass_on(self, lines: Sequence[str], component: str) -> None:
-        """Lines that a child wrote: of its log as they are, others (a traceback) as one error."""
+        """Lines that a child wrote: of its log as they are, others as one error: the last line of a
+        traceback, or why it ends, where it knows that (`otus: ...`, and then what would mend it)."""
         others = [line for line in lines if not line.startswith("{")]
         for line in lines:
             if line.startswith("{"):
                 self._out(line.encode("utf-8", "replace"))
-        if others:
-            self.error(component, others[-1], **({"output": others} if len(others) > 1 else {}))
+        if len(others) == 2 and others[0].startswith("otus: "):
+            self.error(component, others[0].removeprefix("otus: "), hint=others[1])
+        elif others:
+            text = others[-1].removeprefix("otus: ")
+            self.error(component, text, **({"output": others} if len(others) > 1 else {}))
 
     def debug(self, component: str, message: str, **fields: Any) -> None:
         """For those who look for a fault in the engine."""

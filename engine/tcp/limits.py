@@ -1,9 +1,9 @@
 """Which detail events go on, for backends that find them in user space: the stages that the kernel side has
 too.
 
-1/N by flow, the K flows with most triggers, the first N of a flow, then so many a second over all. What a
-stage keeps back is counted; of what the third keeps back, the last N of each flow are given out when the flow
-ends.
+What lasts is told once a second of a flow; 1/N by flow, the K flows with most triggers, the first N of a
+flow, then so many a second over all. What a stage keeps back is counted; of what the fourth keeps back, the
+last N of each flow are given out when the flow ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from engine.tcp.backend import Event, Limits
 
-STAGES = ("sample", "flow", "first", "rate")
+STAGES = ("repeat", "sample", "flow", "first", "rate")
+LASTING = frozenset(("rtt_above", "rtt_jump", "rtt_p99", "pacing_zero"))
+"""Triggers that every look meets as long as they last: one a second of a flow."""
+REPEAT_NS = 900_000_000
+"""A little less: looks that come once a second come early at times."""
 MOST_FLOWS = 16_384
 _MIX = 0x9E37_79B9_7F4A_7C15
 
@@ -22,11 +26,12 @@ _MIX = 0x9E37_79B9_7F4A_7C15
 class Flow:
     """What is known of one flow's triggers."""
 
-    __slots__ = ("last", "passed", "triggers")
+    __slots__ = ("last", "passed", "told_ns", "triggers")
 
     def __init__(self, last: int) -> None:
         self.triggers = 0
         self.passed = 0
+        self.told_ns: dict[str, int] = {}
         self.last: deque[Event] = deque(maxlen=last)
 
 
@@ -51,6 +56,12 @@ class Stages:
             self.suppressed["sample"] += 1
             return False
         flow = self._flow(cookie)
+        if event.trigger in LASTING:
+            told = flow.told_ns.get(event.trigger)
+            if told is not None and event.time_ns - told < REPEAT_NS:
+                self.suppressed["repeat"] += 1
+                return False
+            flow.told_ns[event.trigger] = event.time_ns
         flow.triggers += 1
         if limits.top_flows and not self._is_top(cookie, flow):
             self.suppressed["flow"] += 1

@@ -137,9 +137,10 @@ def check(words: Mapping[str, Any]) -> None:
     start."""
     for name in words:
         if name not in SERVICE:
-            near = difflib.get_close_matches(name, SERVICE, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(SERVICE))}"
-            raise UsageError(f"unknown option {name}", hint)
+            known = sorted(one.replace("_", "-") for one in SERVICE)
+            near = difflib.get_close_matches(name.replace("_", "-"), known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise UsageError(f"unknown option {name.replace('_', '-')}", hint)
     make(**{name: word for name, word in words.items() if name not in _OF_THE_HOST})
 
 

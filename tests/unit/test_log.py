@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from engine.errors import OtusError
+from engine.log import Log
 from otus_tui.control_client import start_engine
 
 if TYPE_CHECKING:
@@ -57,3 +58,23 @@ def test_an_engine_that_does_not_start_leaves_the_log_of_the_one_that_runs(tmp_p
         start_engine(["--interface=lo", "--filter=udp and prot 5"], str(tmp_path / "otus.sock"))
     assert "'prot'" in caught.value.message
     assert log.read_text().startswith("otus: an old error\n")
+
+
+@pytest.mark.parametrize(
+    ("lines", "message", "more"),
+    [
+        (["otus: no namespace web", "ip netns list"], "no namespace web", {"hint": "ip netns list"}),
+        (["otus: no memory"], "no memory", {}),
+        (["Traceback", "KeyError: 1"], "KeyError: 1", {"output": ["Traceback", "KeyError: 1"]}),
+        (['{"level": "info"}', "otus: no right", "as root"], "no right", {"hint": "as root"}),
+    ],
+)
+def test_what_a_child_says_last(
+    lines: list[str], message: str, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, str, str, dict[str, Any]]] = []
+    one = Log()
+    monkeypatch.setattr(Log, "write", lambda _, *words, **fields: told.append((*words, fields)))
+    monkeypatch.setattr(Log, "_out", lambda *_: None)
+    one.pass_on(lines, "tcp observer")
+    assert told == [("error", "tcp observer", message, more)]

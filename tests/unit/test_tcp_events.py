@@ -379,3 +379,60 @@ def test_lines_have_the_fields_of_the_schema() -> None:
     last = events.end(SECOND, 1, {"rate": 2}, 3)
     assert set(last) == set(schema["oneOf"][1]["properties"])
     assert line["timestamp"] == "1970-01-01T00:00:01.000000Z"
+
+
+def test_what_the_kernel_does_not_count_is_no_drop() -> None:
+    """Repeated SYNs are in sk_drops alone."""
+    drops = listen.ListenDrops()
+    assert drops.look([listener(5, cookie=1), listener(5, 81, 2)], kernel(3, 0)) == []
+    assert drops.look([listener(9, cookie=1), listener(5, 81, 2)], kernel(3, 0)) == []
+    assert listen.parts(drops.since_start[KEY]) == (0, 0, 0)
+    [(one, more)] = drops.look([listener(14, cookie=1), listener(5, 81, 2)], kernel(5, 2))
+    assert (one.port, more) == (80, 2)
+    assert listen.parts(drops.since_start[KEY]) == (2, 0, 2)
+    assert drops.look([listener(14, cookie=1), listener(5, 81, 2)], kernel(5, 2)) == []
+
+
+def test_a_drop_between_the_sockets_and_the_counters_is_not_lost() -> None:
+    """The counters are read a moment later: what they are ahead goes to the next look, and to no other."""
+    drops = listen.ListenDrops()
+    drops.look([listener(0, cookie=1)], kernel(0, 0))
+    assert drops.look([listener(0, cookie=1)], kernel(1, 1)) == []
+    [(_, more)] = drops.look([listener(1, cookie=1)], kernel(1, 1))
+    assert more == 1
+    drops.look([listener(1, cookie=1)], kernel(2, 2))
+    drops.look([listener(1, cookie=1)], kernel(2, 2))
+    assert drops.look([listener(2, cookie=1)], kernel(2, 2)) == []
+
+
+def test_drops_that_were_told_are_not_told_again() -> None:
+    drops = listen.ListenDrops()
+    drops.look([listener(0, cookie=1)], kernel(0, 0))
+    seen = listener(5, cookie=1)
+    seen.told = 3
+    assert [more for _, more in drops.look([seen], kernel(5, 5))] == [2]
+    assert listen.parts(drops.since_start[KEY]) == (5, 0, 5)
+    seen.drops, seen.told = 7, 5
+    assert drops.look([seen], kernel(7, 7)) == []
+
+
+@given(st.dictionaries(st.integers(0, 99), st.integers(0, 50), max_size=8), st.integers(0, 200))
+def test_shares_are_whole_and_no_more_than_there_is(counts: dict[int, int], most: int) -> None:
+    given_out = listen.bounded({(7, "", port): count for port, count in counts.items()}, most)
+    assert sum(given_out.values()) == min(most, sum(counts.values()))
+    assert all(0 <= value <= counts[port] for (_, _, port), value in given_out.items())
+
+
+def test_what_lasts_is_told_once_a_second() -> None:
+    stages = Stages(Limits())
+
+    def tell(trigger: str, cookie: int, tenth: int) -> bool:
+        one = event(cookie, SECOND + tenth * SECOND // 10)
+        one.trigger = trigger
+        return stages.admit(one)
+
+    assert [tenth for tenth in range(30) if tell("rtt_above", 1, tenth)] == [0, 9, 18, 27]
+    assert stages.suppressed["repeat"] == 26
+    assert tell("rtt_above", 2, 1)
+    assert tell("pacing_zero", 1, 1)
+    assert all(tell("rto", 1, tenth) for tenth in range(5))

@@ -280,3 +280,14 @@ def test_cgroups_where_they_are_mounted(tmp_path: Path, monkeypatch: pytest.Monk
     first.write_text("")
     with pytest.raises(UsageError, match="no cgroup v2 is mounted"):
         filters.cgroup(str(inode))
+
+
+@pytest.mark.parametrize(
+    ("word", "near"), [("rtt_abov", "rtt-above?"), ("rtt-abov", "rtt-above?"), ("xyz", "known: ")]
+)
+def test_options_of_a_file_are_named_as_on_the_command_line(word: str, near: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        options.check({word: 1})
+    assert caught.value.message == f"unknown option {word.replace('_', '-')}"
+    assert near in caught.value.hint
+    assert "_" not in caught.value.hint
