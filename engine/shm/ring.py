@@ -227,6 +227,10 @@ class RingReader:
             if sequence < self.expected:
                 # Taken by a reader that was killed before it stored its position.
                 continue
+            if sequence > self.expected and sequence > atomics.load(self.words, WRITTEN):
+                # No such record was written yet; to believe it would be to skip all that come.
+                self.position = head
+                continue
             self.kind = kind
             self.flags = first >> 48
             self.timestamp = timestamp

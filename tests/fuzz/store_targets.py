@@ -131,6 +131,8 @@ class Ring(Target):
     about = "record rings: readers and successors of writers on broken shared memory"
     patience_ms = 50.0
     longest = 256
+    records = 64
+    """The word where records begin, behind those of the ring itself."""
     pieces = tuple(
         struct.pack("<H", word) for word in (16, 17, 24, 25, 32, 40, 41, 42, 43, 44, 64, 65, 66, 67, 72)
     )
@@ -155,11 +157,14 @@ class Ring(Target):
             writer.write(1 + number % 3, number, NOW + number, b"%d" % number * (1 + number * 40))
         reader = self.ring.RingReader(region)
         reader.next()
+        lowest = 1 << 16
         for place in range(0, len(octets) - 9, 10):
             word, value = struct.unpack_from("<HQ", octets, place)
             # The header of the region was checked when it was mapped, and who maps it knows its capacity.
             if word > 17:
-                region.words[18 + (word - 18) % (len(region.words) - 18)] = value
+                word = 18 + (word - 18) % (len(region.words) - 18)
+                region.words[word] = value
+                lowest = min(lowest, word)
         got = []
         while reader.next() and len(got) < 5000:
             must(0 <= reader.length <= len(reader.record), "a record longer than a ring has")
@@ -173,7 +178,19 @@ class Ring(Target):
                 )
             )
         must(len(got) < 5000, "no end of records")
+        if lowest >= self.records:
+            self.goes_on(writer, reader)
         return tuple(got), self.writes_on(region), sorted(self.ring.figures(region).items())
+
+    def goes_on(self, writer: Any, reader: Any) -> None:
+        """Whatever stands in records, those that are written behind them are read.
+
+        But for the next one: what is in its place may have taken its number.
+        """
+        for number in range(3):
+            writer.write(3, 0, NOW, b"behind %d" % number)
+        got = [body for *_, body in reader.read(9)]
+        must(got[-2:] == [b"behind 1", b"behind 2"], f"{got} of what was written behind")
 
     def writes_on(self, region: Any) -> Any:
         """A successor refuses the ring, or goes on writing and is read."""

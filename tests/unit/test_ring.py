@@ -290,6 +290,22 @@ def test_reader_gets_past_a_broken_ring(build: Build, region: Region, word: int)
     assert (figures["written"], figures["read"], figures["lost"], figures["unread"]) == (6, 5, 1, 0)
 
 
+@both_builds
+@pytest.mark.parametrize("number", [1 << 63, (1 << 64) - 1, 7])
+def test_a_number_that_was_not_written_is_not_believed(build: Build, region: Region, number: int) -> None:
+    """Else all that come would be taken for records that were read before."""
+    module = build.module("engine.shm.ring")
+    writer, reader = module.RingWriter(region), module.RingReader(region)
+    writer.write(1, 0, 1, b"x")
+    region.words[(512 >> 3) + 1] = number
+    assert not reader.next()
+    for n in range(5):
+        writer.write(1, 0, 2, b"%d" % n)
+    assert [body for *_, body in reader.read(9)] == [b"0", b"1", b"2", b"3", b"4"]
+    figures = ring.figures(region)
+    assert (figures["read"], figures["lost"], figures["unread"]) == (5, 1, 0)
+
+
 WRITER = """
 import sys
 from engine.shm import ring
