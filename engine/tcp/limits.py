@@ -12,6 +12,8 @@ from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from engine.tcp.backend import Event, Limits
 
 STAGES = ("repeat", "sample", "flow", "first", "rate")
@@ -38,8 +40,15 @@ class Flow:
 class Stages:
     """Give it every event; it gives those that go on."""
 
-    def __init__(self, limits: Limits, most_flows: int = MOST_FLOWS) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        most_flows: int = MOST_FLOWS,
+        in_top: Callable[[int, int], bool] | None = None,
+    ) -> None:
+        """in_top(cookie, triggers): whether a flow is of those with most triggers, where others know that."""
         self.limits = limits
+        self._in_top = in_top
         self.suppressed = dict.fromkeys(STAGES, 0)
         self.evicted = 0
         self._flows: OrderedDict[int, Flow] = OrderedDict()
@@ -105,6 +114,8 @@ class Stages:
         return flow
 
     def _is_top(self, cookie: int, flow: Flow) -> bool:
+        if self._in_top is not None:
+            return self._in_top(cookie, flow.triggers)
         if cookie in self._top:
             return True
         if len(self._top) < self.limits.top_flows:

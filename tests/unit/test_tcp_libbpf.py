@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import shutil
 import socket
+import struct
 import subprocess
 import sys
 from ipaddress import ip_network
@@ -412,6 +414,25 @@ def test_a_connection_that_ends_while_it_is_looked_at_counts_once() -> None:
     throughput.look([row], [contract.Closed(7, 1000, 100)], 2_000_000_000)
     throughput.look([], [], 3_000_000_000)
     assert (throughput.send_bytes, throughput.receive_bytes) == (1000, 100)
+
+
+def test_events_of_looks_share_the_top_flows_of_the_programs() -> None:
+    made = LibbpfBackend(Filters(), Triggers(), Limits(top_flows=2), Sizes())
+    made._runtime = mmap.mmap(-1, ctypes.sizeof(layout.Runtime))
+
+    def offer(cookie: int) -> int:
+        place = contract.Connection(cookie, "LISTEN", "10.0.0.1", 80, "", 0)
+        made.offer(contract.Event(1, "backlog_overflow", 1, None, place))
+        return len(made._events)
+
+    struct.pack_into("=QQ", made._runtime, layout.Runtime.top.offset, 77, 2)
+    assert [offer(5), offer(6), offer(5)] == [1, 1, 2]
+    # As many as that of the programs does not do; one more does.
+    assert [offer(6), offer(6)] == [2, 3]
+    assert made._stages.suppressed["flow"] == 2
+    held = layout.Runtime.from_buffer_copy(made._runtime).top
+    assert {(one.flow, one.triggers) for one in held[:2]} == {(5, 2), (6, 3)}
+    made._runtime.close()
 
 
 def test_records_of_the_kernel() -> None:

@@ -6,6 +6,7 @@ See engine.tcp.backend.Backend for what each method promises.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import mmap
 import os
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 _READ_OCTETS = 1 << 18
 _NONE = Reasons({}, {})
+_NO_FLOW = (1 << 64) - 1
+"""Stands in the table of flows for events that are of none."""
 
 
 class LibbpfBackend:
@@ -72,7 +75,7 @@ class LibbpfBackend:
         self._statistics: loader.Statistics | None = None
         self._costs: list[Cost] = []
         self._listeners: list[Listener] | None = None
-        self._stages = Stages(limits)
+        self._stages = Stages(limits, in_top=self._in_top)
         self._watched: dict[int, int] = {}
         """Inode -> process, of the sockets that watched processes had at the start."""
         self._surplus = self._found_events = 0
@@ -328,6 +331,24 @@ class LibbpfBackend:
                 key = struct.pack("=II", one.netns, one.port)
                 maps.update(descriptor, key, struct.pack("=I16s", pid, owners.command(pid).encode()[:15]))
 
+    def _in_top(self, cookie: int, triggers: int) -> bool:
+        """What in_top() of the programs does, in their table: K flows in all, whoever found them."""
+        if self._runtime is None:
+            return False
+        flow = cookie or _NO_FLOW
+        base, size = layout.Runtime.top.offset, ctypes.sizeof(layout.TopSlot)
+        places = [base + number * size for number in range(self.limits.top_flows)]
+        slots = [struct.unpack_from("=QQ", self._runtime, place) for place in places]
+        for place, (there, _) in zip(places, slots, strict=True):
+            if there == flow:
+                struct.pack_into("=QQ", self._runtime, place, flow, triggers)
+                return True
+        fewest, place = min((count, place) for place, (_, count) in zip(places, slots, strict=True))
+        if triggers <= fewest:
+            return False
+        struct.pack_into("=QQ", self._runtime, place, flow, triggers)
+        return True
+
     def _set(self, name: str, value: int) -> None:
         """Set a variable that the running programs read."""
         if self._runtime is not None:
@@ -398,6 +419,10 @@ class LibbpfBackend:
             one = self._records.socket(record)
             if isinstance(one, Listener):
                 self._closed_listeners.append(one)
+                now = time.monotonic_ns()
+                for event in self._stages.end(one.cookie, now):
+                    self._found_events += 1
+                    self._give(event, now)
             return
         cookie, acked, received, retransmits = layout.CLOSED.unpack(record)
         self._closed.append(Closed(cookie, acked, received, retransmits))
