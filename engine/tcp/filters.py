@@ -210,9 +210,7 @@ def interface_index(filters: Filters) -> int:
         except (OSError, ValueError) as error:
             if filters.namespaces and not filters.netns:
                 hint = "--backend netlink, which looks for the name in each; or one namespace"
-                raise OtusError(
-                    f"no interface {name} here; elsewhere its number differs", hint
-                ) from error
+                raise OtusError(f"no interface {name} here; elsewhere its number differs", hint) from error
             raise UsageError(f"no interface {name}", "ip -br link lists them") from error
 
     if not name:

@@ -534,9 +534,7 @@ def test_a_flow_that_has_ended_leaves_its_place_among_the_top(loopback: int) -> 
         assert [one.trigger for one in backend.events()] == ["reset"] * 5
 
 
-def test_the_plan_of_a_running_observer_is_what_runs(
-    loopback: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_plan_of_a_running_observer_is_what_runs(loopback: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of a program that the verifier refused."""
     load = loader.BpfObject.load
 

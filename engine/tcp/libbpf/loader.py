@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 
 OBJECT = "tcp_observer.bpf.o"
 _REFUSED = re.compile(r"prog '(\w+)': (?:BPF program load failed|failed to load)")
-_GRANT = (
-    "sudo otus-tui tcp ...; in a systemd unit: AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_NET_ADMIN"
-)
+_GRANT = "sudo otus-tui tcp ...; in a systemd unit: AmbientCapabilities=CAP_BPF CAP_PERFMON CAP_NET_ADMIN"
 _GRANT_OLD = "sudo otus-tui tcp ...  (before Linux 5.8 it takes root or CAP_SYS_ADMIN)"
 _CAP_SYS_ADMIN, _CAP_PERFMON, _CAP_BPF = 21, 38, 39
 _STATS_RUN_TIME = 0
