@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import socket
+import statistics
 import struct
 import subprocess
 import sys
@@ -174,8 +175,10 @@ def test_rolling_windows(between: Path, tmp_path: File) -> None:
         client.close()
     lengths = [line["window_s"] for line in run.lines if not line["final"]]
     assert len(lengths) >= 12
-    assert lengths[-2:] == pytest.approx([0.5, 2.0], abs=0.2)
-    assert [line["rtt_us"]["count"] for line in run.lines[-3:-1]] == [0, 0]
+    # On a busy machine each is as much longer as its last interval.
+    assert all(0.4 < short < long for short, long in zip(lengths[6::2], lengths[7::2], strict=True))
+    assert statistics.median(lengths[7::2]) == pytest.approx(2.0, abs=0.6)
+    assert run.lines[-3]["rtt_us"]["count"] == 0
     assert run.final["rtt_us"]["count"] > 0
     assert run.final["window_s"] > 3
 
@@ -301,8 +304,24 @@ def test_limits_of_events(between: Path, tmp_path: File) -> None:
     emitted, stages = held("--sample", "1/4")
     assert 0 < emitted < 30
     assert stages["sample"] == 40 - emitted
-    emitted, stages = held("--top-flows", "3")
-    assert stages["flow"] == 40 - emitted >= 20
+
+
+def test_top_flows(between: Path, tmp_path: File) -> None:
+    """Ten connections with as many triggers each: those that came first stay, as long as they live."""
+    listener = between.listen()
+    with watching(
+        between.client, tmp_path, "--mode", "detail", "--rtt-above", "1us", "--top-flows", "3"
+    ) as run:
+        pairs = [between.pair(listener) for _ in range(10)]
+        for client, server in pairs:
+            client.sendall(b"q")
+            server.recv(1)
+            server.sendall(b"a")
+            client.recv(1)
+        time.sleep(0.2)
+    told = {one["socket_cookie"] for one in run.events("rtt_above")}
+    assert 3 <= len(told) <= 6
+    assert run.lines[-1]["suppressed"]["flow"] >= 10 - len(told)
 
 
 def established(between: Path, folder: File, *words: str) -> int:
