@@ -419,6 +419,7 @@ async def start_metrics(controller: Controller) -> MetricsEndpoint | None:
     from engine.telemetry.endpoint import MetricsEndpoint
 
     collectors = (collector.collect, prometheus.collect)
+
     async def snapshot() -> Snapshot:
         # Who collects metrics looks: an observer on demand begins with the first scrape.
         controller.tcp.want()

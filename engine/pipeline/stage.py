@@ -21,7 +21,7 @@ from engine.shm import atomics, records
 from engine.shm import counters as layout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from engine.capture.packet_filter import PacketFilter
     from engine.decode.classifier import Decoder
@@ -127,19 +127,31 @@ class Stage(PacketSink):
             int(chosen["rtp_every"]),
             int(chosen["rtp_interval_ns"]),
         )
-        self.filters = chosen["filters"]
-        self.asking = bool(chosen["plugins"])
-        self.views: Any = None
-        self.foreign: Any = None
-        if self.filtering or self.asking:
-            # Most of what runs has no plugins, and no use for what they import.
-            from engine.pipeline import plugins
-
-            self.views = plugins
-            self.foreign = plugins.ForeignParsers(chosen["plugins"], self.sending, self.chain)
         self.ports = memoryview(array("Q", bytes(8192)))
         for port in chosen["sip_ports"]:
             self.ports[port >> 6] |= 1 << (port & 63)
+        self.copies = CopyTable()
+        self.stepped = 0
+        self.stream_ttl = streams.ttl
+        self.buffer: Any = None
+        self.buf: Any = b""
+        self.take_plugins(chosen["plugins"])
+        self.take_switches(chosen)
+
+    def take_plugins(self, parsers: Sequence[Any]) -> None:
+        """Parsers of other packages; most of what runs has none, and no use for what they import."""
+        self.asking = bool(parsers)
+        self.views: Any = None
+        self.foreign: Any = None
+        if self.filtering or self.asking:
+            from engine.pipeline import plugins
+
+            self.views = plugins
+            self.foreign = plugins.ForeignParsers(parsers, self.sending, self.chain)
+
+    def take_switches(self, chosen: Mapping[str, Any]) -> None:
+        """What is parsed, reported and left out."""
+        self.filters = chosen["filters"]
         self.parse_sip = bool(chosen["parse_sip"])
         self.parse_rtp = bool(chosen["parse_rtp"])
         self.track_media = bool(chosen["track_media"])
@@ -150,11 +162,6 @@ class Stage(PacketSink):
         self.deduplicate = bool(chosen["deduplicate"])
         self.frame_numbers = bool(chosen["frame_numbers"])
         self.loopback = int(chosen["loopback_index"] or 0)
-        self.copies = CopyTable()
-        self.stepped = 0
-        self.stream_ttl = streams.ttl
-        self.buffer: Any = None
-        self.buf: Any = b""
 
     def attach(self, buf: memoryview) -> None:
         """All following offsets are into `buf`."""

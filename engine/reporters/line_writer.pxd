@@ -64,3 +64,4 @@ cdef class LineWriter(SdpLines):
     cdef int sip_labels(self) except -1
     @cython.locals(flags=cython.uint, error=cython.uint, index=Py_ssize_t)
     cdef int payload(self) except -1
+    cdef int start_line(self) except -1

@@ -232,24 +232,7 @@ class LineWriter(SdpLines):
     def payload(self) -> int:
         """The message as plain values (engine.reporters.output.sip_payload), and the end of the line."""
         self.put(b'},"payload":{"method":')
-        self.method_name()
-        self.put(b',"request_uri":')
-        self.filled(URI)
-        if self.status:
-            self.put(b',"status":')
-            self.number(self.status)
-            self.put(b',"reason_phrase":')
-            self.one(REASON_PHRASE)
-        else:
-            self.put(b',"status":null,"reason_phrase":null')
-        self.put(b',"cseq":{"number":')
-        self.number(self.ints[34])
-        self.put(b',"method":')
-        self.span(CSEQ_METHOD)
-        if self.is_blank(self.first, self.last):
-            self.method_name()
-        else:
-            self.line(self.first, self.last)
+        self.start_line()
         self.put(b'},"from_tag":')
         self.filled(FROM_TAG)
         self.put(b',"to_tag":')
@@ -274,4 +257,26 @@ class LineWriter(SdpLines):
         self.put(b',"message":')
         self.string(SIP_MESSAGE, SIP_MESSAGE + self.limit)
         self.put(b"}}\n")
+        return 0
+
+    def start_line(self) -> int:
+        """Method, URI or status, and the CSeq, whose object stays open."""
+        self.method_name()
+        self.put(b',"request_uri":')
+        self.filled(URI)
+        if self.status:
+            self.put(b',"status":')
+            self.number(self.status)
+            self.put(b',"reason_phrase":')
+            self.one(REASON_PHRASE)
+        else:
+            self.put(b',"status":null,"reason_phrase":null')
+        self.put(b',"cseq":{"number":')
+        self.number(self.ints[34])
+        self.put(b',"method":')
+        self.span(CSEQ_METHOD)
+        if self.is_blank(self.first, self.last):
+            self.method_name()
+        else:
+            self.line(self.first, self.last)
         return 0

@@ -37,7 +37,6 @@ cdef class FlowTable(FlowLookup):
     cdef unsigned long long[::1] codecs
     cdef public unsigned long long codec_count
 
-
     @cython.locals(
         ports=cython.ulonglong, slot=Py_ssize_t, word=Py_ssize_t, last=cython.ulonglong)
     cpdef Py_ssize_t find(

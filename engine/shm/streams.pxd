@@ -96,12 +96,24 @@ cdef class StreamTable(StreamUnits):
         unsigned long long payload_type, unsigned long long clock, unsigned long long kind, unsigned long long name0,
         unsigned long long name1, unsigned long long[::1] words, Py_ssize_t call) except -1
     @cython.locals(
-        codec=cython.ulonglong, clock=cython.uint, kind=cython.ulonglong, before=cython.ulonglong,
-        in_order=cython.bint, elapsed=double, nominal=double, jitter=double, delta=double, count=double,
-        latest=cython.ulonglong, timed=cython.bint, transit=double)
+        codec=cython.ulonglong, clock=cython.uint, kind=cython.ulonglong)
     cpdef int count(
         self, Py_ssize_t word, unsigned long long now, unsigned int sequence, unsigned int timestamp,
-        unsigned int payload_type, unsigned int marker, unsigned long long octets, unsigned long long dscp=*) except -1
+        unsigned int marker, unsigned long long octets, unsigned long long dscp=*) except -1
+    @cython.locals(timed=cython.bint)
+    cdef int open_stream(
+        self, Py_ssize_t word, unsigned long long now, unsigned int sequence, unsigned int timestamp,
+        unsigned int clock, unsigned long long kind, unsigned long long dscp) except -1
+    @cython.locals(before=cython.ulonglong, steady=cython.bint)
+    cdef int follow(
+        self, Py_ssize_t word, unsigned long long now, unsigned int sequence, unsigned int timestamp,
+        unsigned int clock, unsigned long long kind, unsigned int marker, unsigned long long dscp) except -1
+    @cython.locals(
+        latest=cython.ulonglong, delta=double, jitter=double, timed=cython.bint, nominal=double, transit=double,
+        count=double, share=double)
+    cdef int timing(
+        self, Py_ssize_t word, unsigned long long now, unsigned int timestamp, unsigned int clock,
+        unsigned long long kind, bint steady) except -1
     @cython.locals(before=cython.ulonglong, codec=cython.ulonglong, known=cython.bint, unit=Py_ssize_t)
     cdef int label_medium(
         self, Py_ssize_t word, unsigned long long payload_type, unsigned long long name0, unsigned long long name1) except -1

@@ -234,7 +234,6 @@ class StreamTable(StreamUnits):
         now: int,
         sequence: int,
         timestamp: int,
-        payload_type: int,
         marker: int,
         octets: int,
         dscp: int = 0,
@@ -257,26 +256,47 @@ class StreamTable(StreamUnits):
             self.words[word + MARKERS] += 1
         elif kind == EVENT:
             self.words[word + EVENTS] += HIGH
-        if not self.words[word + PACKETS]:
-            self.words[word + FIRST] = now
-            self.words[word + LATEST] = now
-            self.words[word + IN_ORDER_TIME] = now
-            self.words[word + START_SEQUENCE] = sequence
-            self.words[word + STOP_SEQUENCE] = sequence | (kind << 32)
-            self.words[word + HIGHEST] = 0x10000 | sequence
-            self.words[word + WINDOW] = 1
-            self.words[word + FIRST_TIMESTAMP] = timestamp
-            self.words[word + PACKETS] = 1
-            self.words[word + LABEL] = (self.words[word + LABEL] & ~0xFF & MASK64) | dscp
-            self.words[word + TICK] = now + SECOND
-            timed = clock >= 1000 and kind == NORMAL
-            self.reals[word + LEAST] = 0.0 if timed else FAR
-            self.reals[word + LIMIT] = LATE if timed else FAR
-            self.quality.begin(
-                self.unit(word), now, 0x10000 | sequence, dscp, (self.words[word + LABEL] >> 16) & 0xFF
-            )
-            self.unlock(word)
-            return 0
+        if self.words[word + PACKETS]:
+            self.follow(word, now, sequence, timestamp, clock, kind, marker, dscp)
+        else:
+            self.open_stream(word, now, sequence, timestamp, clock, kind, dscp)
+        self.unlock(word)
+        return 0
+
+    def open_stream(
+        self, word: int, now: int, sequence: int, timestamp: int, clock: int, kind: int, dscp: int
+    ) -> int:
+        """The first packet of a stream."""
+        self.words[word + FIRST] = now
+        self.words[word + LATEST] = now
+        self.words[word + IN_ORDER_TIME] = now
+        self.words[word + START_SEQUENCE] = sequence
+        self.words[word + STOP_SEQUENCE] = sequence | (kind << 32)
+        self.words[word + HIGHEST] = 0x10000 | sequence
+        self.words[word + WINDOW] = 1
+        self.words[word + FIRST_TIMESTAMP] = timestamp
+        self.words[word + PACKETS] = 1
+        self.words[word + LABEL] = (self.words[word + LABEL] & ~0xFF & MASK64) | dscp
+        self.words[word + TICK] = now + SECOND
+        timed = clock >= 1000 and kind == NORMAL
+        self.reals[word + LEAST] = 0.0 if timed else FAR
+        self.reals[word + LIMIT] = LATE if timed else FAR
+        return self.quality.begin(
+            self.unit(word), now, 0x10000 | sequence, dscp, (self.words[word + LABEL] >> 16) & 0xFF
+        )
+
+    def follow(
+        self,
+        word: int,
+        now: int,
+        sequence: int,
+        timestamp: int,
+        clock: int,
+        kind: int,
+        marker: int,
+        dscp: int,
+    ) -> int:
+        """Any later packet of a stream."""
         if now >= self.words[word + TICK]:
             self.tick(word, now)
         if dscp != self.words[word + LABEL] & 0xFF:
@@ -286,44 +306,10 @@ class StreamTable(StreamUnits):
         if now > self.words[word + LATEST] + PAUSE or before == COMFORT_NOISE or (marker and kind == NORMAL):
             self.pause(word, now, sequence, before, kind, marker and clock != VIDEO_CLOCK)
         timestamp = (timestamp - self.words[word + FIRST_TIMESTAMP]) & MASK32
-        in_order = timestamp < HALF
-        if in_order:
+        if timestamp < HALF:
             self.cycle(word, sequence)
-            latest = self.words[word + IN_ORDER_TIME]
-            if now >= latest:  # noqa: SIM108 -- unsigned
-                elapsed = (now - latest) * 0.000001
-            else:
-                elapsed = (latest - now) * -0.000001
-            self.reals[word + DELTA] = elapsed
-            if clock >= 1000 and kind != EVENT:
-                nominal = timestamp / float(clock // 1000)
-                jitter = elapsed - (nominal - self.reals[word + NOMINAL])
-                if jitter < 0:
-                    jitter = -jitter
-                jitter = (15.0 * self.reals[word + JITTER] + jitter) / 16.0
-                self.reals[word + JITTER] = jitter
-                self.reals[word + NOMINAL] = nominal
-                if kind == NORMAL and now >= self.words[word + FIRST]:
-                    transit = (now - self.words[word + FIRST]) * 0.000001 - nominal + self.reals[word + SHIFT]
-                    if transit < self.reals[word + LEAST] or transit > self.reals[word + LIMIT]:
-                        self.unusual(word, transit)
-            self.words[word + IN_ORDER_TIME] = now
-            if not marker and kind != COMFORT_NOISE and before != COMFORT_NOISE:  # noqa: PLR1714 -- compiled
-                delta = self.reals[word + DELTA]
-                count = self.words[word + PACKETS]
-                if delta > self.reals[word + MAX_DELTA]:
-                    self.reals[word + MAX_DELTA] = delta
-                self.reals[word + MEAN_DELTA] = (
-                    self.reals[word + MEAN_DELTA] * (count - 1.0) + delta
-                ) / count
-                if clock >= 1000 and kind != EVENT:
-                    jitter = self.reals[word + JITTER]
-                    if jitter > self.reals[word + MAX_JITTER]:
-                        self.reals[word + MAX_JITTER] = jitter
-                    self.reals[word + MEAN_JITTER] = (
-                        self.reals[word + MEAN_JITTER] * (count - 1.0) + jitter
-                    ) / count
-                    self.words[word + CYCLES] |= TOP
+            steady = not marker and kind != COMFORT_NOISE and before != COMFORT_NOISE  # noqa: PLR1714 -- compiled
+            self.timing(word, now, timestamp, clock, kind, steady)
         else:
             self.words[word + EVENTS] += 1
         self.order(word, sequence)
@@ -331,7 +317,43 @@ class StreamTable(StreamUnits):
         if now > self.words[word + LATEST]:
             self.words[word + LATEST] = now
         self.words[word + PACKETS] += 1
-        self.unlock(word)
+        return 0
+
+    def timing(self, word: int, now: int, timestamp: int, clock: int, kind: int, steady: bool) -> int:
+        """Delta and jitter of a packet `timestamp` behind the first; in their means where it is `steady`."""
+        latest = self.words[word + IN_ORDER_TIME]
+        if now >= latest:  # noqa: SIM108 -- unsigned
+            delta = (now - latest) * 0.000001
+        else:
+            delta = (latest - now) * -0.000001
+        self.words[word + IN_ORDER_TIME] = now
+        self.reals[word + DELTA] = delta
+        jitter = 0.0
+        timed = clock >= 1000 and kind != EVENT
+        if timed:
+            nominal = timestamp / float(clock // 1000)
+            jitter = delta - (nominal - self.reals[word + NOMINAL])
+            if jitter < 0:
+                jitter = -jitter
+            jitter = (15.0 * self.reals[word + JITTER] + jitter) / 16.0
+            self.reals[word + JITTER] = jitter
+            self.reals[word + NOMINAL] = nominal
+            if kind == NORMAL and now >= self.words[word + FIRST]:
+                transit = (now - self.words[word + FIRST]) * 0.000001 - nominal + self.reals[word + SHIFT]
+                if transit < self.reals[word + LEAST] or transit > self.reals[word + LIMIT]:
+                    self.unusual(word, transit)
+        if steady:
+            count = float(self.words[word + PACKETS])
+            share = 1.0 / count
+            count -= 1.0
+            if delta > self.reals[word + MAX_DELTA]:
+                self.reals[word + MAX_DELTA] = delta
+            self.reals[word + MEAN_DELTA] = (self.reals[word + MEAN_DELTA] * count + delta) * share
+            if timed:
+                if jitter > self.reals[word + MAX_JITTER]:
+                    self.reals[word + MAX_JITTER] = jitter
+                self.reals[word + MEAN_JITTER] = (self.reals[word + MEAN_JITTER] * count + jitter) * share
+                self.words[word + CYCLES] |= TOP
         return 0
 
     def cycle(self, word: int, sequence: int) -> int:

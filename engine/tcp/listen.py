@@ -166,6 +166,7 @@ def bounded(deltas: Mapping[Key, int], most: int) -> dict[Key, int]:
         given += found[key]
     return found
 
+
 def parts(counts: Counts | None) -> tuple[int | None, int | None, int | None]:
     """(drops, of SYNs, for want of room) where that is known."""
     if counts is None:

@@ -232,7 +232,8 @@ def figure_lines(row: Row, width: int, glyphs: Glyphs) -> list[Line]:
 def _name(event: Row) -> str:
     """The trigger, and which way it went: zero window sent."""
     direction = event.get("direction")
-    return " ".join([str(event["trigger"]["name"]).replace("_", " "), *([str(direction)] if direction else [])])
+    name = str(event["trigger"]["name"]).replace("_", " ")
+    return f"{name} {direction}" if direction else name
 
 
 def _plain(value: Any) -> str:

@@ -407,13 +407,15 @@ def test_filters_take_both_families(hosts: Hosts, backend: str) -> None:
 
 def test_every_namespace_or_one_of_them(hosts: Hosts, backend: str) -> None:
     """What moves inside a namespace is seen from outside: with its name, and with all."""
-    server = hosts.listen(hosts.b, THERE, 7000)
+    # Others may run this test at the same time, and `all` sees them.
+    port = 20_000 + os.getpid() % 10_000
+    server = hosts.listen(hosts.b, THERE, port)
     words = [sys.executable, "-m", "otus_tui", "tcp", "--backend", backend, "--format", "jsonl"]
     watched = (hosts.a, "all", str(os.getpid()))
-    observers = [popen(hosts, [*words, "--rport", "7000", "--netns", name]) for name in watched]
+    observers = [popen(hosts, [*words, "--rport", str(port), "--netns", name]) for name in watched]
     for process in observers:
         observing(process)
-    client = hosts.connect(hosts.a, THERE, 7000)
+    client = hosts.connect(hosts.a, THERE, port)
     peer = hosts.accept(server)
     client.sendall(b"q" * 1000)
     peer.recv(1000)
@@ -576,10 +578,12 @@ def test_masks_hide_consistently(hosts: Hosts, backend: str) -> None:
     peers = [hosts.accept(server) for _ in ends]
     words = ("--backend", backend, "--mode", "detail", "--rtt-above", "1us", "--mask", "all")
     process = start(hosts, *words, "--interval", "0.3")
-    time.sleep(1.2)
-    for peer in peers:
-        peer.sendall(b"r" * 100)
-    time.sleep(1)
+    ends_at = time.monotonic() + 15
+    # The first of them come while it begins to watch.
+    while written(process).count("\n") < 6 and time.monotonic() < ends_at:
+        time.sleep(0.3)
+        for peer in peers:
+            peer.sendall(b"r" * 100)
     process.send_signal(signal.SIGINT)
     lines = finish(process, 130)
     events = [line for line in lines if line["event_type"] == "tcp"]

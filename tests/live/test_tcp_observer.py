@@ -132,9 +132,10 @@ def test_every_drop_of_a_full_queue_is_told_once(between: Path, backend: str) ->
 def test_events_that_a_look_finds_pass_the_same_stages(between: Path) -> None:
     listener = between.listen(backlog=1)
     words = {"rto": False, "tlp": False, "reset_rate": 1}
-    with observing(between.server, sample=1_000_000, **words) as sampled, observing(
-        between.server, first=1, max_events=1000, **words
-    ) as first:
+    with (
+        observing(between.server, sample=1_000_000, **words) as sampled,
+        observing(between.server, first=1, max_events=1000, **words) as first,
+    ):
         for _ in range(3):
             connect(between, 4)
             for run in (sampled, first):
@@ -251,7 +252,9 @@ def test_namespaces_that_may_not_be_entered_are_told(between: Path, rights: tupl
     final = json.loads(done.stdout.splitlines()[-1])
     places = {row["netns"] for row in final["listen"] if row["port"] == 8080}
     if rights:
-        assert re.search(r"netns all: (one namespace|\d+ namespaces) may not be entered.*CAP_SYS_ADMIN", done.stderr)
+        assert re.search(
+            r"netns all: (one namespace|\d+ namespaces) may not be entered.*CAP_SYS_ADMIN", done.stderr
+        )
         assert between.server.inode not in places
     else:
         # A process that even root may not look at is another matter.

@@ -273,7 +273,7 @@ def test_streams_of_the_shared_table_reach_their_call(rings: list[Region]) -> No
     slot = streams.add(1, 1, 2, 3, 4, ports, 0, time.time_ns())
     streams.label(slot, 1, 0, 1, 8, 8000, 0, int.from_bytes(b"PCMA", "little"), 0, names.cast("Q"), 0)
     for n in (0, 1, 2, 4):
-        streams.count(streams.place(slot), time.time_ns(), n, 160 * n, 8, 0, 160)
+        streams.count(streams.place(slot), time.time_ns(), n, 160 * n, 0, 160)
     with running(rings[:1], streams=streams) as process:
         row = process.wait_for(1)["rows"][0]
         assert (row["streams"], row["lost_pct"]) == (1, 20)

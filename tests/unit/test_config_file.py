@@ -145,7 +145,7 @@ def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         ("file:\n      queue: 0", "4:7", "otus.reporters.file.queue: input should be greater", ""),
         ("file: 3", "3:5", "otus.reporters.file: input should be a valid dict", ""),
-        ("fiel: {queue: 9}", "3:5", "otus.reporters.fiel: no reporter 'fiel'", "did you mean 'file'?"),
+        ("fyle: {queue: 9}", "3:5", "otus.reporters.fyle: no reporter 'fyle'", "did you mean 'file'?"),
         ("kafka: {brokers: [a]}", "3:5", "otus.reporters.kafka: no reporter 'kafka'", "known: console, file"),
     ],
 )

@@ -129,8 +129,8 @@ def test_a_reporter_gets_the_shared_options_of_the_node_file() -> None:
     reporter = task_from_text(text, "task.yml", node).reporter
     assert reporter is not None
     assert reporter.config == {"loft": "roof", "birds": 3}
-    with pytest.raises(UsageError, match="no reporter 'pidgeon'") as caught:
-        node_from_text("otus:\n  reporters: {pidgeon: {}}\n", "otus.yml")
+    with pytest.raises(UsageError, match="no reporter 'pigeom'") as caught:
+        node_from_text("otus:\n  reporters: {pigeom: {}}\n", "otus.yml")
     assert "pigeon" in caught.value.hint
 
 

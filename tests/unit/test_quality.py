@@ -174,7 +174,7 @@ def test_pauses_and_silence(build: Build) -> None:
         for index in range(count):
             if noise:
                 stream.label(13, 8000, 1, name="CN")
-            stream.packet(number, 160 * number, gap if index == 0 else 20, 13 if noise else 0)
+            stream.packet(number, 160 * number, gap if index == 0 else 20)
             if noise:
                 stream.label()
             number += 1
@@ -239,9 +239,7 @@ def test_dscp_first_now_and_changes(build: Build) -> None:
     stream.label()
     for number, dscp in enumerate([46] * 5 + [0] * 5 + [46, 34]):
         stream.time += 20 * MS
-        stream.table.count(
-            stream.table.place(stream.slot), stream.time, number, 160 * number, 0, 0, 160, dscp
-        )
+        stream.table.count(stream.table.place(stream.slot), stream.time, number, 160 * number, 0, 160, dscp)
     row = read(stream)
     assert (row["dscp_first"], row["dscp"], row["dscp_changes"]) == (46, 34, 3)
 
@@ -258,7 +256,7 @@ def test_changes_of_payload_type_and_codec_are_those_of_the_medium(build: Build)
     ]
     for number, (payload_type, kind, name) in enumerate([*changes, (96, 0, "B"), (96, 0, "B")]):
         stream.label(payload_type, 8000, kind, name=name)
-        stream.packet(number, 160 * number, payload_type=payload_type)
+        stream.packet(number, 160 * number)
     row = read(stream)
     assert (row["type_changes"], row["codec_changes"], row["codec"]) == (2, 3, "B")
 

@@ -352,7 +352,7 @@ def stream_of(build: Build, packets: int) -> tuple[Any, int]:
 def go_on(table: Any, slot: int, start: int, end: int) -> None:
     for n in range(start, end):
         if n not in (9, 20, 21):
-            table.count(table.place(slot), 1_000_000_000 + 20_000_000 * n, n, 160 * n, 8, 0, 160)
+            table.count(table.place(slot), 1_000_000_000 + 20_000_000 * n, n, 160 * n, 0, 160)
 
 
 def record_of(table: Any, slot: int) -> bytes:

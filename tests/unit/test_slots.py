@@ -36,7 +36,7 @@ for number in range(1 << 40):
     slot = streams.find(tag, *key)
     if slot < 0:
         slot = streams.add(tag, *key, now)
-    streams.count(streams.place(slot), now, number & 0xFFFF, number & 0xFFFFFFFF, 0, 0, 100)
+    streams.count(streams.place(slot), now, number & 0xFFFF, number & 0xFFFFFFFF, 0, 100)
     if not number & 63:
         flows.sweep(now, 64)
 """
