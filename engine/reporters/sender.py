@@ -167,6 +167,7 @@ def _tell(kind: str, problem: str) -> None:
 def main() -> None:
     """Run until told to end."""
     channel, config, stop = child.begin(int(sys.argv[1]), child.END)
+    os.nice(child.BEHIND_WORKERS)
     log.fields = {"task": config["task"]}
     try:
         sender = Sender(config)
