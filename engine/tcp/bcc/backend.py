@@ -169,7 +169,7 @@ class BccBackend:
     def events(self) -> list[Event]:
         """Detail events since the last call."""
         if self._module is not None and self._poll is not None:
-            self._module.perf_buffer_poll(0)
+            _consume(self._module)
         return sorted(self._rest.events(), key=lambda event: event.time_ns)
 
     def offer(self, event: Event) -> None:
@@ -214,7 +214,7 @@ class BccBackend:
         for hook in list(module.raw_tracepoint_fds):
             module.detach_raw_tracepoint(hook)
         if self._poll is not None:
-            module.perf_buffer_poll(0)
+            _consume(module)
             self._poll.close()
             self._poll = None
         self._rest.stop()
@@ -341,6 +341,16 @@ def _of_the_rest(triggers: Triggers) -> Triggers:
         triggers, rtt_above_us=None, rtt_p99=False, retransmit_burst=None, rto=False, tlp=False,
         zero_window=False, resets=False, drops=False,
     )  # fmt: skip
+
+
+def _consume(module: Any) -> None:
+    """Take what the buffers of all CPUs hold.
+
+    Not by perf_buffer_poll(): the kernel tells each wake-up to one poll alone, and ours may have had it.
+    """
+    read = sys.modules["bcc.libbcc"].lib.perf_reader_event_read
+    for reader in module.perf_buffers.values():
+        read(ctypes.c_void_p(reader))
 
 
 def _reader_descriptor(reader: int) -> int:
