@@ -1,69 +1,23 @@
-"""Node and task configuration: models, loading, and errors with their place.
+"""The models of the node and task configuration; engine.config_file reads the files.
 
 Two layers: the node file (`otus:`), read at start, and the task file (`task:`), given to each
-task. Unknown keys are refused; an error names file, line, column and the nearest known key.
+task. Unknown keys are refused.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PrivateAttr,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
-from engine.plugin import LABEL_KEY
-from engine.processors.pattern import pattern_problem
+from engine.config_values import Duration, Model, Port, Size
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-WHOLE_KEY = f"^{LABEL_KEY.pattern}$"
-MAX_RULES = 100
-"""Of one filter processor: each rule has a counter."""
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d)?")
-_UNIT_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"(\d+)\s*([kmg]?i?b?)", re.IGNORECASE)
+MAX_CALLS = 10_000_000
 _LISTEN = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]*):([0-9]{1,5})")
-_UNIT_OCTETS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
-
-
-def parse_duration(value: Any) -> Any:
-    """Seconds from `300s`, `50ms`, `7d` or a bare number of seconds."""
-    if isinstance(value, str):
-        match = _DURATION.fullmatch(value.strip())
-        if match is None:
-            raise ValueError(f"{value!r} is no duration such as 300s, 50ms or 7d")
-        return float(match[1]) * _UNIT_SECONDS[match[2] or "s"]
-    return value
-
-
-def parse_size(value: Any) -> Any:
-    """Octets from `128MB`, `32KB` (powers of 1024) or a bare number."""
-    if isinstance(value, str):
-        match = _SIZE.fullmatch(value.strip())
-        if match is None:
-            raise ValueError(f"{value!r} is no size such as 128MB or 32KB")
-        return int(match[1]) * _UNIT_OCTETS[match[2].lower().rstrip("ib")]
-    return value
-
-
-Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
-Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
-Port = Annotated[int, Field(ge=0, le=65535)]
-
-
-class Model(BaseModel):
-    """Every section: unknown keys are refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Node(Model):
@@ -120,7 +74,7 @@ class SendBuffer(Model):
 class ReporterPressure(Model):
     """How long a reporter may take."""
 
-    send_timeout: Duration = 3.0
+    send_timeout: Duration = Field(3.0, ge=0.01, le=3600)
     max_retries: int = Field(1, ge=0, le=2)
 
 
@@ -222,11 +176,13 @@ class Log(Model):
 class Stores(Model):
     """Bounds of what the calls process keeps."""
 
-    calls: int = Field(20000, ge=1)
-    messages_per_call: int = Field(500, ge=1)
-    message_bytes: Size = 128 * 1024**2
-    streams: int = Field(32768, ge=16)
-    flows: int = Field(131072, ge=64)
+    calls: int = Field(20000, ge=1, le=MAX_CALLS)
+    messages_per_call: int = Field(500, ge=1, le=1_000_000)
+    message_bytes: Size = Field(128 * 1024**2, le=64 * 1024**3)
+    streams: int = Field(32768, ge=16, le=4_194_304)
+    """In shared memory, 1.5 KiB each when used."""
+    flows: int = Field(131072, ge=64, le=16_777_216)
+    """In shared memory, 528 octets each when used."""
 
 
 Word = str | int | float | bool | list[str | int] | None
@@ -350,88 +306,6 @@ class Filter(Model):
         if self.bpf and structured:
             raise ValueError("bpf and the structured keys exclude each other")
         return self
-
-
-class SipOptions(Model):
-    """Parser sip."""
-
-    ports: list[Port] = [5060, 5061]
-    """Tried first; SIP on any other port is known by its first line."""
-    track_media: bool = True
-    media_stream_timeout: Duration = 300.0
-
-
-class RtpOptions(Model):
-    """Parser rtp."""
-
-    heuristic: bool = True
-    """Find media without signalling."""
-    report: Literal["", "every", "sample", "interval"] = ""
-    """What is reported of RTP: every packet, every Nth of each stream, or one record a stream and interval,
-    with the stream's figures at that moment. Empty: interval; with `raw`, every."""
-    every: int = Field(100, ge=1, le=65535)
-    """`report: sample`: the first packet of a stream and each Nth behind it."""
-    interval: Duration = Field(5.0, ge=0.1, le=86400)
-    """`report: interval`: the first packet of a stream, one an interval, and the last."""
-    raw: bool = False
-    """Put the frame into the record."""
-
-
-class FilterRule(Model):
-    """One rule of the filter processor: the first rule whose label has one of the values decides."""
-
-    label: str = Field(pattern=WHOLE_KEY)
-    values: list[str] = Field(min_length=1, max_length=1000)
-    """Exact, a prefix with a trailing `*`, or `/a regular expression/` whose time is bounded."""
-    action: Literal["drop", "pass"] = "drop"
-    name: str = Field("", max_length=64)
-    """Of the rule's counter; without one, its number, action and label."""
-
-    @field_validator("values")
-    @classmethod
-    def _patterns(cls, values: list[str]) -> list[str]:
-        for value in values:
-            if len(value) > 1 and value.startswith("/") and value.endswith("/"):
-                problem = pattern_problem(value[1:-1])
-                if problem:
-                    raise ValueError(problem)
-        return values
-
-
-class FilterOptions(Model):
-    """Processor filter."""
-
-    rules: list[FilterRule] = Field([], max_length=MAX_RULES)
-
-
-class LabelOptions(Model):
-    """Processor label."""
-
-    labels: dict[Annotated[str, Field(pattern=WHOLE_KEY)], str] = {}
-    """Empty: node, dc and env of the node file, where they are set."""
-
-
-class ConsoleOptions(Model):
-    """Reporter console: JSON Lines on the engine's standard output."""
-
-    queue: int = Field(8192, ge=1, le=1_000_000)
-    """Packets that wait for this reporter; the oldest go first."""
-
-
-class FileOptions(Model):
-    """Reporter file: JSON Lines."""
-
-    path: str = Field(min_length=1)
-    max_size: Size = 100 * 1024**2
-    """The file is renamed to PATH.1 when it has reached this size; 0: never."""
-    max_backups: int = Field(5, ge=0, le=1000)
-    queue: int = Field(8192, ge=1, le=1_000_000)
-
-
-PARSER_OPTIONS: dict[str, type[Model]] = {"sip": SipOptions, "rtp": RtpOptions}
-PROCESSOR_OPTIONS: dict[str, type[Model]] = {"filter": FilterOptions, "label": LabelOptions}
-REPORTER_OPTIONS: dict[str, type[Model]] = {"console": ConsoleOptions, "file": FileOptions}
-"""The models of the `config:` mappings, by plugin name or reporter type."""
 
 
 class ParserRef(Model):

@@ -13,16 +13,11 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from engine.config import (
-    PARSER_OPTIONS,
-    PROCESSOR_OPTIONS,
-    REPORTER_OPTIONS,
-    Model,
-    NodeConfig,
-    TaskConfig,
-)
+from engine.config import NodeConfig, TaskConfig
+from engine.config_values import Model
 from engine.errors import UsageError
 from engine.plugin import installed
+from engine.plugin_options import PARSER_OPTIONS, PROCESSOR_OPTIONS, REPORTER_OPTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -157,7 +152,7 @@ class Document:
         try:
             return model.model_validate(value)
         except ValidationError as error:
-            faults = error.errors(include_url=False, include_input=False)
+            faults = error.errors(include_url=False)
             if part:
                 faults = [fault for fault in faults if fault["type"] != "missing"]
                 if not faults:
@@ -174,8 +169,29 @@ class Document:
                 ) from error
             if fault["type"] == "missing":
                 raise self.error((*place, *loc), "is missing") from error
-            problem = fault["msg"].removeprefix("Value error, ")
-            raise self.error((*place, *loc), problem[:1].lower() + problem[1:]) from error
+            if loc and loc[-1] == "[key]":
+                loc = loc[:-1]
+            raise self.error((*place, *loc), *_in_words(fault)) from error
+
+
+def _in_words(fault: Any) -> tuple[str, str]:
+    """What is wrong with a value, and a hint, in words of the file and not of the program."""
+    given, kind = fault["input"], fault["type"]
+    # Other values are not repeated: they may be secrets.
+    number = str(given) if isinstance(given, int | float) and not isinstance(given, bool) else ""
+    if kind in ("model_type", "dict_type"):
+        return "a mapping is wanted here: keys with values", ""
+    if kind == "list_type":
+        return (
+            "a list is wanted here",
+            f"write [{number}]" if number else "write it in brackets: [one, another]",
+        )
+    if kind == "string_type":
+        return "a text is wanted here", f"put it in quotes: '{number}'" if number else ""
+    if kind == "too_short" and fault["ctx"]["min_length"] == 1:
+        return "is empty", ""
+    problem: str = fault["msg"].removeprefix("Value error, ")
+    return problem[:1].lower() + problem[1:], ""
 
 
 _Section = typing.TypeVar("_Section", bound=Model)
@@ -313,12 +329,35 @@ def task_from(document: Document, node: NodeConfig) -> TaskConfig:
             document, task.reporter, place, REPORTER_OPTIONS, "reporter", node
         )
     task = task.model_copy(update=changes)
+    _check_twins(document, task)
     if document.root is not None:
         for name in ("capture", "filter"):
             keys = section.get(name) if isinstance(section, dict) else None
             places = {f"{name}.{key}": document.where(("task", name, key)) for key in keys or ()}
             task.mark({name: document.where(("task", name)), **places})
     return task
+
+
+def _check_twins(document: Document, task: TaskConfig) -> None:
+    """Of two parsers of ours one would say nothing; two reporters would cut each other's file."""
+    seen: set[tuple[str, str]] = set()
+    for number, parser in enumerate(task.parsers):
+        if parser.enabled and parser.plugin in PARSER_OPTIONS:
+            if ("parser", parser.plugin) in seen:
+                raise document.error(
+                    ("task", "parsers", number), f"parser {parser.plugin} stands here twice", "leave one out"
+                )
+            seen.add(("parser", parser.plugin))
+    for number, reporter in enumerate(task.reporters):
+        if reporter.enabled and reporter.type == "file":
+            path = os.path.realpath(reporter.config["path"])
+            if ("file", path) in seen:
+                raise document.error(
+                    ("task", "reporters", number, "config", "path"),
+                    "another reporter writes this file",
+                    "give each a file of its own",
+                )
+            seen.add(("file", path))
 
 
 def _with_options(

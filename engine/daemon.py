@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import engine
 from engine import config_file, purity, systemd, usage
 from engine.books import balance
-from engine.config import NodeConfig, TaskConfig
+from engine.config import MAX_CALLS, NodeConfig, TaskConfig
 from engine.control.methods import PARAMS, PROTOCOL, RpcError
 from engine.control.paths import own_socket_path, prepare_directory
 from engine.control.server import Connection, Server
@@ -396,8 +396,8 @@ def load_node(options: argparse.Namespace) -> NodeConfig:
     """The node file that is named, and the limits of the command line on top."""
     node = config_file.load_node(options.config) if options.config else NodeConfig()
     if options.limit is not None:
-        if options.limit < 1:
-            raise UsageError(f"--limit {options.limit}: at least one call must fit")
+        if not 1 <= options.limit <= MAX_CALLS:
+            raise UsageError(f"--limit {options.limit}: from 1 to {MAX_CALLS:,} calls can be kept")
         node = node.model_copy(update={"stores": node.stores.model_copy(update={"calls": options.limit})})
     return node
 

@@ -6,7 +6,8 @@ import os
 import socket
 from typing import TYPE_CHECKING, Any
 
-from engine.config import PARSER_OPTIONS, Filter
+from engine.config import Filter
+from engine.plugin_options import PARSER_OPTIONS
 from engine.shm.records import TUNNELS
 
 if TYPE_CHECKING:

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = (
     "engine.config",
+    "engine.config_values",
     "engine.control.methods",
     "engine.errors",
     "engine.packet",
     "engine.plugin",
+    "engine.plugin_options",
     "engine.purity",
     "engine.shm.counters",
     "engine.shm.records",

@@ -30,7 +30,9 @@ CREATE_TIMEOUT = 60.0
     "-I", "--input", "file", metavar="FILE", help="Read a capture file instead (- for standard input)."
 )
 @click.option("-c", "--calls-only", is_flag=True, help="Show only calls (dialogs that begin with INVITE).")
-@click.option("-l", "--limit", type=click.IntRange(1), metavar="N", help="Keep at most N calls (20000).")
+@click.option(
+    "-l", "--limit", type=click.IntRange(1, 10_000_000), metavar="N", help="Keep at most N calls (20000)."
+)
 @click.option(
     "-B", "--ring-mb", type=click.IntRange(1, 2048), metavar="MB", help="Capture ring of one worker (32)."
 )

@@ -144,7 +144,7 @@ def test_variables(monkeypatch: pytest.MonkeyPatch) -> None:
             "known here: path, max_s",
         ),
         ("file:\n      queue: 0", "4:7", "otus.reporters.file.queue: input should be greater", ""),
-        ("file: 3", "3:5", "otus.reporters.file: input should be a valid dict", ""),
+        ("file: 3", "3:5", "otus.reporters.file: a mapping is wanted here", ""),
         ("fyle: {queue: 9}", "3:5", "otus.reporters.fyle: no reporter 'fyle'", "did you mean 'file'?"),
         ("kafka: {brokers: [a]}", "3:5", "otus.reporters.kafka: no reporter 'kafka'", "known: console, file"),
     ],
@@ -318,3 +318,70 @@ def test_where_metrics_are(listen: str) -> None:
     node = config_file.node_from_text(f'otus:\n  metrics: {{listen: "{listen}"}}\n', "otus.yml")
     assert node.metrics.listen == listen
     assert node.metrics.enabled
+
+
+@pytest.mark.parametrize(
+    ("text", "problem", "hint"),
+    [
+        ("stores: {flows: 10000000000}", "less than or equal to 16777216", ""),
+        ("stores: {streams: 10000000000}", "less than or equal to 4194304", ""),
+        ("stores: {calls: 10000000000}", "less than or equal to 10000000", ""),
+        ("backpressure: {reporter: {send_timeout: 0}}", "greater than or equal to 0.01", ""),
+        ("backpressure: {sampling: true}", "sampling: a mapping is wanted here", ""),
+        ("core: {decoder: {tunnel: {vxlan_ports: 4790}}}", "a list is wanted here", "write [4790]"),
+        ("core: {decoder: {tunnel: {vxlan_ports: []}}}", "vxlan_ports: is empty", ""),
+    ],
+)
+def test_what_node_files_cannot_have(text: str, problem: str, hint: str) -> None:
+    """Tables that no memory holds, times that are none, and forms in words of the file."""
+    with pytest.raises(UsageError) as error:
+        config_file.node_from_text(f"otus:\n  {text}\n", "otus.yml")
+    assert error.value.message.startswith("otus.yml:2:")
+    assert problem in error.value.message
+    assert error.value.hint == hint
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "problem", "hint"),
+    [
+        ("parsers: [{plugin: sip}, {plugin: sip}]", "4:28", "parser sip stands here twice", "leave one out"),
+        (
+            "reporters: [{type: file, config: {path: a/x}}, {type: file, config: {path: a/../a/x}}]",
+            "4:72",
+            "another reporter writes this file",
+            "give each a file of its own",
+        ),
+        (
+            "parsers: [{plugin: sip, config: {media_stream_timeout: 0}}]",
+            "4:36",
+            "greater than or equal to 1",
+            "",
+        ),
+        (
+            "processors: [{plugin: filter, config: {rules: [{label: rtp.pt, values: [13]}]}}]",
+            "4:75",
+            "a text is wanted here",
+            "put it in quotes: '13'",
+        ),
+        (
+            "processors: [{plugin: label, config: {labels: {Rack_row: a}}}]",
+            "4:50",
+            "labels.Rack_row: 'Rack_row' is no label: lower case letters, digits, dots and dashes",
+            "",
+        ),
+    ],
+)
+def test_what_task_files_cannot_have(text: str, place: str, problem: str, hint: str) -> None:
+    with pytest.raises(UsageError) as error:
+        config_file.task_from_text(f"task:\n  id: a\n  capture: {{interface: lo}}\n  {text}\n", "a.yml", NODE)
+    assert error.value.message.startswith(f"a.yml:{place}: ")
+    assert problem in error.value.message
+    assert error.value.hint == hint
+
+
+def test_twins_that_are_switched_off_do_not_matter() -> None:
+    text = (
+        "task: {id: a, capture: {interface: lo}, parsers: [{plugin: sip}, {plugin: sip, enabled: false}],"
+        " reporters: [{type: file, config: {path: x}}, {type: file, enabled: false, config: {path: x}}]}"
+    )
+    assert len(config_file.task_from_text(text, "a.yml", NODE).all_reporters()) == 1
