@@ -110,7 +110,7 @@ class FlowTable(FlowLookup):
         word = self.word
         if now > self.words[word + LAST] + TOUCH:
             if self.expired(slot, now):
-                self.remove(slot)
+                self.expire(slot)
                 self.tag = self.hash(src0, src1, dst0, dst1, ports, domain)
                 return self.adopt(src0, src1, dst0, dst1, ports, domain, now)
             atomics.store(self.words, word + LAST, now)
@@ -139,10 +139,10 @@ class FlowTable(FlowLookup):
         tag = self.tag
         self.sides(src0, src1, dst0, dst1, ports, domain)
         if self.receiver >= 0 and self.expired(self.receiver, now):
-            self.remove(self.receiver)
+            self.expire(self.receiver)
             self.receiver = -1
         if self.sender >= 0 and self.expired(self.sender, now):
-            self.remove(self.sender)
+            self.expire(self.sender)
             self.sender = -1
         if self.receiver < 0 and self.sender < 0:
             return -1

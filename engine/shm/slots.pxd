@@ -1,6 +1,7 @@
 cimport cython
 
 from engine.shm cimport atomics
+from engine.shm.siphash cimport SipHash
 
 cdef Py_ssize_t SLOTS
 cdef Py_ssize_t SEED0
@@ -25,10 +26,6 @@ cdef unsigned long long CLAIMED
 cdef unsigned long long TOP
 cdef unsigned long long MASK64
 cdef unsigned long long MASK32
-cdef unsigned long long INIT0
-cdef unsigned long long INIT1
-cdef unsigned long long INIT2
-cdef unsigned long long INIT3
 
 cdef class SlotTable:
     cdef public object region
@@ -36,8 +33,7 @@ cdef class SlotTable:
     cdef readonly Py_ssize_t slots
     cdef readonly unsigned long long writer
     cdef unsigned long long mask
-    cdef unsigned long long seed0
-    cdef unsigned long long seed1
+    cdef SipHash keyed
     # Word index of the tags and of the first entry, words of an entry
     cdef readonly Py_ssize_t tags
     cdef readonly Py_ssize_t first
@@ -51,9 +47,6 @@ cdef class SlotTable:
     cdef public unsigned long long limit
 
     cpdef unsigned long long steady(self, unsigned long long timestamp) except? 0x5a5a5a5a5a5a5a5a
-    @cython.locals(
-        v0=cython.ulonglong, v1=cython.ulonglong, v2=cython.ulonglong, v3=cython.ulonglong, m=cython.ulonglong,
-        step=Py_ssize_t)
     cpdef unsigned long long hash(
         self, unsigned long long a, unsigned long long b, unsigned long long c, unsigned long long d,
         unsigned long long e, unsigned long long f) except? 0x5a5a5a5a5a5a5a5a
@@ -90,6 +83,7 @@ cdef class SlotTable:
     cdef int unlock(self, Py_ssize_t word) except -1
     @cython.locals(word=Py_ssize_t)
     cdef bint remove(self, Py_ssize_t slot) except -1
+    cdef int expire(self, Py_ssize_t slot) except -1
     @cython.locals(_=Py_ssize_t, slot=Py_ssize_t, gone=int)
     cpdef int sweep(self, unsigned long long now, Py_ssize_t budget) except -1
     @cython.locals(slot=Py_ssize_t, tag=cython.ulonglong, word=Py_ssize_t, broken=int, held=cython.bint)

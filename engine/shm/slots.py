@@ -12,7 +12,7 @@ chosen keys can neither slow a lookup nor crowd a place of the table unnoticed.
 
 Words behind the region header (index of the 64-bit word):
 
-    16 slots     17, 18 seed     24 used     25 added     26 expired     27 not changed: entry was locked
+    16 slots     17, 18 seed     24 used     25 added     26 expired     27 not changed: locked, or gone
     28 entries given out     29 words of an entry
 
 For each slot two words: its tag, and the word index of its entry (0: none yet). A tag is EMPTY, REMOVED,
@@ -30,6 +30,7 @@ from array import array
 
 from engine.shm import atomics
 from engine.shm.region import Region
+from engine.shm.siphash import SipHash
 
 SLOTS, SEED0, SEED1, USED, ADDED, EXPIRED, BUSY, ENTRIES, WIDTH = 16, 17, 18, 24, 25, 26, 27, 28, 29
 LOCK, FACTS, PORTS, KEY, DOMAIN, REST = 0, 1, 2, 3, 7, 8
@@ -42,8 +43,6 @@ REMOVED_TAG = REMOVED
 TOP = 0x8000000000000000
 MASK64 = 0xFFFFFFFFFFFFFFFF
 MASK32 = 0xFFFFFFFF
-INIT0, INIT1, INIT2, INIT3 = 0x736F6D6570736575, 0x646F72616E646F6D, 0x6C7967656E657261, 0x7465646279746573
-"""SipHash's initial state."""
 ENTRY_WORDS = 64
 
 
@@ -78,8 +77,7 @@ class SlotTable:
         self.words = region.words
         self.slots = self.words[SLOTS]
         self.mask = self.slots - 1
-        self.seed0 = self.words[SEED0]
-        self.seed1 = self.words[SEED1]
+        self.keyed = SipHash(bytes(region.memory[8 * SEED0 : 8 * SEED0 + 16]))
         self.tags = tags
         self.first = tags + 2 * self.slots
         self.width = self.words[WIDTH]
@@ -101,44 +99,8 @@ class SlotTable:
         return timestamp if timestamp < self.limit else self.limit  # noqa: FURB136 -- compiled
 
     def hash(self, a: int, b: int, c: int, d: int, e: int, f: int) -> int:
-        """SipHash-1-3 of six words, with the top bit set."""
-        v0 = self.seed0 ^ INIT0
-        v1 = self.seed1 ^ INIT1
-        v2 = self.seed0 ^ INIT2
-        v3 = self.seed1 ^ INIT3
-        for step in range(9):
-            m = 0
-            if step == 0:
-                m = a
-            elif step == 1:
-                m = b
-            elif step == 2:
-                m = c
-            elif step == 3:
-                m = d
-            elif step == 4:
-                m = e
-            elif step == 5:
-                m = f
-            elif step == 6:
-                v2 ^= 0xFF
-            v3 ^= m
-            v0 = (v0 + v1) & MASK64
-            v1 = ((v1 << 13) | (v1 >> 51)) & MASK64
-            v1 ^= v0
-            v0 = ((v0 << 32) | (v0 >> 32)) & MASK64
-            v2 = (v2 + v3) & MASK64
-            v3 = ((v3 << 16) | (v3 >> 48)) & MASK64
-            v3 ^= v2
-            v0 = (v0 + v3) & MASK64
-            v3 = ((v3 << 21) | (v3 >> 43)) & MASK64
-            v3 ^= v0
-            v2 = (v2 + v1) & MASK64
-            v1 = ((v1 << 17) | (v1 >> 47)) & MASK64
-            v1 ^= v2
-            v2 = ((v2 << 32) | (v2 >> 32)) & MASK64
-            v0 ^= m
-        return v0 ^ v1 ^ v2 ^ v3 | TOP
+        """The keyed hash of six words, with the top bit set."""
+        return self.keyed.hash(a, b, c, d, e, f) | TOP
 
     def probe(self, tag: int, ports: int, src0: int, src1: int, dst0: int, dst1: int, domain: int) -> int:
         """The slot of a key, or -1; look() has seen the entry as it was at one moment."""
@@ -198,7 +160,7 @@ class SlotTable:
                 found = atomics.load(self.words, self.tags + 2 * index)
                 if turn and found >= TOP:
                     if turn == 1 and self.expired(index, now):
-                        self.remove(index)
+                        self.expire(index)
                     elif turn == 2 and self.yields(index, now) and self.remove(index):
                         self.yielded += 1
                     found = atomics.load(self.words, self.tags + 2 * index)
@@ -320,6 +282,12 @@ class SlotTable:
             atomics.add(self.words, USED, MASK64)
         self.unlock(word)
         return True
+
+    def expire(self, slot: int) -> int:
+        """remove() an entry whose time is over, and count it."""
+        if self.remove(slot):
+            atomics.add(self.words, EXPIRED, 1)
+        return 0
 
     def sweep(self, now: int, budget: int) -> int:
         """Remove what has expired among the next `budget` slots; returns how many."""

@@ -5,6 +5,8 @@ from engine.shm.stream_units cimport StreamUnits
 
 cdef Py_ssize_t TTL
 cdef Py_ssize_t VERSION_WORD
+cdef Py_ssize_t SEED0
+cdef Py_ssize_t BUSY
 cdef unsigned long long TOP
 cdef unsigned long long MASK64
 cdef unsigned long long MASK32
@@ -71,6 +73,7 @@ cdef unsigned long long EVENT
 cdef unsigned int LARGEST_MISORDER
 
 cdef class StreamTable(StreamUnits):
+    cdef unsigned long long salt
     cdef double[::1] reals
     cdef readonly unsigned long long ttl
 

@@ -44,6 +44,8 @@ from engine.shm.slots import create_region
 from engine.shm.stream_units import MORE_WORDS, StreamUnits
 
 VERSION = 3
+SEED0, BUSY = 17, 27
+"""Words of a SlotTable."""
 TTL, VERSION_WORD = 32, 33
 TAGS = 64
 TOP = 0x8000000000000000
@@ -91,6 +93,7 @@ class StreamTable(StreamUnits):
     def __init__(self, region: Region, writer: int = 0) -> None:
         """Map the table; `writer` is the worker's index, below 65,535."""
         super().__init__(region, writer, TAGS)
+        self.salt = self.words[SEED0]
         self.reals = region.memory.cast("d")
         self.ttl = self.words[TTL]
 
@@ -130,7 +133,7 @@ class StreamTable(StreamUnits):
 
     def tag_of(self, flow_tag: int, ssrc: int) -> int:
         """The hash of a stream from the keyed one of its flow."""
-        ssrc = ((flow_tag ^ self.seed0) + (ssrc + 1) * SPREAD) & MASK64
+        ssrc = ((flow_tag ^ self.salt) + (ssrc + 1) * SPREAD) & MASK64
         ssrc = ((ssrc ^ (ssrc >> 32)) * SPREAD) & MASK64
         ssrc = ((ssrc ^ (ssrc >> 29)) * SPREAD) & MASK64
         return (ssrc ^ (ssrc >> 32)) | TOP
@@ -244,6 +247,7 @@ class StreamTable(StreamUnits):
         if not self.words[word + FACTS] & 0xFF:
             # Another worker found it expired just now: this packet's successor enters it anew.
             self.unlock(word)
+            atomics.add(self.words, BUSY, 1)
             return 1
         self.words[word + STAMP] = atomics.peek(self.words, VERSION_WORD)
         self.words[word + OCTETS] += octets

@@ -176,6 +176,7 @@ def test_what_is_not_used_expires(build: Build) -> None:
     assert table.flows.labels(slot, generation, 0) is None
     table.flows.sweep(NOW + 2 * TTL, 4096)
     assert table.flows.figures()["used"] == 0
+    assert table.flows.figures()["expired"] == 2
     table.register("two", "10.0.0.1", 4000, now=NOW + 3 * TTL)
     again = table.find("10.0.0.2", 5000, "10.0.0.1", 4000, NOW + 3 * TTL)
     # The same slot, another generation: old records do not get the labels of the new flow.
@@ -191,6 +192,7 @@ def test_a_full_table_refuses_and_makes_room_when_entries_expire(build: Build) -
     assert results.count(2) == 200 - results.count(0)
     later = NOW + TTL + 10 * SECOND
     assert table.register("new", "10.0.0.2", 4000, now=later) == 0
+    assert table.flows.figures()["expired"] == 1
 
 
 def test_colliding_keys_are_bounded(build: Build) -> None:
