@@ -171,6 +171,7 @@ struct tcp_rack {
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	__u32 segs_in;
 	__u32 snd_wnd;
 	__u32 snd_cwnd;
 	__u32 lost_out;

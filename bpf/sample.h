@@ -41,6 +41,7 @@ int sample(struct bpf_iter__tcp *context)
 	if (out->kind == RECORD_CONNECTION && out->state != TCP_CLOSE) {
 		sample_histograms(out);
 		cause.cookie = out->cookie;
+		windows_at_look(sk, out);
 		if (out->state == TCP_ESTABLISHED) {
 			if (!out->receive_window || runtime.zero_windows_sent)
 				own_window(sk, out->cookie, !out->receive_window);

@@ -69,6 +69,37 @@ static __noinline void own_window(const struct sock *sk, __u64 cookie, bool clos
 	}
 }
 
+/*
+ * At each look: the time of what is still closed, and a peer's window that was closed before anybody watched. The first
+ * segment of a connection may still be on its way into the socket.
+ */
+static __noinline void windows_at_look(const struct sock *sk, const struct connection *seen)
+{
+	struct cause cause = { .trigger = ZERO_WINDOW, .class = 0, .cookie = seen->cookie };
+	struct socket_state *state = state_of(sk);
+	bool established = seen->state == TCP_ESTABLISHED;
+	__u64 now = bpf_ktime_get_ns();
+
+	if (state && state->zero_sent_ns) {
+		count(ZERO_WINDOW_SENT_NS, now - state->zero_sent_ns);
+		state->zero_sent_ns = now;
+	}
+	if (state && state->zero_received_ns) {
+		count(ZERO_WINDOW_RECEIVED_NS, now - state->zero_received_ns);
+		/* Of a connection that ends no segment is seen. */
+		state->zero_received_ns = seen->send_window && !established ? 0 : now;
+	} else if (established && !seen->send_window &&
+		   BPF_CORE_READ((const struct tcp_sock *)sk, segs_in) > 1) {
+		state = state_for(sk);
+		if (!state)
+			return;
+		state->zero_received_ns = now;
+		count(ZERO_WINDOW_RECEIVED, 1);
+		if (config.zero_window)
+			emit(sk, &cause);
+	}
+}
+
 /* A probe with new data is no retransmit: only tlp_high_seq tells of it, once for each of its values. */
 static __noinline void tail_probe(struct sock *sk, __u32 high_seq)
 {

@@ -516,13 +516,17 @@ int segment(struct bpf_raw_tracepoint_args *ctx)
 	data = READ(struct sk_buff, skb, data);
 	bpf_probe_read(&window, sizeof(window), data + WINDOW_OFFSET);
 	window_before = READ(struct tcp_sock, sk, snd_wnd);
-	if (!window != !window_before)
+	if (!window || !window_before)
 		bpf_probe_read(&flags, sizeof(flags), data + FLAGS_OFFSET);
 	/* The window of a reset says nothing. */
-	if (!window != !window_before && !(flags & FLAG_RST)) {
+	if ((!window || !window_before) && !(flags & FLAG_RST)) {
 		state = state_for(sk);
 		now = bpf_ktime_get_ns();
-		if (!window) {
+		if (!window && state && state->zero_received_ns) {
+			/* It is probed and still closed: so much of the time is known. */
+			count(ZERO_WINDOW_RECEIVED_NS, now - state->zero_received_ns);
+			state->zero_received_ns = now;
+		} else if (!window && (window_before || state)) {
 			count(ZERO_WINDOW_RECEIVED, 1);
 			if (state)
 				state->zero_received_ns = now;

@@ -23,7 +23,16 @@ SMOOTHING = 8
 class Past:
     """What is remembered of one connection between two looks."""
 
-    __slots__ = ("closed_window", "cwnds", "mean_rtt", "pacing_zero", "retransmits", "rtos", "time_ns")
+    __slots__ = (
+        "closed_window",
+        "cwnds",
+        "mean_rtt",
+        "pacing_zero",
+        "retransmits",
+        "rtos",
+        "shut",
+        "time_ns",
+    )
 
     def __init__(self) -> None:
         self.time_ns = 0
@@ -33,6 +42,7 @@ class Past:
         self.cwnds: deque[tuple[int, int]] = deque(maxlen=MOST_SAMPLES)
         self.closed_window = False
         self.pacing_zero = False
+        self.shut = False
 
 
 def look(
@@ -47,9 +57,9 @@ def look(
 ) -> list[Event]:
     """The events of one connection since the last look; `past` becomes this one.
 
-    extra: rtos (RTO timers since the connection began), pacing (octets a second), zero_window (0 or 1), idle
-    (1: nothing was received since the last look). fresh: nothing is known from before, so totals are no
-    events.
+    extra: rtos (RTO timers since the connection began), pacing (octets a second), zero_window (1: the peer's
+    is closed), shut (1: our own is), idle (1: nothing was received since the last look). fresh: nothing is
+    known from before, so totals are no events.
     """
     found: list[Event] = []
 
@@ -67,7 +77,7 @@ def look(
         if limit is not None and segments >= limit * max(seconds, 1.0):
             add("retransmit_burst", segments, limit)
         if triggers.rto and rtos > past.rtos:
-            add("rto", rtos - past.rtos, None, "rto")
+            add("rto", rtos - past.rtos, None, "syn" if now.state == "SYN_SENT" else "rto")
     past.retransmits, past.rtos = retransmits, rtos
     if triggers.cwnd_halved_s is not None and now.cwnd:
         _cwnd(triggers.cwnd_halved_s, past, now.cwnd, time_ns, add)
@@ -75,13 +85,19 @@ def look(
     if triggers.pacing_zero and zero and not past.pacing_zero:
         add("pacing_zero", 0, 0)
     past.pacing_zero = zero
-    closed = bool(extra.get("zero_window"))
-    if triggers.zero_window and closed and not past.closed_window:
-        add("zero_window", now.send_queue or 0, None)
-        found[-1].direction = "received"
-    past.closed_window = closed
+    for side in _closing(past, bool(extra.get("zero_window")), bool(extra.get("shut"))):
+        if triggers.zero_window:
+            add("zero_window", 0, None)
+            found[-1].direction = side
     past.time_ns = time_ns
     return found
+
+
+def _closing(past: Past, closed: bool, shut: bool) -> list[str]:
+    """The windows that have closed since the last look: received is the peer's, sent is ours."""
+    sides = (("received", closed, past.closed_window), ("sent", shut, past.shut))
+    past.closed_window, past.shut = closed, shut
+    return [side for side, now, before in sides if now and not before]
 
 
 def _rtt(triggers: Triggers, past: Past, srtt: int, p99_us: int, add: Add) -> None:

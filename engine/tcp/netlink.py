@@ -154,6 +154,8 @@ class NetlinkBackend:
         count = histogram.bucket_count(sizes.sub_bits)
         self._histograms = {name: Histogram([0] * count) for name in SAMPLED}
         self._p99 = 0
+        self.peers_are_told = False
+        """Others make the events of peers' windows."""
         self._cgroups = descendants(filters.cgroup) if filters.cgroup else set()
 
     def plan(self) -> Plan:
@@ -362,10 +364,12 @@ class NetlinkBackend:
                 self._count(name, value)
         self._totals(flow, figures, fresh)
         zero = _window_closed(one)
-        self._windows(flow, zero, figures.get("rcv_wnd") == 0 and one.state == 1, now)
+        shut = figures.get("rcv_wnd") == 0 and one.state == 1
+        self._windows(flow, zero, shut, now)
         flow.segments_in = segments
         flow.looks += 1
-        extra = {"rtos": figures.get("total_rto", 0), "zero_window": int(zero), "idle": int(idle)}
+        extra = {"rtos": figures.get("total_rto", 0), "idle": int(idle), "shut": int(shut)}
+        extra["zero_window"] = int(zero and not self.peers_are_told)
         if "pacing_rate" in figures and one.state == 1:
             extra["pacing"] = figures["pacing_rate"]
         for event in look(self.triggers, flow.past, connection, now, self._p99, extra, fresh=fresh):

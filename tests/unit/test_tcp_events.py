@@ -98,12 +98,22 @@ def triggered(triggers: Triggers, *looks: dict[str, int], p99: int = 0, **extra:
         (Triggers(), [{}, {}, {}], {"pacing": [0, 0, 5]}, ["pacing_zero"]),
         (Triggers(), [{}, {}, {}, {}], {"zero_window": [1, 1, 0, 1]}, ["zero_window", "zero_window"]),
         (Triggers(zero_window=False), [{}], {"zero_window": [1]}, []),
+        (Triggers(), [{}, {}, {}], {"zero_window": [0, 1, 1], "shut": [1, 1, 1]}, ["zero_window"] * 2),
     ],
 )
 def test_triggers(
     triggers: Triggers, looks: list[dict[str, int]], extra: dict[str, list[int]], found: list[str]
 ) -> None:
     assert triggered(triggers, *looks, **extra) == found
+
+
+def test_a_timeout_of_a_syn_is_told_as_one() -> None:
+    past, one = detector.Past(), connection()
+    found = []
+    for at, state in enumerate(("SYN_SENT", "SYN_SENT", "ESTABLISHED")):
+        one.state = state
+        found += detector.look(Triggers(), past, one, (at + 1) * SECOND, 0, {"rtos": at}, fresh=not at)
+    assert [(event.trigger, event.retransmit_class) for event in found] == [("rto", "syn"), ("rto", "rto")]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ class BccBackend:
         self.log: list[str] = []
         """The words of compiler and verifier about what they refused."""
         self._rest = netlink.NetlinkBackend(filters, _of_the_rest(triggers), limits, sizes)
+        self._rest.peers_are_told = True
         self._module: Any = None
         self._attached: dict[str, int] = {}
         """Program -> its descriptor."""
@@ -339,7 +340,7 @@ def _of_the_rest(triggers: Triggers) -> Triggers:
     """The triggers that looking finds, less those that a program sees as they happen."""
     return dataclasses.replace(
         triggers, rtt_above_us=None, rtt_p99=False, retransmit_burst=None, rto=False, tlp=False,
-        zero_window=False, resets=False, drops=False,
+        resets=False, drops=False,
     )  # fmt: skip
 
 
