@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from typing import TYPE_CHECKING
 
 from engine.log import log
 from engine.shm import counters as layout
 from engine.shm import ring
+from engine.text import share_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 PERIOD = 0.1
 """Seconds between two looks."""
+QUIET = 5.0
+"""Seconds between two lines of log about sampling: a share may change ten times a second, for hours."""
 ALL = 1 << 32
 
 
@@ -64,6 +68,9 @@ class SendPressure:
         self.reporters = reporters
         self.rate = 1.0
         """The share of media conversations that is reported now."""
+        self._told = self._least = 1.0
+        """What the log said last, and the least since then."""
+        self._told_at = float("-inf")
         self.kernel: Callable[[int, int], None] | None = None
         """Tells the capture sockets (share of 2**32, key), where that is asked for."""
         self.key = secrets.randbits(32)
@@ -94,6 +101,7 @@ class SendPressure:
         if rate == self.rate:
             return False
         self.rate = rate
+        self._least = min(self._least, rate)
         left_out = min(ALL - 1, round((1.0 - rate) * ALL))
         for counters in self.workers:
             counters.words[layout.LEFT_OUT_SHARE] = left_out
@@ -105,17 +113,27 @@ class SendPressure:
         """Look until the task does not run any more, where sampling is asked for."""
         if not self.config.sampling.enabled or not self.rings:
             return
-        while running():
-            before = self.rate
-            if self.step():
-                share = f"media of {self.rate:.0%} of all conversations is reported"
-                if self.rate < before:
-                    log.warning(
-                        "sampling", f"the send buffer is {self.usage():.0%} full: {share}", task=self.task
-                    )
-                else:
-                    log.info("sampling", share, task=self.task)
-            await asyncio.sleep(PERIOD)
+        try:
+            while running():
+                self.step()
+                if time.monotonic() - self._told_at >= QUIET:
+                    self.tell()
+                await asyncio.sleep(PERIOD)
+        finally:
+            self.tell()
+
+    def tell(self) -> None:
+        """The log says how much is reported, if it was not like that all the time since the last line."""
+        least, self._least = self._least, self.rate
+        if self.rate == self._told == least:
+            return
+        self._told, self._told_at = self.rate, time.monotonic()
+        share = f"media of {share_text(self.rate)} of all conversations is reported"
+        fields = {"task": self.task, "least": share_text(least)}
+        if self.rate < 1.0:
+            log.warning("sampling", f"the send buffer is {self.usage():.0%} full: {share}", **fields)
+        else:
+            log.info("sampling", share, **fields)
 
     def section(self) -> SendBufferFigures | None:
         """Its part of the snapshot; None where nothing is reported."""

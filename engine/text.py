@@ -32,3 +32,8 @@ def address_text(octets: bytes) -> str:
     import socket  # which takes longer to import than most captures have IPv6 for
 
     return socket.inet_ntop(socket.AF_INET6, octets)
+
+
+def share_text(share: float) -> str:
+    """A share of 0 to 1 in percent; what is not nothing never looks like it: `50%`, `1.6%`, `0.05%`."""
+    return f"{share:.0%}" if share >= 0.1 else f"{100 * share:.2g}%"

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from engine.text import share_text
 from otus_tui.cli.common import (
     WARNING,
     books_lines,
@@ -138,7 +139,7 @@ def _send_buffer(task: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("send buffer", f"{buffer['usage']:.0%} full")]
     if buffer["sampling"]:
         high, low = buffer["high_watermark"], buffer["low_watermark"]
-        text = f"media of {buffer['sample_rate']:.0%} of all conversations is reported"
+        text = f"media of {share_text(buffer['sample_rate'])} of all conversations is reported"
         sign = f"{WARNING} " if buffer["sample_rate"] < 1 else ""
         lines.append(("sampling", f"{sign}{text} (less above {high:.0%} full, all again below {low:.0%})"))
     return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from engine.text import share_text
 from otus_tui import format as fmt
 from otus_tui.model import LAYERS
 from otus_tui.screens.frame import FrameScreen
@@ -309,7 +310,7 @@ def pressure_lines(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
                         f"{glyphs.warning if less else ' '}{fmt.fit('media', 14)}",
                         "warning" if less else "dim",
                     ),
-                    (f"{buffer['sample_rate']:>16.0%}", "warning" if less else ""),
+                    (f"{share_text(buffer['sample_rate']):>16}", "warning" if less else ""),
                     (f"   of all conversations is reported: {marks}", "dim"),
                 ]
             )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
+from engine import pressure
 from engine.config import BackPressure, Sampling
 from engine.pressure import ALL, SendPressure, queue_usage, ring_usage
 from engine.reporters.figures import SenderFigures
 from engine.shm import counters as layout
 from engine.shm import ring
 from engine.shm.counters import Counters
+from engine.text import share_text
 
 
 class Buffer:
@@ -73,6 +76,51 @@ def test_the_workers_and_the_kernel_are_told_the_same() -> None:
     assert buffer.pressure.step()
     assert not buffer.pressure.step()
     assert buffer.told == [(ALL // 2, *keys), (ALL, *keys)]
+
+
+class Log:
+    """Keeps what is said of sampling."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[str, str, str]] = []
+
+    def warning(self, _component: str, message: str, **fields: str) -> None:
+        self.lines.append(("warning", message, fields["least"]))
+
+    def info(self, _component: str, message: str, **fields: str) -> None:
+        self.lines.append(("info", message, fields["least"]))
+
+
+def test_the_log_of_a_share_that_goes_to_and_fro(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once at once, then at most a line each QUIET seconds; the last state is always told."""
+    log, now, looks = Log(), [100.0], [0]
+
+    async def pass_by(seconds: float) -> None:
+        now[0] += seconds
+        looks[0] += 1
+        # Too much for half a second, nothing for a tenth of one: for a minute; then calm.
+        buffer.queue(900 if looks[0] % 6 and looks[0] < 600 else 0)
+
+    monkeypatch.setattr(pressure, "log", log)
+    monkeypatch.setattr(pressure.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(pressure.asyncio, "sleep", pass_by)
+    buffer = Buffer(lowest_rate=0.001)
+    asyncio.run(buffer.pressure.watch(lambda: looks[0] < 1000))
+    assert 10 <= len(log.lines) <= 14
+    text = "the send buffer is 90% full: media of 50% of all conversations is reported"
+    assert log.lines[0] == ("warning", text, "50%")
+    assert log.lines[-1] == ("info", "media of 100% of all conversations is reported", "3.1%")
+    log.lines.clear()
+    buffer.queue(900)
+    looks[0] = 0
+    asyncio.run(buffer.pressure.watch(lambda: looks[0] < 4))
+    assert log.lines[-1][1:] == (text.replace("50%", "6.2%"), "6.2%"), "told at the end, too"
+
+
+def test_a_share_that_is_not_nothing() -> None:
+    assert [share_text(one) for one in (1, 0.5, 0.125, 1 / 16, 0.01, 0.0005)] == [
+        "100%", "50%", "12%", "6.2%", "1%", "0.05%",
+    ]  # fmt: skip
 
 
 def test_what_the_snapshot_says() -> None:
