@@ -271,7 +271,7 @@ static __noinline int admit(const struct sock *sk, const struct cause *cause, __
 	} else {
 		state = NULL;
 	}
-	if (config.sample > 1 && (cause->cookie * 0x9e3779b97f4a7c15ULL >> 32) % config.sample) {
+	if (config.sample > 1 && spread(cause->cookie) % config.sample) {
 		suppress(STAGE_SAMPLE);
 		return 0;
 	}
@@ -329,6 +329,10 @@ static __noinline int emit_tuple(const struct tuple *tuple, const struct cause *
 	flow = flow << 32 | (__u32)tuple->remote_port << 16 | tuple->local_port;
 	if (config.sample > 1 && spread(flow) % config.sample) {
 		suppress(STAGE_SAMPLE);
+		return 0;
+	}
+	if (config.top_flows && !in_top(flow | 1ULL << 63, 1, false)) {
+		suppress(STAGE_FLOW);
 		return 0;
 	}
 	if (!take_token(now)) {

@@ -8,6 +8,7 @@ last N of each flow are given out when the flow ends.
 
 from __future__ import annotations
 
+import zlib
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 STAGES = ("repeat", "sample", "flow", "first", "rate")
 LASTING = frozenset(("rtt_above", "rtt_jump", "rtt_p99", "pacing_zero"))
 """Triggers that every look meets as long as they last: one a second of a flow."""
+OF_PACKETS = frozenset(("reset", "drop"))
+"""Triggers of which some are of packets for which there is no socket: they have no cookie."""
 REPEAT_NS = 900_000_000
 """A little less: looks that come once a second come early at times."""
+SILENT_NS = 10_000_000_000
+"""A flow without a trigger for so long leaves its place to others: the end of some is not told."""
 MOST_FLOWS = 16_384
 _MIX = 0x9E37_79B9_7F4A_7C15
 
@@ -28,11 +33,12 @@ _MIX = 0x9E37_79B9_7F4A_7C15
 class Flow:
     """What is known of one flow's triggers."""
 
-    __slots__ = ("last", "passed", "told_ns", "triggers")
+    __slots__ = ("last", "passed", "seen_ns", "told_ns", "triggers")
 
     def __init__(self, last: int) -> None:
         self.triggers = 0
         self.passed = 0
+        self.seen_ns = 0
         self.told_ns: dict[str, int] = {}
         self.last: deque[Event] = deque(maxlen=last)
 
@@ -61,9 +67,8 @@ class Stages:
         """Whether an event goes on; each call is one trigger."""
         cookie = event.connection.cookie
         limits = self.limits
-        if limits.sample > 1 and sampled_out(cookie, limits.sample):
-            self.suppressed["sample"] += 1
-            return False
+        if not cookie and event.trigger in OF_PACKETS:
+            return self._admit_packet(event)
         flow = self._flow(cookie)
         if event.trigger in LASTING:
             told = flow.told_ns.get(event.trigger)
@@ -72,6 +77,10 @@ class Stages:
                 return False
             flow.told_ns[event.trigger] = event.time_ns
         flow.triggers += 1
+        flow.seen_ns = event.time_ns
+        if limits.sample > 1 and sampled_out(cookie, limits.sample):
+            self.suppressed["sample"] += 1
+            return False
         if limits.top_flows and not self._is_top(cookie, flow):
             self.suppressed["flow"] += 1
             return False
@@ -88,6 +97,18 @@ class Stages:
             return False
         flow.passed += 1
         return True
+
+    def _admit_packet(self, event: Event) -> bool:
+        """Of a packet without a socket: it takes no place of a flow, nobody would tell when that ends."""
+        one, limits = event.connection, self.limits
+        flow = zlib.crc32(f"{one.remote} {one.remote_port} {one.local_port}".encode())
+        if limits.sample > 1 and sampled_out(flow, limits.sample):
+            self.suppressed["sample"] += 1
+            return False
+        if limits.top_flows and len(self._top) >= limits.top_flows:
+            self.suppressed["flow"] += 1
+            return False
+        return self._token(event.time_ns)
 
     def end(self, cookie: int, now_ns: int) -> list[Event]:
         """The flow is closed: the last events of it that were kept."""
@@ -121,8 +142,13 @@ class Stages:
         if len(self._top) < self.limits.top_flows:
             self._top.add(cookie)
             return True
-        least = min(self._top, key=lambda other: self._flows[other].triggers)
-        if self._flows[least].triggers >= flow.triggers:
+        silent = flow.seen_ns - SILENT_NS
+        least = min(
+            self._top,
+            key=lambda other: (self._flows[other].seen_ns > silent, self._flows[other].triggers),
+        )
+        weakest = self._flows[least]
+        if weakest.seen_ns > silent and weakest.triggers >= flow.triggers:
             return False
         self._top.discard(least)
         self._top.add(cookie)
@@ -142,5 +168,6 @@ class Stages:
 
 def sampled_out(cookie: int, one_of: int) -> bool:
     """Whether a flow is not among the one of so many that are looked at; the same answer for all its life."""
-    mixed = cookie * _MIX & 0xFFFF_FFFF_FFFF_FFFF
+    # Numbers that programs make have what differs in their upper half.
+    mixed = (cookie ^ cookie >> 32) * _MIX & 0xFFFF_FFFF_FFFF_FFFF
     return (mixed >> 32) % one_of != 0

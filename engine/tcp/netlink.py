@@ -35,7 +35,7 @@ from engine.tcp.namespaces import call_inside, own
 from engine.tcp.snmp import Counters
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from engine.tcp.backend import Cost, Filters, Limits, Sizes, Triggers
 
@@ -154,8 +154,9 @@ class NetlinkBackend:
         count = histogram.bucket_count(sizes.sub_bits)
         self._histograms = {name: Histogram([0] * count) for name in SAMPLED}
         self._p99 = 0
-        self.peers_are_told = False
-        """Others make the events of peers' windows."""
+        self.on_ends: Callable[[Sequence[tuple[int, Socket]]], None] | None = None
+        """Set where programs make events, too, those of peers' windows among them: is told of sockets that
+        were destroyed, each with its namespace, before they are booked."""
         self._cgroups = descendants(filters.cgroup) if filters.cgroup else set()
 
     def plan(self) -> Plan:
@@ -258,6 +259,11 @@ class NetlinkBackend:
     def offer(self, event: Event) -> None:
         """An event that was found elsewhere: it takes the same stages."""
         if self.stages.admit(event):
+            self._emit(event)
+
+    def end_flow(self, cookie: int, now: int) -> None:
+        """No more events of a flow: the last ones that were kept go out."""
+        for event in self.stages.end(cookie, now):
             self._emit(event)
 
     def event_fd(self) -> int:
@@ -369,7 +375,7 @@ class NetlinkBackend:
         flow.segments_in = segments
         flow.looks += 1
         extra = {"rtos": figures.get("total_rto", 0), "idle": int(idle), "shut": int(shut)}
-        extra["zero_window"] = int(zero and not self.peers_are_told)
+        extra["zero_window"] = int(zero and self.on_ends is None)
         if "pacing_rate" in figures and one.state == 1:
             extra["pacing"] = figures["pacing_rate"]
         for event in look(self.triggers, flow.past, connection, now, self._p99, extra, fresh=fresh):
@@ -406,9 +412,11 @@ class NetlinkBackend:
     def _drain(self) -> None:
         """Take the sockets that were destroyed since the last look."""
         now = time.monotonic_ns()
-        for place in self._places.values():
-            for one in place.diag.closed():
-                self._end(place, one, now)
+        ended = [(place, one) for place in self._places.values() for one in place.diag.closed()]
+        if self.on_ends is not None and ended:
+            self.on_ends([(place.namespace.inode, one) for place, one in ended])
+        for place, one in ended:
+            self._end(place, one, now)
 
     def _end(self, place: _Place, one: Socket, now: int) -> None:
         flow = self._forget(one.cookie)
@@ -434,8 +442,7 @@ class NetlinkBackend:
             extra = {"rtos": figures.get("total_rto", 0), "idle": int(flow.looks > 0)}
             for event in look(self.triggers, flow.past, connection, now, self._p99, extra, fresh=False):
                 self.offer(event)
-        for event in self.stages.end(one.cookie, now):
-            self._emit(event)
+        self.end_flow(one.cookie, now)
         acked, received = figures.get("bytes_acked", 0), figures.get("bytes_received", 0)
         if len(self._closed) < self.sizes.sockets * 4:
             self._closed.append(Closed(one.cookie, acked, received, figures.get("total_retrans")))

@@ -20,6 +20,7 @@ from tests.live.tcp_path import CLIENT, path
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from engine.tcp.backend import Namespace
     from tests.live.tcp_path import Path
 
 pytestmark = [
@@ -46,15 +47,19 @@ def refused(between: Path, cpu: int, times: int) -> None:
     call_inside(between.client, run)
 
 
-def test_events_of_all_cpus_arrive_though_their_descriptor_is_polled(between: Path) -> None:
-    """The kernel tells a wake-up of a perf buffer to one poll alone."""
-    where = between.client
+def begun(where: Namespace, limits: Limits) -> BccBackend:
     filters = Filters(netns=where.inode, namespaces=(where,))
-    made = BccBackend(filters, Triggers(resets=True), Limits(per_second=1000), Sizes())
+    made = BccBackend(filters, Triggers(resets=True), limits, Sizes())
     try:
         made.start()
     except OtusError as error:
         pytest.skip(error.message)
+    return made
+
+
+def test_events_of_all_cpus_arrive_though_their_descriptor_is_polled(between: Path) -> None:
+    """The kernel tells a wake-up of a perf buffer to one poll alone."""
+    made = begun(between.client, Limits(per_second=1000))
     try:
         poll = select.poll()
         poll.register(made.event_fd(), select.POLLIN)
@@ -71,5 +76,35 @@ def test_events_of_all_cpus_arrive_though_their_descriptor_is_polled(between: Pa
         made.stop()
         told += [event.direction for event in made.events()]
         assert told.count("sent") == told.count("received") == 5 * (len(cpus) + 1)
+    finally:
+        made.stop()
+
+
+def test_flows_that_have_ended_leave_their_place(between: Path) -> None:
+    """Their sockets were never looked at: the kernel has given them no number before they ended."""
+    made = begun(between.client, Limits(per_second=1000, top_flows=1))
+    try:
+        made.connections()
+        told = []
+        for _ in range(5):
+            refused(between, 0, 1)
+            made.closed()
+            told += [event.connection for event in made.events() if event.direction == "received"]
+        assert len(told) == 5
+        assert {one.cookie for one in told} == {0}
+    finally:
+        made.stop()
+
+
+def test_one_of_some_flows_is_not_all_or_nothing(between: Path) -> None:
+    """Of sockets at one address after another, and of packets that have none."""
+    made = begun(between.client, Limits(per_second=1000, sample=4))
+    try:
+        refused(between, 0, 100)
+        told = [event.direction for event in made.events() if event.trigger == "reset"]
+        assert 8 <= told.count("received") <= 50
+        assert 8 <= told.count("sent") <= 50
+        suppressed = made.read().suppressed
+        assert suppressed["sample"] + len(told) == sum(suppressed.values()) + len(told) == 200
     finally:
         made.stop()

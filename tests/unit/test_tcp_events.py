@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine.tcp import detector, events, governor, listen, process, windows
 from engine.tcp.backend import Connection, Cost, Event, Limits, Listener, Reading, Triggers
 from engine.tcp.community import community_id
-from engine.tcp.limits import Stages
+from engine.tcp.limits import Stages, sampled_out
 from engine.tcp.mask import Mask
 
 SECOND = 1_000_000_000
@@ -61,6 +61,41 @@ def test_top_flows_are_those_with_most_triggers() -> None:
     assert not stages.admit(event(2))
     assert stages.admit(event(2))
     assert not stages.admit(event(1))
+
+
+def test_flows_whose_numbers_differ_in_their_upper_half_are_sampled_one_by_one() -> None:
+    left = [number for number in range(1000) if not sampled_out(number << 48 | 1 << 63 | 5, 4)]
+    assert 150 <= len(left) <= 350
+
+
+def test_a_silent_flow_leaves_its_place() -> None:
+    stages = Stages(Limits(top_flows=1))
+    assert stages.admit(event(1))
+    assert stages.admit(event(1, 2 * SECOND))
+    assert not stages.admit(event(2, 3 * SECOND))
+    assert stages.admit(event(2, 13 * SECOND))
+    assert stages.suppressed["flow"] == 1
+
+
+def test_packets_without_a_socket_are_no_flow_but_are_limited() -> None:
+    stages = Stages(Limits(sample=2, first=1, top_flows=1, per_second=1000))
+    packets = []
+    for port in range(1, 201):
+        one = Connection(0, "CLOSE", "10.0.0.1", 443, "10.0.0.2", port)
+        packets.append(Event(SECOND, "reset", 1, None, one))
+    told = sum(stages.admit(one) for one in packets)
+    assert told + stages.suppressed["sample"] == 200
+    assert 60 <= told <= 140
+    # They take no place, and find none where others have them all.
+    lucky = next(number for number in range(1, 99) if not sampled_out(number, 2))
+    assert stages.admit(event(lucky))
+    assert not any(stages.admit(one) for one in packets)
+    assert stages.suppressed["flow"] == told
+
+
+def test_a_number_that_a_program_made_is_no_cookie() -> None:
+    one = event(1 << 63 | 77)
+    assert events.document(one, SECOND, Mask("none"))["socket_cookie"] is None
 
 
 def connection(**changes: int) -> Connection:

@@ -14,6 +14,7 @@ import select
 import struct
 import sys
 import time
+from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from engine.errors import NotPermittedError, OtusError
 from engine.tcp import netlink
 from engine.tcp.backend import Closed, Connection, Cost, Event, Listener, Namespace, Plan, Program, Reading
 from engine.tcp.bcc import library, source, types
+from engine.tcp.inet_diag import address
 from engine.tcp.libbpf import loader, maps, programs
 from engine.tcp.libbpf.reading import Reader
 from engine.tcp.libbpf.reasons import Reasons
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from engine.tcp.backend import Filters, Limits, Sizes, Triggers
+    from engine.tcp.inet_diag import Socket
 
 _NO_PROGRAM = ("sample", "io_send", "io_receive")
 """Of the table of programs, those that inet_diag stands in for here."""
@@ -70,7 +73,7 @@ class BccBackend:
         self.log: list[str] = []
         """The words of compiler and verifier about what they refused."""
         self._rest = netlink.NetlinkBackend(filters, _of_the_rest(triggers), limits, sizes)
-        self._rest.peers_are_told = True
+        self._rest.on_ends = self._ended
         self._module: Any = None
         self._attached: dict[str, int] = {}
         """Program -> its descriptor."""
@@ -86,6 +89,8 @@ class BccBackend:
         self._failed = 0
         """Records of events that could not be taken."""
         self._last: Reading | None = None
+        self._made: OrderedDict[tuple[int, str, int, str, int], int] = OrderedDict()
+        """Namespace and ends of a connection -> the number that the programs have given it."""
 
     def plan(self) -> Plan:
         """What start() would load; by the kernel's types if they are told, else as one that has all."""
@@ -319,9 +324,34 @@ class BccBackend:
     def _take(self, _cpu: int, data: int, size: int) -> None:
         # Nothing may be raised through C: ctypes would print it and go on.
         try:
-            self._rest.offer(self._records.event(ctypes.string_at(data, size)))
+            self._offer(self._records.event(ctypes.string_at(data, size)))
         except Exception:
             self._failed += 1
+
+    def _offer(self, event: Event) -> None:
+        """A socket that has no number from the kernel yet has one of the programs (bit 63): it serves the
+        stages alone. Of a connect() that was refused nobody tells the end: the reset is it."""
+        one = event.connection
+        if not one.cookie >> 63:
+            self._rest.offer(event)
+            return
+        self._made[one.netns, one.local, one.local_port, one.remote, one.remote_port] = one.cookie
+        if len(self._made) > self.sizes.sockets:
+            self._rest.end_flow(self._made.popitem(last=False)[1], event.time_ns)
+        self._rest.offer(event)
+        if event.direction == "received" and event.trigger == "reset":
+            self._rest.end_flow(one.cookie, event.time_ns)
+        one.cookie = 0
+
+    def _ended(self, sockets: Sequence[tuple[int, Socket]]) -> None:
+        """Their flows end, after the events that they still have."""
+        if self._module is not None and self._poll is not None:
+            _consume(self._module)
+        for netns, one in sockets if self._made else ():
+            ends = (netns, address(one.local), one.local_port, address(one.remote), one.remote_port)
+            number = self._made.pop(ends, None)
+            if number is not None:
+                self._rest.end_flow(number, time.monotonic_ns())
 
 
 class _Maps:
