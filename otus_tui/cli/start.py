@@ -111,6 +111,13 @@ def _file_or_filter(file: str | None, device: str | None, rest: tuple[str, ...])
             return word, " ".join(rest[1:])
     if file is not None and device is not None:
         raise UsageError("-I and -d exclude each other", "packets come from a file or from an interface")
+    if rest and rest[0] != "tcp":
+        from otus_tui.cli.group import VERBS
+
+        if rest[0] in VERBS:
+            raise UsageError(
+                f"{rest[0]} is a verb: it comes before the options", f"see otus-tui {rest[0]} --help"
+            )
     return file, " ".join(rest)
 
 

@@ -36,7 +36,7 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     "words",
     [[verb] for verb in VERBS if verb != "task"]
-    + [["task", v] for v in ("create", "stop", "list", "status")],
+    + [["task", v] for v in ("create", "stop", "list", "status", "filter")],
 )
 def test_help_of_a_verb_has_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([*words, "--help"]) == 0
@@ -61,6 +61,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["--headless", "--config", "/no.yml"], 2, "cannot read /no.yml"),
         (["--headless", "--task", "/no.yml"], 2, "cannot read /no.yml"),
         (["-d", "lo", "-I", "x"], 2, "exclude each other"),
+        (["--socket", "x", "stats", "--json"], 2, "No such option"),
+        (["--socket", "x", "stats"], 2, "stats is a verb: it comes before the options"),
         (["-l", "0"], 2, "--limit"),
         ([], 2, "need a terminal"),
         (["udp", "port", "5060"], 2, "need a terminal"),
