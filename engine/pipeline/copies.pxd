@@ -17,7 +17,7 @@ cdef class CopyTable:
     cdef unsigned long long seed
 
     @cython.locals(
-        at=Py_ssize_t, end=Py_ssize_t, mixed=cython.ulonglong, step=Py_ssize_t, origin=cython.ulonglong)
+        at=Py_ssize_t, end=Py_ssize_t, count=Py_ssize_t, mixed=cython.ulonglong, step=Py_ssize_t, origin=cython.ulonglong)
     cdef bint seen(
         self, Decoder decoder, int verdict, unsigned int interface, unsigned long long now) except -1
     @cython.locals(value=cython.ulonglong, index=Py_ssize_t)

@@ -34,8 +34,9 @@ class CopyTable:
     def seen(self, decoder: Decoder, verdict: int, interface: int, now: int) -> bool:
         """Whether the packet that was just decoded came within COPY_TIME on another interface.
 
-        Compared are addresses, length, IP identification and fragment fields and the first 24 octets
-        behind the IP header; TTL and IP checksum differ where the host routes.
+        Compared are addresses, length, IP identification and fragment fields (of IPv6 the lower flow label,
+        length and next header) and the first 24 octets behind the IP header; TTL, hop limit and IP checksum
+        differ where the host routes.
         """
         at = decoder.network
         end = decoder.frame_end
@@ -45,7 +46,9 @@ class CopyTable:
         mixed = ((mixed ^ (mixed >> 29)) * SPREAD + decoder.src1) & MASK64
         mixed = ((mixed ^ (mixed >> 29)) * SPREAD + decoder.dst0) & MASK64
         mixed = ((mixed ^ (mixed >> 29)) * SPREAD + decoder.dst1) & MASK64
-        mixed = ((mixed ^ (mixed >> 29)) * SPREAD + self.octets(decoder, at + 2, 6)) & MASK64
+        # Of IPv6 flow label, length and next header: its hop limit is the last of the six.
+        count = 5 if decoder.buf[at] >> 4 == 6 else 6
+        mixed = ((mixed ^ (mixed >> 29)) * SPREAD + self.octets(decoder, at + 2, count)) & MASK64
         at = decoder.fragment_start if verdict == V_FRAGMENT else decoder.transport
         for step in range(3):
             if end - at < 8:

@@ -30,11 +30,12 @@ cdef class StreamUnits(SlotTable):
     @cython.locals(tag=cython.ulonglong, index=Py_ssize_t, best=Py_ssize_t, _=Py_ssize_t, word=cython.ulonglong)
     cdef int enter_source(self, Py_ssize_t slot, unsigned long long ssrc, unsigned long long domain) except -1
     @cython.locals(
-        tag=cython.ulonglong, index=Py_ssize_t, _=Py_ssize_t, found=cython.ulonglong, slot=Py_ssize_t, word=Py_ssize_t,
-        place=Py_ssize_t)
+        tag=cython.ulonglong, index=Py_ssize_t, _=Py_ssize_t, found=cython.ulonglong, slot=Py_ssize_t, word=Py_ssize_t)
     cpdef Py_ssize_t find_source(
         self, unsigned long long ssrc, unsigned long long domain, unsigned long long src0, unsigned long long src1,
         unsigned long long dst0, unsigned long long dst1, unsigned long long[::1] words, Py_ssize_t call) except -2
+    @cython.locals(place=Py_ssize_t)
+    cdef bint is_of_call(self, Py_ssize_t word, unsigned long long[::1] words, Py_ssize_t call) except -1
     cpdef Py_ssize_t unit(self, Py_ssize_t word) except -1
     @cython.locals(word=Py_ssize_t, unit=Py_ssize_t)
     cpdef int follows(self, Py_ssize_t slot, unsigned long long ssrc) except -1

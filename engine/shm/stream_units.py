@@ -89,13 +89,21 @@ class StreamUnits(SlotTable):
                     and self.words[word + KEY + 3] == dst1
                 ):
                     return slot
-                for place in range(16):
-                    if words[call + place] == 0 or words[call + place] != self.words[word + CALL + place]:
-                        break
-                    if words[call + place] >> 56 == 0:
-                        return slot
+                if self.is_of_call(word, words, call):
+                    return slot
             index = (index + 1) & self.mask
         return -1
+
+    def is_of_call(self, word: int, words: memoryview, call: int) -> bool:
+        """Whether the entry at `word` has the Call-ID in `words[call:call + 16]`, which is not empty."""
+        if words[call] == 0:
+            return False
+        for place in range(16):
+            if words[call + place] != self.words[word + CALL + place]:
+                return False
+            if words[call + place] >> 56 == 0:
+                break
+        return True
 
     def unit(self, word: int) -> int:
         """Word index of the unit of engine.shm.quality of the entry at `word`."""

@@ -397,11 +397,14 @@ def test_the_second_copy_on_loopback_is_left_out(build: Build) -> None:
     assert road.counted("received", "duplicates", "sip_messages") == (3, 1, 2)
 
 
-def test_one_packet_on_two_interfaces_counts_once(build: Build) -> None:
+@pytest.mark.parametrize(
+    ("alice", "bob", "lives"), [(ALICE, BOB, 22), ("fd00::1", "fd00::2", 21)], ids=["IPv4", "IPv6"]
+)
+def test_one_packet_on_two_interfaces_counts_once(build: Build, alice: str, bob: str, lives: int) -> None:
     road = Road(build, deduplicate=True)
-    message = frame(sip(), ALICE, 5060, BOB, 5060)
+    message = frame(sip(), alice, 5060, bob, 5060)
     routed = bytearray(message)
-    routed[22] -= 1
+    routed[lives] -= 1
     routed[:12] = bytes(12)
     road.give(message, interface=1)
     road.give(bytes(routed), interface=2, gap_ms=0.2)

@@ -17,11 +17,11 @@ A, B = 0x1234, 0x5678
 """SSRC of Alice's stream and of Bob's."""
 
 
-def called(build: Build, alice: str = "", bob: str = "") -> Road:
+def called(build: Build, alice: str = "", bob: str = "", call: str = "a@b") -> Road:
     """A call with media both ways; `alice` and `bob` are more lines of their SDP."""
     road = Road(build)
-    road.say(sip(body=sdp(more=alice)))
-    road.udp(sip("SIP/2.0 200 OK", body=sdp(BOB, 5000, more=bob)), BOB, 5060, ALICE, 5060)
+    road.say(sip(call=call, body=sdp(more=alice)))
+    road.udp(sip("SIP/2.0 200 OK", call, sdp(BOB, 5000, more=bob)), BOB, 5060, ALICE, 5060)
     talk(road)
     return road
 
@@ -225,8 +225,10 @@ def test_wherever_rtcp_is(build: Build, lines: str, alice: int, bob: int) -> Non
     assert road.counted("rtcp_strangers", "unmatched") == (0, 0)
 
 
-def test_rtcp_at_another_address_belongs_to_its_call(build: Build) -> None:
-    road = called(build, "a=rtcp:7001 IN IP4 10.0.0.9\r\n", "a=rtcp:7002 IN IP4 10.0.0.8\r\n")
+@pytest.mark.parametrize("length", [3, 8, 32, 33, 120, 127, 128])
+def test_rtcp_at_another_address_belongs_to_its_call(build: Build, length: int) -> None:
+    lines = "a=rtcp:7001 IN IP4 10.0.0.9\r\n", "a=rtcp:7002 IN IP4 10.0.0.8\r\n"
+    road = called(build, *lines, call="c" * length)
     road.udp(sender_report(block(B), ssrc=A), "10.0.0.9", 7001, "10.0.0.8", 7002)
     rows = streams(road)
     assert (rows[A]["sender"]["reports"], rows[B]["far"]["reports"]) == (1, 1)
