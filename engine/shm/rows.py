@@ -15,6 +15,12 @@ MAX_CODECS = 16
 JITTER_KNOWN = 1 << 63
 COMFORT_NOISE = {13, 19}
 """Payload types that leave a stream's codec name alone (RFC 3551 table 4; 19 is older)."""
+_KEPT = 11
+"""Octets of a codec's name that an entry of the flow registry has."""
+_WHOLE_NAMES = {
+    name[:_KEPT].encode(): name
+    for name in ("TELEPHONE-EVENT", "MPEG4-GENERIC", "VND.ONVIF.METADATA", "1D-INTERLEAVED-PARITYFEC")
+}
 _FLOW = struct.Struct("<Q B3x I HH B3x 16s 16s Q Q Q Q BBBB I 32s 128s 256s")
 _STREAM = struct.Struct("<Q I I HHI 16s16s Q 8Q Q Q Q 9d Q Q Q 3Q 2I 2I 2Q II 16s Q 48x 128s")
 
@@ -50,8 +56,13 @@ def flow_row(slot: int, octets: bytes) -> dict[str, Any]:
 
 def _codec(octets: bytes) -> tuple[int, str, int]:
     """Payload type, name, clock rate."""
-    name = octets[1:12].rstrip(b"\0").decode("ascii", "replace")
-    return octets[0], name, int.from_bytes(octets[12:16], "little")
+    return octets[0], codec_name(octets[1:12]), int.from_bytes(octets[12:16], "little")
+
+
+def codec_name(octets: bytes) -> str:
+    """A codec's name in an entry, upper case; one of the registered names that are longer is whole."""
+    kept = octets.rstrip(b"\0")
+    return _WHOLE_NAMES.get(kept) or kept.decode("ascii", "replace")
 
 
 def bits(mask: int) -> list[int]:
@@ -77,7 +88,7 @@ def stream_row(slot: int, octets: bytes) -> dict[str, Any]:
     types = bits(seen0 | seen1 << 64)
     found_by = facts >> 8 & 0xFF
     known_jitter = cycles & JITTER_KNOWN
-    codec = name.rstrip(b"\0").decode("ascii", "replace")
+    codec = codec_name(name)
     if not codec and not COMFORT_NOISE.isdisjoint(types):
         codec = "CN"
     return {

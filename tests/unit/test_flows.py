@@ -88,7 +88,7 @@ def test_media_is_found_by_either_side_and_then_by_its_five_tuple(build: Build) 
     slot = table.find("10.0.0.2", 5000, "10.0.0.1", 4000)
     assert slot >= 0
     assert table.labels(slot) == {"call-id": "one@host", "codec": "PCMU"}
-    assert table.labels(slot, 101)["codec"] == "TELEPHONE-E"
+    assert table.labels(slot, 101)["codec"] == "TELEPHONE-EVENT"
     assert table.labels(slot, 8) == {"call-id": "one@host"}
     assert table.find("10.0.0.2", 5000, "10.0.0.1", 4000) == slot
     back = table.find("10.0.0.1", 4000, "192.0.2.7", 9)
@@ -157,6 +157,17 @@ def test_call_ids_are_cut_at_127_octets(build: Build) -> None:
     table.register("x" * 500, "10.0.0.1", 4000)
     row = table.flows.rows()[0]
     assert (row["call_id"], row["cut"]) == ("x" * 127, True)
+
+
+def test_long_names_of_codecs(build: Build) -> None:
+    table = Table(build)
+    names = ("mpeg4-generic", "vnd.onvif.metadata", "NOBODYS-OWN-CODEC")
+    table.register(
+        "one@host", "10.0.0.1", 4000, tuple((96 + n, one.upper(), 8000) for n, one in enumerate(names))
+    )
+    slot = table.find("10.0.0.2", 5000, "10.0.0.1", 4000)
+    found = [table.labels(slot, 96 + number)["codec"] for number in range(3)]
+    assert found == ["MPEG4-GENERIC", "VND.ONVIF.METADATA", "NOBODYS-OWN"]
 
 
 def test_codecs_beyond_16_are_left_out(build: Build) -> None:
