@@ -161,13 +161,13 @@ def test_call_ids_are_cut_at_127_octets(build: Build) -> None:
 
 def test_long_names_of_codecs(build: Build) -> None:
     table = Table(build)
-    names = ("mpeg4-generic", "vnd.onvif.metadata", "NOBODYS-OWN-CODEC")
+    names = ("mpeg4-generic", "NOBODYS-OWN-ONE")
     table.register(
         "one@host", "10.0.0.1", 4000, tuple((96 + n, one.upper(), 8000) for n, one in enumerate(names))
     )
     slot = table.find("10.0.0.2", 5000, "10.0.0.1", 4000)
-    found = [table.labels(slot, 96 + number)["codec"] for number in range(3)]
-    assert found == ["MPEG4-GENERIC", "VND.ONVIF.METADATA", "NOBODYS-OWN"]
+    found = [table.labels(slot, 96 + number)["codec"] for number in range(2)]
+    assert found == ["MPEG4-GENERIC", "NOBODYS-OWN"]
 
 
 def test_codecs_beyond_16_are_left_out(build: Build) -> None:
