@@ -376,9 +376,9 @@ class Task:
             self._measure = None
         self._rings.shut()
         await asyncio.gather(*(worker.stop(WORKER_STOP) for worker in self._workers))
-        for counters in self._counters:
+        for number, counters in enumerate(self._counters):
             if counters.get("received"):
-                counters.recover()
+                counters.recover(ring.recovered(self._send[number]) if self._send else 0)
         if self._sender is not None:
             await self._sender.settle(SENDER_SETTLE)
             await self._sender.stop(SENDER_STOP)

@@ -121,11 +121,7 @@ class Worker:
         """Book what a killed predecessor had in work, and free what it held."""
         if send is not None:
             send.next_generation()
-            # Its last record may be out although it did not come to count it: that packet is not lost.
-            ahead = ring.figures(send)["written"] - self.counters.get("output")
-            if ahead > 0 and self.counters.balance() > 0:
-                self.counters.add("output", 1)
-        self.counters.recover()
+        self.counters.recover(0 if send is None else ring.recovered(send))
         flows.break_locks(index)
         streams.break_locks(index)
 

@@ -212,11 +212,15 @@ class Counters:
         """Received minus all outcomes: 0 between two packets, 1 while one is in work."""
         return self.get("received") - sum(self.get(name) for name in OUTCOMES)
 
-    def recover(self) -> int:
+    def recover(self, written: int = 0) -> int:
         """Book what a killed predecessor had in work as `worker_lost`; returns how many packets.
 
-        The fragments that it held are gone with it: `fragments_unfinished`.
+        `written`: the records of its send ring (ring.recovered()). The last one may be out although it did
+        not come to count it: that packet is `output`. The fragments that it held are gone with it:
+        `fragments_unfinished`.
         """
+        if written > self.get("output") and self.balance() > 0:
+            self.add("output")
         lost = max(0, self.balance())
         self.add("worker_lost", lost)
         self.add("fragments_unfinished", self.get("fragments_held"))

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import TYPE_CHECKING, Any
 
+from engine import config_file
 from engine.books import balance, dropped_total, make_books, ring_drops
+from engine.config import NodeConfig
 from engine.reporters.figures import SenderFigures
 from engine.shm import ring
 from engine.shm.counters import Counters
+from engine.supervisor import Supervisor
+from engine.task import Task
+
+if TYPE_CHECKING:
+    from engine.snapshot import Books
 
 
 def filled(**counts: int) -> Counters:
@@ -131,3 +139,25 @@ def test_fragments_are_merged_lost_or_on_their_way() -> None:
     books = make_books([counters], [], None, None)
     assert (books["even"], balance(books)) == (True, 0)
     assert books["dropped"]["left_out"]["fragments"] == 0
+
+
+def test_a_worker_that_is_killed_at_the_end_leaves_even_books() -> None:
+    """Its last record is in the ring, its packet has no outcome, and no successor comes any more."""
+    node = NodeConfig()
+    values = {"id": "t", "capture": {"driver": "pcap", "file": "t.pcap"}, "reporters": [{"type": "console"}]}
+
+    async def life() -> Books:
+        task = Task(config_file.task_from_values(values, node, "t"), node, Supervisor())
+        task._build_memory(1)
+        ring.RingWriter(task._send[0]).write(1, 0, 0, b"x" * 200)
+        task._counters[0].add("received")
+        await task._stop_children()
+        task._close_capture()
+        books = task.books()
+        await task.release()
+        return books
+
+    books = asyncio.run(life())
+    assert books["even"], books
+    assert (books["output"], books["dropped"]["buffer"]["unsent"]) == (1, 1)
+    assert books["dropped"]["worker"]["worker_lost"] == 0

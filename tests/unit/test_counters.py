@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.shm import counters as module
+from engine.shm import ring
 from engine.shm.counters import Counters
 
 if TYPE_CHECKING:
@@ -57,6 +58,25 @@ def test_packet_in_work_is_booked_after_a_crash(counters: Counters) -> None:
     assert counters.recover() == 1
     assert (counters.balance(), counters.get("worker_lost")) == (0, 1)
     assert counters.recover() == 0
+
+
+def test_a_record_that_is_out_is_no_lost_packet(counters: Counters) -> None:
+    """Killed behind the record and before its outcome; then before the ring's count of records, too."""
+    region = ring.create("live", 2, 1 << 18)
+    writer = ring.RingWriter(region)
+    for number in range(3):
+        writer.write(1, 0, number, b"record")
+        counters.add("received")
+        if number < 2:
+            counters.add("output")
+    region.words[25] -= 1
+    assert ring.recovered(region) == 3
+    assert counters.recover(ring.recovered(region)) == 0
+    assert (counters.get("output"), counters.get("worker_lost"), counters.balance()) == (3, 0, 0)
+    counters.add("received")
+    assert counters.recover(ring.recovered(region)) == 1
+    region.words[32] = 1 << 40
+    assert ring.recovered(region) == 0
 
 
 def test_recover_never_takes_packets_back(counters: Counters) -> None:
