@@ -5,6 +5,7 @@ Every function that takes a word raises UsageError with what would be right.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
@@ -200,24 +201,35 @@ def interface(name: str) -> str:
 
 
 def interface_index(filters: Filters) -> int:
-    """The number that the interface has in the namespace that is watched (where all are, in the caller's); 0
-    without one. UsageError where it is not there."""
+    """The number that the interface has in the namespace that is watched; 0 without one.
+
+    UsageError where it is not there, OtusError where several namespaces are watched and the number does not
+    stand for the name in all of them: programs compare numbers.
+    """
     name = filters.interface
 
     def number() -> int:
         try:
             return socket.if_nametoindex(name)
         except (OSError, ValueError) as error:
-            if filters.namespaces and not filters.netns:
-                hint = "--backend netlink, which looks for the name in each; or one namespace"
-                raise OtusError(f"no interface {name} here; elsewhere its number differs", hint) from error
             raise UsageError(f"no interface {name}", "ip -br link lists them") from error
 
     if not name:
         return 0
-    if filters.netns and filters.namespaces:
-        return call_inside(filters.namespaces[0], number)
-    return number()
+    if filters.netns or not filters.namespaces:
+        return call_inside(filters.namespaces[0], number) if filters.namespaces else number()
+    there: list[tuple[int, str]] = []
+    for namespace in filters.namespaces:
+        with contextlib.suppress(OtusError):
+            there += call_inside(namespace, socket.if_nameindex)
+    numbers = {index for index, other in there if other == name}
+    names = {other for index, other in there if index in numbers}
+    if len(numbers) != 1 or len(names) != 1:
+        raise OtusError(
+            f"--iface {name}: not the same number in all namespaces",
+            "--backend netlink, which looks for the name in each; or one namespace",
+        )
+    return numbers.pop()
 
 
 class Matcher:

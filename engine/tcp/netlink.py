@@ -62,6 +62,10 @@ OFF_WHEN_FILTERED = dict.fromkeys(
     ("retransmits.syn", "retransmits.tlp", "retransmits.fast", "retransmits.slow_start", "resets"),
     "with a filter the kernel's counters, which are those of the whole namespace, cannot be used",
 )
+OWNER_UNKNOWN = (
+    "of a socket that is gone neither process nor cgroup is told: with --pid or --cgroup a connection that no "
+    "look has met is not seen"
+)
 SAMPLED = ("rtt_us", "rttvar_us", "cwnd", "ssthresh", "pacing_bps", "send_queue_bytes", "unsent_queue_bytes",
            "receive_queue_bytes", "retransmits_per_connection")  # fmt: skip
 MOST_PENDING = 4096
@@ -138,6 +142,8 @@ class NetlinkBackend:
         self.stages = Stages(limits, sizes.sockets)
         self.narrowed = narrows(filters)
         self.off: dict[str, str] = {**OFF, **(OFF_WHEN_FILTERED if self.narrowed else {})}
+        if filters.pids or filters.cgroup:
+            self.off["throughput.short"] = OWNER_UNKNOWN
         self._places: dict[int, _Place] = {}
         self._ended: dict[str, int] = {}
         """Counters of namespaces that went away."""
@@ -436,8 +442,10 @@ class NetlinkBackend:
             self._count_rtt(connection)
         else:
             connection = connection_of(one, address(one.local), address(one.remote), place.namespace.inode)
+        # One that nobody accepted is emptied before it is destroyed.
+        retransmits = max(flow.retransmits, figures.get("total_retrans", 0))
         self._totals(flow, figures, False)
-        self._count("retransmits_per_connection", figures.get("total_retrans", 0))
+        self._count("retransmits_per_connection", retransmits)
         if self.triggers.retransmit_burst is not None or self.triggers.rto:
             extra = {"rtos": figures.get("total_rto", 0), "idle": int(flow.looks > 0)}
             for event in look(self.triggers, flow.past, connection, now, self._p99, extra, fresh=False):

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import UsageError
+from engine.errors import OtusError, UsageError
 from engine.tcp import filters, namespaces
 from engine.tcp.backend import (
     FEWEST_SUB_BITS,
@@ -28,7 +28,7 @@ from engine.tcp.backend import (
 from engine.tcp.mask import KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from engine.tcp.mask import Kind
 
@@ -155,7 +155,7 @@ def _filters(given: dict[str, Any]) -> tuple[Filters, bool]:
     name = given.pop("iface", "")
     if name:
         # Interfaces have their names in the namespace that is watched.
-        made.interface = _interface(str(name), found[0], every)
+        made.interface = _interface(str(name), found)
     for option, attribute in (("lport", "local_ports"), ("rport", "remote_ports")):
         if word := given.pop(option, ""):
             setattr(made, attribute, filters.ports(_text(word), f"--{option}"))
@@ -169,10 +169,23 @@ def _filters(given: dict[str, Any]) -> tuple[Filters, bool]:
     return made, every
 
 
-def _interface(name: str, namespace: Namespace, every: bool) -> str:
-    if every:
-        return name
-    return namespaces.call_inside(namespace, lambda: filters.interface(name))
+def _interface(name: str, found: Sequence[Namespace]) -> str:
+    """The name of an interface that is there, in one of the namespaces at least."""
+    missing: UsageError | None = None
+    entered = 0
+    for namespace in found:
+        try:
+            return namespaces.call_inside(namespace, lambda: filters.interface(name))
+        except UsageError as error:
+            missing = missing or error
+            entered += 1
+        except OtusError:
+            if len(found) == 1:
+                raise
+    if missing is not None and entered == len(found):
+        raise missing
+    # It may be in one of those that may not be entered.
+    return name
 
 
 def _triggers(given: dict[str, Any]) -> Triggers:

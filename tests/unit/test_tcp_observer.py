@@ -266,6 +266,23 @@ def test_a_socket_that_is_held_after_its_end_counts_once(asked: type[Asked]) -> 
     backend.stop()
 
 
+def test_a_socket_that_was_emptied_before_its_end_keeps_what_it_sent_again(asked: type[Asked]) -> None:
+    """As one that nobody accepted, when its listener is closed."""
+    backend = backend_of()
+    asked.sockets = [diag_socket(1, retransmits=3)]
+    backend.connections()
+    asked.sockets = []
+    asked.ended.append(diag_socket(1, retransmits=0))
+    backend.connections()
+    assert backend.read().histograms["retransmits_per_connection"].total == 3
+    backend.stop()
+
+
+def test_what_a_filter_by_owner_cannot_see_is_told(asked: type[Asked]) -> None:
+    assert "throughput.short" not in backend_of(remote_ports=[(1, 9)]).off
+    assert "throughput.short" in backend_of(pids=[1]).off
+
+
 def test_messages_that_the_kernel_lost_are_told(asked: type[Asked]) -> None:
     backend = backend_of()
     (place,) = backend._places.values()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from engine.errors import OtusError, UsageError
 from engine.tcp import addresses, choose, filters, namespaces, options
 from engine.tcp.addresses import Addresses
-from engine.tcp.backend import Filters
+from engine.tcp.backend import Filters, Namespace
 from engine.tcp.bcc import BccBackend
 from engine.tcp.libbpf import LibbpfBackend
 from engine.tcp.netlink import NetlinkBackend
@@ -114,6 +114,7 @@ def test_matcher() -> None:
         ({"netns": "/no/such"}, "no network namespace at /no/such"),
         ({"cgroup": "no/such/group"}, "cgroup"),
         ({"iface": "nosuch0"}, "there is no interface 'nosuch0'"),
+        ({"iface": "nosuch0", "netns": "all"}, "there is no interface 'nosuch0'"),
         ({"mode": "all"}, "--mode all"),
         ({"events": "x"}, "--events"),
         ({"mode": "detail", "events": "x", "output": "y"}, "--output"),
@@ -146,6 +147,20 @@ def test_bad_words(words: dict[str, Any], message: str) -> None:
         options.make(**words)
     assert message in caught.value.message
     assert "\n" not in caught.value.message
+
+
+def test_of_several_namespaces_the_number_of_an_interface_stands_for_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Programs compare numbers."""
+    there = {1: [(1, "lo"), (2, "eth0"), (3, "br0")], 2: [(1, "lo"), (2, "veth1")], 3: [(1, "lo")]}
+    monkeypatch.setattr("engine.tcp.filters.call_inside", lambda one, _: there[one.inode])
+    all_of_them = [Namespace(inode, f"/run/{inode}") for inode in there]
+    assert filters.interface_index(Filters(interface="lo", namespaces=all_of_them)) == 1
+    assert filters.interface_index(Filters(interface="br0", namespaces=all_of_them)) == 3
+    for name in ("eth0", "veth1", "none0"):
+        with pytest.raises(OtusError, match="not the same number"):
+            filters.interface_index(Filters(interface=name, namespaces=all_of_them))
 
 
 @pytest.mark.parametrize("kind", [LibbpfBackend, BccBackend, NetlinkBackend])
