@@ -76,6 +76,7 @@ class Options:
 def make(**words: Any) -> Options:
     """Options out of words; a word that is None or absent has its default."""
     given = {name: word for name, word in words.items() if word is not None}
+    of_events = [name for name in _OF_EVENTS if given.get(name, False) is not False]
     take = given.pop
     made = Options(
         mode=_choice(take("mode", "summary"), MODES, "--mode"),
@@ -104,21 +105,22 @@ def make(**words: Any) -> Options:
     if made.mode == "summary":
         # Nobody would see the events.
         made.triggers = Triggers.none()
-    made.limits = Limits(
-        sample=_one_of(take("sample", 1)),
-        top_flows=_count(take("top_flows", 0), "--top-flows", 0, MOST_TOP_FLOWS),
-        first=_count(take("first", 0), "--first", 0, 1_000_000),
-        last=_count(take("last", 0), "--last", 0, MOST_LAST),
-        per_second=_per_second(take("max_events", 200), "--max-events"),
-    )
-    made.sizes = Sizes(
-        sockets=_count(take("sockets", Sizes().sockets), "--sockets", FEWEST_SOCKETS, MOST_SOCKETS),
-        ring_bytes=_power(_octets(take("ring", Sizes().ring_bytes))),
-        sub_bits=_count(take("sub_bits", Sizes().sub_bits), "--sub-bits", FEWEST_SUB_BITS, MOST_SUB_BITS),
-    )
+    made.limits, made.sizes = _limits(given), _sizes(given)
     if given:
         raise UsageError(f"unknown option {min(given)}")
+    if made.mode == "summary" and of_events:
+        option = f"--{of_events[0].replace('_', '-')}"
+        raise UsageError(
+            f"{option}: there are no events with --mode summary", "--mode both, or --mode detail"
+        )
     return made
+
+
+_OF_EVENTS = (
+    "rtt_above", "rtt_jump", "rtt_p99", "retrans_burst", "rto", "tlp", "cwnd_halved", "pacing_zero",
+    "zero_window", "backlog_overflow", "resets", "reset_rate", "drops", "max_events", "sample", "top_flows",
+    "first", "last",
+)  # fmt: skip
 
 
 SERVICE = frozenset(
@@ -141,7 +143,7 @@ def check(words: Mapping[str, Any]) -> None:
             near = difflib.get_close_matches(name.replace("_", "-"), known, 1)
             hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
             raise UsageError(f"unknown option {name.replace('_', '-')}", hint)
-    make(**{name: word for name, word in words.items() if name not in _OF_THE_HOST})
+    make(mode="both", **{name: word for name, word in words.items() if name not in _OF_THE_HOST})
 
 
 def _filters(given: dict[str, Any]) -> tuple[Filters, bool]:
@@ -186,6 +188,26 @@ def _interface(name: str, found: Sequence[Namespace]) -> str:
         raise missing
     # It may be in one of those that may not be entered.
     return name
+
+
+def _limits(given: dict[str, Any]) -> Limits:
+    take = given.pop
+    return Limits(
+        sample=_one_of(take("sample", 1)),
+        top_flows=_count(take("top_flows", 0), "--top-flows", 0, MOST_TOP_FLOWS),
+        first=_count(take("first", 0), "--first", 0, 1_000_000),
+        last=_count(take("last", 0), "--last", 0, MOST_LAST),
+        per_second=_per_second(take("max_events", 200), "--max-events"),
+    )
+
+
+def _sizes(given: dict[str, Any]) -> Sizes:
+    take = given.pop
+    return Sizes(
+        sockets=_count(take("sockets", Sizes().sockets), "--sockets", FEWEST_SOCKETS, MOST_SOCKETS),
+        ring_bytes=_power(_octets(take("ring", Sizes().ring_bytes))),
+        sub_bits=_count(take("sub_bits", Sizes().sub_bits), "--sub-bits", FEWEST_SUB_BITS, MOST_SUB_BITS),
+    )
 
 
 def _triggers(given: dict[str, Any]) -> Triggers:

@@ -117,6 +117,9 @@ def test_matcher() -> None:
         ({"iface": "nosuch0", "netns": "all"}, "there is no interface 'nosuch0'"),
         ({"mode": "all"}, "--mode all"),
         ({"events": "x"}, "--events"),
+        ({"rtt_above": "200ms"}, "--rtt-above: there are no events with --mode summary"),
+        ({"resets": True}, "--resets: there are no events"),
+        ({"max_events": "5/s", "mode": "summary"}, "--max-events: there are no events"),
         ({"mode": "detail", "events": "x", "output": "y"}, "--output"),
         ({"format": "xml"}, "--format xml"),
         ({"backend": "ebpf"}, "--backend ebpf"),
@@ -165,7 +168,7 @@ def test_of_several_namespaces_the_number_of_an_interface_stands_for_its_name(
 
 @pytest.mark.parametrize("kind", [LibbpfBackend, BccBackend, NetlinkBackend])
 def test_what_is_taken_every_backend_has_room_for(kind: Any) -> None:
-    words: dict[str, Any] = {"top_flows": "64", "last": "16", "lport": ",".join(["1"] * 16)}
+    words: dict[str, Any] = {"mode": "both", "top_flows": "64", "last": "16", "lport": ",".join(["1"] * 16)}
     # Kernels of BCC take fewer: --backend auto goes on to netlink.
     entries = 16 if kind is BccBackend else 32
     for name in ("laddr", "raddr"):
