@@ -4,6 +4,7 @@ from engine.decode.classifier cimport Decoder
 from engine.parsers.rtp cimport RtpParser
 from engine.parsers.sdp cimport SdpParser
 from engine.parsers.sip cimport SipParser
+from engine.pipeline.candidates cimport Candidates
 from engine.pipeline.rtcp cimport RtcpPath
 from engine.shm.flows cimport FlowTable
 from engine.shm.streams cimport StreamTable
@@ -16,7 +17,6 @@ cdef Py_ssize_t C_SDP_REJECTED
 cdef Py_ssize_t C_SDP_OVER_LIMIT
 cdef Py_ssize_t C_RTP_PACKETS
 cdef Py_ssize_t C_RTP_BY_HEURISTIC
-cdef Py_ssize_t C_CANDIDATES_FULL
 cdef unsigned int NOT_FOR_MEDIA
 cdef unsigned int RTP_MEDIA
 cdef unsigned int RTCP_MUX
@@ -30,16 +30,6 @@ cdef unsigned int NEGOTIATING
 cdef unsigned long long EVENT_NAME
 cdef unsigned long long MASK32
 cdef unsigned long long MASK64
-cdef unsigned long long NEVER
-cdef Py_ssize_t SETS
-cdef Py_ssize_t WAYS
-cdef Py_ssize_t CANDIDATE
-cdef unsigned long long HELD
-cdef unsigned long long ENOUGH
-cdef unsigned long long ROSE
-cdef unsigned long long PATIENCE
-cdef unsigned int LARGEST_STEP
-cdef unsigned int LARGEST_LEAP
 cdef const unsigned int[::1] CLOCKS
 cdef const unsigned long long[::1] NAMES
 # Places in a flow entry and in a stream entry (engine.shm.flows, engine.shm.streams)
@@ -60,7 +50,7 @@ cdef class MediaPath:
     cdef const unsigned char[::1] buf
     cdef unsigned long long ttl
     cdef bint heuristic
-    cdef unsigned long long[::1] candidates
+    cdef Candidates candidates
     # Of the packet that packet() or guess() took
     cdef readonly Py_ssize_t flow
     cdef readonly unsigned long long flow_generation
@@ -75,29 +65,25 @@ cdef class MediaPath:
     @cython.locals(at=Py_ssize_t, unit=Py_ssize_t)
     cdef int telephone_event(self, unsigned long long clock, unsigned long long now) except -1
     cdef int control(self, Decoder decoder, unsigned long long now) except -1
+    @cython.locals(tag=cython.ulonglong, stream=Py_ssize_t)
+    cdef Py_ssize_t enter(self, Decoder decoder, unsigned long long ports, unsigned long long now) except -2
     @cython.locals(place=Py_ssize_t)
     cdef int another(self, Py_ssize_t stream, Py_ssize_t before, unsigned long long ports) except -1
     @cython.locals(
         ports=cython.ulonglong, word=Py_ssize_t, cached=cython.ulonglong, stream=Py_ssize_t, codec_of=cython.ulonglong,
-        entry=Py_ssize_t, tag=cython.ulonglong, before=Py_ssize_t)
+        entry=Py_ssize_t, before=Py_ssize_t)
     cdef Py_ssize_t stream_of(self, Decoder decoder, Py_ssize_t slot, unsigned long long now) except -2
     @cython.locals(
         place=Py_ssize_t, clock=cython.ulonglong, kind=cython.ulonglong, name0=cython.ulonglong,
         name1=cython.ulonglong, word=cython.ulonglong)
     cdef int relabel(
         self, Py_ssize_t slot, Py_ssize_t stream, unsigned long long payload_type, unsigned long long codec_of) except -1
-    @cython.locals(slot=Py_ssize_t, kind=int)
+    @cython.locals(slot=Py_ssize_t, kind=int, tag=cython.ulonglong, place=Py_ssize_t)
     cdef int guess(self, Decoder decoder, unsigned long long now) except -1
-    @cython.locals(
-        tag=cython.ulonglong, place=Py_ssize_t, count=cython.ulonglong, last=cython.ulonglong, step=cython.uint,
-        leap=cython.uint, word=cython.ulonglong, agree=cython.ulonglong)
-    cdef Py_ssize_t candidate(self, Decoder decoder, unsigned long long now) except -2
-    @cython.locals(place=Py_ssize_t, _=Py_ssize_t, best=Py_ssize_t, oldest=cython.ulonglong, last=cython.ulonglong)
-    cdef Py_ssize_t candidate_place(self, unsigned long long tag, unsigned long long now) except -1
-    @cython.locals(
-        slot=Py_ssize_t, stream=Py_ssize_t, index=Py_ssize_t, count=Py_ssize_t, word=cython.ulonglong, ports=cython.ulonglong,
-        payload_type=cython.uint, codec_of=cython.ulonglong)
+    @cython.locals(slot=Py_ssize_t, stream=Py_ssize_t)
     cdef Py_ssize_t promote(self, Decoder decoder, Py_ssize_t place, unsigned long long now) except -2
+    @cython.locals(_=Py_ssize_t, count=Py_ssize_t, word=cython.ulonglong)
+    cdef int count_held(self, Py_ssize_t place) except -1
     cdef bint negotiates(self, SipParser sip) except -1
     @cython.locals(
         index=Py_ssize_t, codec=Py_ssize_t, place=Py_ssize_t, flags=cython.uint, outcome=int, port=cython.ulonglong)

@@ -1,10 +1,7 @@
 """The media part of the packet road: RTP of known flows, media from SDP, media found without it.
 
-Without SDP a flow counts as RTP after ENOUGH packets in a row that agree: unprivileged ports of which one
-is even, RTP's version, a payload type that RFC 3551 assigns or leaves dynamic, one SSRC other than 0,
-one payload type, sequence numbers that rise by 1 to LARGEST_STEP, timestamps that rise by less than
-LARGEST_LEAP or stay, and rise at least once, no pause of more than PATIENCE. Until then its packets are
-held as numbers, so that the figures of the stream begin with the first of them.
+Without SDP a flow may be RTP that has unprivileged ports of which one is even, RTP's version, a payload type
+that RFC 3551 assigns or leaves dynamic, and an SSRC other than 0; engine.pipeline.candidates finds out.
 """
 
 from __future__ import annotations
@@ -23,6 +20,7 @@ from engine.parsers.sdp_grammar import (
     STATIC_CODECS,
     name_words,
 )
+from engine.pipeline.candidates import Candidates
 from engine.pipeline.rtcp import RtcpPath
 from engine.shm import flows as flow_layout
 from engine.shm import records
@@ -44,7 +42,6 @@ C_SDP_REJECTED = counter("sdp_rejected")
 C_SDP_OVER_LIMIT = counter("sdp_over_limit")
 C_RTP_PACKETS = counter("rtp_packets")
 C_RTP_BY_HEURISTIC = counter("rtp_by_heuristic")
-C_CANDIDATES_FULL = counter("candidates_full")
 NOT_FOR_MEDIA = M_REJECTED | M_NO_ADDRESS | M_TCP
 RTP_MEDIA = M_RTP
 RTCP_MUX = M_RTCP_MUX
@@ -58,16 +55,7 @@ NEGOTIATING = sum(1 << records.METHODS.index(method) for method in ("INVITE", "A
 EVENT_NAME = int.from_bytes(b"\0TELEPHO", "little")
 """First octets of the encoding name telephone-event, behind one octet."""
 MASK32 = 0xFFFFFFFF
-MASK64 = NEVER = 0xFFFFFFFFFFFFFFFF
-SETS, WAYS = 256, 4
-HELD = 16
-CANDIDATE = 4 + 3 * HELD
-ENOUGH = 5
-ROSE = 256
-PATIENCE = 2_000_000_000
-LARGEST_STEP = 4
-LARGEST_LEAP = 450_000
-"""Five seconds of a clock of 90 kHz."""
+MASK64 = 0xFFFFFFFFFFFFFFFF
 FLOW_STREAM = flow_layout.PLACE_STREAM
 FLOW_CALL = flow_layout.PLACE_CALL
 STREAM_CODEC = stream_layout.PLACE_CODEC
@@ -110,7 +98,7 @@ class MediaPath:
         self.rtcp = RtcpPath(counters, flows, streams)
         self.ttl = ttl_ns
         self.heuristic = heuristic
-        self.candidates = memoryview(array("Q", bytes(8 * SETS * WAYS * CANDIDATE)))
+        self.candidates = Candidates(counters)
         self.flow = self.stream = -1
         self.entry = 0
         self.flow_generation = self.stream_generation = self.found_by = 0
@@ -188,32 +176,9 @@ class MediaPath:
         if not self.streams.is_stream(
             entry, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain
         ):
-            tag = self.flows.tag_of(
-                decoder.src0,
-                decoder.src1,
-                decoder.dst0,
-                decoder.dst1,
-                decoder.sport,
-                decoder.dport,
-                decoder.protocol,
-                decoder.domain,
-            )
-            stream = self.streams.find(
-                tag, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain
-            )
+            stream = self.enter(decoder, ports, now)
             if stream < 0:
-                stream = self.streams.add(
-                    tag,
-                    decoder.src0,
-                    decoder.src1,
-                    decoder.dst0,
-                    decoder.dst1,
-                    ports,
-                    decoder.domain,
-                    now,
-                )
-                if stream < 0:
-                    return -1
+                return -1
             entry = self.streams.place(stream)
             before = cached & MASK32
             cached = entry
@@ -228,6 +193,27 @@ class MediaPath:
         ):
             self.relabel(slot, stream, self.parser.payload_type, codec_of)
         return stream
+
+    def enter(self, decoder: Decoder, ports: int, now: int) -> int:
+        """The slot of the packet's stream, which may be a new one; -1: the table is full."""
+        tag = self.flows.tag_of(
+            decoder.src0,
+            decoder.src1,
+            decoder.dst0,
+            decoder.dst1,
+            decoder.sport,
+            decoder.dport,
+            decoder.protocol,
+            decoder.domain,
+        )
+        stream = self.streams.find(
+            tag, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain
+        )
+        if stream >= 0:
+            return stream
+        return self.streams.add(
+            tag, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain, now
+        )
 
     def another(self, stream: int, before: int, ports: int) -> int:
         """The flow goes on with another SSRC than that of stream `before`, if that is still there."""
@@ -302,80 +288,13 @@ class MediaPath:
             return 0
         if self.parser.payload_type < 96 and CLOCKS[self.parser.payload_type] == 0:
             return 0
-        self.stream = self.candidate(decoder, now)
-        return 1 if self.stream >= 0 else 0
-
-    def candidate(self, decoder: Decoder, now: int) -> int:
-        """Hold the packet; the stream that it completes, or -1."""
         tag = self.streams.tag_of(self.flows.tag, self.parser.ssrc)
-        place = self.candidate_place(tag, now)
-        count = self.candidates[place + 1]
-        step = 0
-        agree = self.candidates[place + 2]
-        if count:
-            last = self.candidates[place + 1 + 3 * count]
-            step = (self.parser.sequence - (last & 0xFFFF)) & 0xFFFF
-            leap = (self.parser.timestamp - (last >> 32)) & MASK32
-            if (
-                step > LARGEST_STEP
-                or leap > LARGEST_LEAP
-                or (step == 0 and leap)
-                or ((last >> 16) & 0x7F) != self.parser.payload_type
-                or now > self.candidates[place + 3 * count] + PATIENCE
-                or count >= HELD
-            ):
-                count = 0
-                agree = 0
-            elif leap:
-                agree |= ROSE
-        if not count or step:
-            # A packet that came twice is held, but proves nothing.
-            agree += 1
-        self.candidates[place + 2] = agree
-        word = self.parser.timestamp
-        word = (
-            (word << 32)
-            | ((decoder.tos >> 2) << 24)
-            | (self.parser.marker << 23)
-            | (self.parser.payload_type << 16)
-            | self.parser.sequence
-        )
-        self.candidates[place] = tag
-        self.candidates[place + 3 + 3 * count] = now
-        self.candidates[place + 4 + 3 * count] = word
-        self.candidates[place + 5 + 3 * count] = self.parser.octets
-        self.candidates[place + 1] = count + 1
-        if agree >= ROSE + ENOUGH:
-            return self.promote(decoder, place, now)
-        return -1
-
-    def candidate_place(self, tag: int, now: int) -> int:
-        """Where a candidate is held; the oldest of its set makes room for a new one."""
-        place = (tag % SETS) * WAYS * CANDIDATE
-        best = place
-        oldest = NEVER
-        for _ in range(WAYS):
-            if self.candidates[place] == tag:
-                return place
-            last = 0
-            if self.candidates[place + 1]:
-                last = self.candidates[place + 3 * self.candidates[place + 1]]
-            if last < oldest:
-                oldest = last
-                best = place
-            place += CANDIDATE
-        if oldest and now < oldest + PATIENCE:
-            self.counters[C_CANDIDATES_FULL] += 1
-        self.candidates[best] = tag
-        self.candidates[best + 1] = 0
-        self.candidates[best + 2] = 0
-        return best
+        place = self.candidates.hold(tag, self.parser, decoder.tos >> 2, now)
+        self.stream = self.promote(decoder, place, now) if place >= 0 else -1
+        return 1 if self.stream >= 0 else 0
 
     def promote(self, decoder: Decoder, place: int, now: int) -> int:
         """Make flow and stream of a candidate and count what was held; the stream, -1 in a full table."""
-        count = self.candidates[place + 1]
-        self.candidates[place] = 0
-        self.candidates[place + 1] = 0
         slot = self.flows.add(
             decoder.src0,
             decoder.src1,
@@ -399,21 +318,28 @@ class MediaPath:
             self.counters[C_STREAMS_FULL] += 1
             return -1
         self.stream_generation = self.streams.generation
-        for index in range(count):
-            word = self.candidates[place + 4 + 3 * index]
+        self.count_held(place)
+        return stream
+
+    def count_held(self, place: int) -> int:
+        """Count the packets of a candidate, from `place` on, at `entry`."""
+        count = self.candidates.count
+        for _ in range(count):
+            word = self.candidates.words[place + 1]
             self.streams.count(
                 self.entry,
-                self.candidates[place + 3 + 3 * index],
+                self.candidates.words[place],
                 word & 0xFFFF,
                 word >> 32,
                 (word >> 23) & 1,
-                self.candidates[place + 5 + 3 * index],
+                self.candidates.words[place + 2],
                 (word >> 24) & 0x3F,
             )
+            place += 3
         # The last one is counted by the caller, as every packet.
         self.counters[C_RTP_PACKETS] += count - 1
         self.counters[C_RTP_BY_HEURISTIC] += count - 1
-        return stream
+        return 0
 
     # ---- media from SDP ----
 
