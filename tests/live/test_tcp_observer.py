@@ -184,7 +184,7 @@ def test_events_before_the_first_reading_are_counted(between: Path) -> None:
 
 
 def test_no_events_without_somebody_to_take_them(between: Path) -> None:
-    with observing(between.client, mode="summary", resets=True, drops=True, rtt_above="1us") as run:
+    with observing(between.client, mode="summary") as run:
         between.drop("tcp flags syn")
         for client in connect(between, 3):
             del client
