@@ -576,7 +576,14 @@ static __always_inline u32 classify(const void *sk, u8 state)
 	return CLASS_OTHER;
 }
 
-static __always_inline int retransmit(void *ctx, const void *sk, const void *skb)
+/* Given up before the segment was made ready: the kernel counts no segment. */
+static __always_inline bool not_tried(int error)
+{
+	/* EAGAIN, ENOMEM, EBUSY, EINVAL: not every set of types has their names. */
+	return error == -11 || error == -12 || error == -16 || error == -22;
+}
+
+static __always_inline int retransmit(void *ctx, const void *sk, const void *skb, int error)
 {
 	struct cause cause = { .value = 1 };
 	struct socket_state *state;
@@ -592,6 +599,15 @@ static __always_inline int retransmit(void *ctx, const void *sk, const void *skb
 		       skb + __builtin_offsetof(struct sk_buff, cb) +
 			       __builtin_offsetof(struct tcp_skb_cb, tcp_gso_segs));
 	segments = octets ? octets : 1;
+	if (error) {
+		if (not_tried(error))
+			segments = 0;
+		/* A timeout is one, whatever comes of it; of the others the kernel counts those that went out. */
+		if (class != CLASS_RTO && class != CLASS_SYN)
+			class = CLASS_OTHER;
+		if (!segments && class != CLASS_RTO)
+			return 0;
+	}
 	here = totals_here();
 	if (here) {
 		here->counters[RETRANSMIT_SYN_EVENTS + 2 * BOUNDED(class, 7)] += 1;
@@ -632,15 +648,13 @@ static __always_inline int retransmit(void *ctx, const void *sk, const void *skb
 
 int retransmit_2(struct bpf_raw_tracepoint_args *ctx)
 {
-	return retransmit((void *)ctx, (const void *)ctx->args[0], (const void *)ctx->args[1]);
+	return retransmit((void *)ctx, (const void *)ctx->args[0], (const void *)ctx->args[1], 0);
 }
 
-/* Since 6.17 it fires for those that failed, too. */
+/* Since 6.17 it fires for those that failed, too: until then they are missed. */
 int retransmit_3(struct bpf_raw_tracepoint_args *ctx)
 {
-	if ((int)ctx->args[2])
-		return 0;
-	return retransmit((void *)ctx, (const void *)ctx->args[0], (const void *)ctx->args[1]);
+	return retransmit((void *)ctx, (const void *)ctx->args[0], (const void *)ctx->args[1], ctx->args[2]);
 }
 
 /* A connection to be, of a listening socket that passes. */

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.errors import OtusError
-from engine.tcp.backend import Filters, Limits, Sizes, Triggers
+from engine.tcp.backend import RETRANSMIT_CLASSES, Filters, Limits, Sizes, Triggers
 from engine.tcp.bcc import BccBackend
 from engine.tcp.namespaces import call_inside
+from engine.tcp.snmp import Counters
 from tests.live.tcp_path import CLIENT, path
 
 if TYPE_CHECKING:
@@ -107,4 +108,30 @@ def test_one_of_some_flows_is_not_all_or_nothing(between: Path) -> None:
         suppressed = made.read().suppressed
         assert suppressed["sample"] + len(told) == sum(suppressed.values()) + len(told) == 200
     finally:
+        made.stop()
+
+
+def test_timeouts_whose_segment_is_refused_on_its_way_out_count(between: Path) -> None:
+    """By a firewall of this host: the kernel counts the timeout all the same."""
+    listener = between.listen()
+    client, _ = between.pair(listener)
+    made = begun(between.client, Limits())
+    kernel = Counters(between.client)
+    try:
+        before = kernel.read()
+        between.drop("tcp dport 8080")
+        client.sendall(b"q" * 100)
+        between.drop("tcp dport 8080", between.client, "output")
+        time.sleep(1.5)
+        now, counters = kernel.read(), made.read().counters
+        timeouts = now["TcpExtTCPTimeouts"] - before["TcpExtTCPTimeouts"]
+        if not any(one.name == "retransmit_3" and one.on for one in made.plan().programs):
+            pytest.skip("before Linux 6.17 the kernel does not tell of them")
+        assert counters["retransmit_rto_events"] == timeouts > 0
+        segments = now["TcpRetransSegs"] - before["TcpRetransSegs"]
+        assert sum(counters[f"retransmit_{name}_segments"] for name in RETRANSMIT_CLASSES) == segments
+    finally:
+        between.lift(between.client)
+        between.lift()
+        kernel.close()
         made.stop()
