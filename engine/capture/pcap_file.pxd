@@ -48,15 +48,15 @@ cdef class PcapFile:
     cdef public list interface_names
     cdef public list link_types
 
-    cpdef long run(self, long max_packets) except -1
+    cpdef long run(self, long max_packets, Py_ssize_t max_octets=*) except -1
     @cython.locals(rest=Py_ssize_t, count=Py_ssize_t)
     cdef bint fill(self) except -1
     cdef int more(self, long count) except -1
-    @cython.locals(count=long, place=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, length=cython.uint, wire=cython.uint,
-        timestamp=cython.ulonglong)
-    cdef long run_pcap(self, long max_packets) except -1
-    @cython.locals(count=long, place=Py_ssize_t, end=Py_ssize_t, kind=cython.uint, length=cython.uint)
-    cdef long run_pcapng(self, long max_packets) except -1
+    @cython.locals(count=long, octets=Py_ssize_t, place=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, length=cython.uint,
+        wire=cython.uint, timestamp=cython.ulonglong)
+    cdef long run_pcap(self, long max_packets, Py_ssize_t max_octets) except -1
+    @cython.locals(count=long, octets=Py_ssize_t, place=Py_ssize_t, end=Py_ssize_t, kind=cython.uint, length=cython.uint)
+    cdef long run_pcapng(self, long max_packets, Py_ssize_t max_octets) except -1
     cdef int take_block(self, unsigned int kind, Py_ssize_t place, Py_ssize_t length) except -1
     @cython.locals(rest=Py_ssize_t)
     cdef int pass_over(self) except -1

@@ -30,6 +30,7 @@ LARGEST_BLOCK = LARGEST_RECORD + (256 << 10)
 MOST_INTERFACES = 65_536
 INCOMPLETE = "the file is incomplete or damaged: fetch or make it again"
 INTERFACE_WORDS = 6
+NO_LIMIT = 1 << 62
 MULTIPLY, DIVIDE, BINARY = 0, 1, 2
 SECTION, INTERFACE, OBSOLETE_PACKET, SIMPLE_PACKET, ENHANCED_PACKET = 0x0A0D0D0A, 1, 2, 3, 6
 # The same, as compiled constants: those are not visible from Python.
@@ -110,9 +111,10 @@ class PcapFile:
         """Close the file, where it was opened here."""
         self.source.close()
 
-    def run(self, max_packets: int) -> int:
+    def run(self, max_packets: int, max_octets: int = NO_LIMIT) -> int:
         """Hand up to `max_packets` packets to the sink; returns how many, 0 at the end of the file.
 
+        Of so many that have `max_octets` together, and one more, for who has no room for the longest ones.
         Returns early with what there is when a pipe has no more just now, and waits only when it has
         nothing at all. UsageError for a block length that cannot be before the first packet; later, and for
         a file that is cut, `truncated`.
@@ -122,8 +124,8 @@ class PcapFile:
         if self.base == 0:
             self.sink.attach(self.view)
         if self.pcapng:
-            return self.run_pcapng(max(1, max_packets))
-        return self.run_pcap(max(1, max_packets))
+            return self.run_pcapng(max(1, max_packets), max_octets)
+        return self.run_pcap(max(1, max_packets), max_octets)
 
     def open_header(self) -> None:
         """Tell the format from the first octets and read a pcap file's header."""
@@ -221,10 +223,11 @@ class PcapFile:
         )
         return 0
 
-    def run_pcap(self, max_packets: int) -> int:
+    def run_pcap(self, max_packets: int, max_octets: int) -> int:
         """run() for pcap."""
         count = 0
-        while count < max_packets:
+        octets = 0
+        while count < max_packets and (octets < max_octets or count == 0):
             place = self.position
             start = place + self.record_header
             if start > self.limit:
@@ -248,13 +251,15 @@ class PcapFile:
             self.position = end
             self.stamp(timestamp)
             count += 1
+            octets += end - start
             self.sink.packet(start, end, wire, timestamp, 0, self.link_type, 0, 0)
         return count
 
-    def run_pcapng(self, max_packets: int) -> int:
-        """run() for pcapng."""
+    def run_pcapng(self, max_packets: int, max_octets: int) -> int:
+        """run() for pcapng, whose blocks are counted as a whole."""
         count = 0
-        while count < max_packets:
+        octets = 0
+        while count < max_packets and (octets < max_octets or count == 0):
             if self.skip:
                 self.pass_over()
             place = self.position
@@ -280,6 +285,7 @@ class PcapFile:
                 if not self.more(count):
                     break
                 continue
+            octets += length
             count += self.take_block(kind, place, length)
             if self.finished:
                 break

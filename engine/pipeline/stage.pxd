@@ -29,7 +29,6 @@ cdef Py_ssize_t W_LEFT_OUT
 cdef Py_ssize_t FIRST_RULE
 cdef unsigned int DROP
 cdef unsigned long long ALL
-cdef Py_ssize_t SILENT_SWEEP
 cdef Py_ssize_t STREAM_SWEEP
 cdef Py_ssize_t FLOW_SWEEP
 
@@ -89,6 +88,7 @@ cdef class Stage(PacketSink):
     cdef bint summing
     cdef bint figures
     cdef unsigned int loopback
+    cdef Py_ssize_t silent_sweep
     cdef CopyTable copies
     # When the wall clock was stepped last, on the task's clock
     cdef unsigned long long stepped

@@ -41,7 +41,7 @@ MASK64 = 0xFFFFFFFFFFFFFFFF
 W_LEFT_OUT, FIRST_RULE = layout.LEFT_OUT_SHARE, layout.FIRST_RULE
 DROP = DROP_BIT
 ALL = EVERYBODY
-FLOW_SWEEP, STREAM_SWEEP, SILENT_SWEEP = 1024, 512, 4096
+FLOW_SWEEP, STREAM_SWEEP = 1024, 512
 """Slots looked at in one idle()."""
 DEFAULTS: dict[str, Any] = {
     "sip_ports": (5060, 5061),
@@ -61,11 +61,13 @@ DEFAULTS: dict[str, Any] = {
     "chain": None,
     "filters": None,
     "plugins": (),
+    "silent_sweep": 4096,
 }
 """Options of the pipeline. `rtp_report`: a name of engine.pipeline.reports.MODES. `chain`: the processors
 (engine.processors.chain), only where something can be dropped. `filters`: the capture filter as
 {link type: PacketFilter}, for datagrams put together from fragments, which pass it unseen. `deduplicate`: the
-capture is on several interfaces. `loopback_index` 0: none."""
+capture is on several interfaces. `loopback_index` 0: none. `silent_sweep`: streams that one idle() or
+finish() looks at to report their last figures."""
 
 (
     C_OUTPUT, C_HANDLED, C_UNMATCHED, C_ICMP_ERRORS, C_ICMP_QUOTED_SIP, C_FLOWS_EXPIRED, C_STREAMS_EXPIRED,
@@ -162,6 +164,7 @@ class Stage(PacketSink):
         self.deduplicate = bool(chosen["deduplicate"])
         self.frame_numbers = bool(chosen["frame_numbers"])
         self.loopback = int(chosen["loopback_index"] or 0)
+        self.silent_sweep = int(chosen["silent_sweep"])
 
     def attach(self, buf: memoryview) -> None:
         """All following offsets are into `buf`."""
@@ -343,7 +346,7 @@ class Stage(PacketSink):
         self.words[C_FLOWS_YIELDED] += self.flows.take_yielded()
         if self.figures and self.sending:
             self.reports.silent(
-                now + self.flows.shift, SILENT_SWEEP, self.output, ALL - self.words[W_LEFT_OUT]
+                now + self.flows.shift, self.silent_sweep, self.output, ALL - self.words[W_LEFT_OUT]
             )
         # Streams bear the wall clock's time, for people. After a step their ages mean nothing until those
         # that live were counted again.
@@ -358,4 +361,4 @@ class Stage(PacketSink):
         """
         if not self.figures or not self.sending:
             return False
-        return self.reports.last(SILENT_SWEEP, self.output, ALL - self.words[W_LEFT_OUT])
+        return self.reports.last(self.silent_sweep, self.output, ALL - self.words[W_LEFT_OUT])

@@ -60,7 +60,9 @@ BLOCKS = 2
 """Ring blocks between two looks at the clock: few, because a parser in plain Python may take long for each
 packet, and without a sign of life a worker is killed."""
 PACKETS = 2000
-"""Packets of a file between two looks; so few also because a reading of a file waits only in between."""
+"""Most packets of a file between two looks; fewer where half a ring has no room for so many."""
+RECORD = 1024
+"""Octets of a record beside those of its packet: headers, the slots of a message, the figures of a stream."""
 PROGRESS = 0.05
 """Seconds between two reports of how far a file is read: they stand beside books that are live."""
 LAST_WALK = 0.5
@@ -267,8 +269,43 @@ def live_filters(program: Program) -> dict[int, PacketFilter]:
 class FileWorker(Worker):
     """Reads a capture file, once."""
 
+    def __init__(self, config: Mapping[str, Any], channel: child.Channel, stop: child.Stop) -> None:
+        self.packets, self.octets = _at_once(config["evidence"], config["send"])
+        options = {**config["options"], "silent_sweep": self.packets}
+        super().__init__({**config, "options": options}, channel, stop)
+
     def run(self, source: Mapping[str, Any]) -> None:
         """Read to the end, then stay until told to stop."""
+        file = self._open(source)
+        self.running()
+        warning, shown = "", 0.0
+        while self.beat():
+            self.wait_for_readers()
+            if not file.ready(0.1):
+                continue
+            try:
+                if not file.run(self.packets, self.octets):
+                    break
+            except OtusError as error:
+                warning = error.message
+                break
+            # For a successor: behind a filter the last packets may be seen twice, never missed.
+            self.words[layout.BLOCK_BASE] = file.packets
+            if time.monotonic() - shown > PROGRESS:
+                shown = time.monotonic()
+                self._progress(file, False, "")
+        whole = not self.stop and not self.channel.ended
+        self.wait_for_readers()
+        self.pipeline.idle(file.last_ns)
+        self.wait_for_readers()
+        self.last_reports()
+        self._progress(file, whole, warning or file.truncated)
+        if whole:
+            self.channel.send({"state": "finished"})
+        file.close()
+
+    def _open(self, source: Mapping[str, Any]) -> PcapFile:
+        """The file, behind what a killed predecessor has read; then nothing is opened any more."""
         from engine.capture.pcap_file import PcapFile
 
         done_before = self.counters.get("received")
@@ -286,30 +323,7 @@ class FileWorker(Worker):
         path = source["path"] if source.get("fd") is None else source["fd"]
         file = PcapFile(path, sink)
         privileges.drop(self.user, needs=needed)
-        self.running()
-        warning, shown = "", 0.0
-        while self.beat():
-            self.wait_for_readers()
-            if not file.ready(0.1):
-                continue
-            try:
-                if not file.run(PACKETS):
-                    break
-            except OtusError as error:
-                warning = error.message
-                break
-            # For a successor: behind a filter the last packets may be seen twice, never missed.
-            self.words[layout.BLOCK_BASE] = file.packets
-            if time.monotonic() - shown > PROGRESS:
-                shown = time.monotonic()
-                self._progress(file, False, "")
-        whole = not self.stop and not self.channel.ended
-        self.pipeline.idle(file.last_ns)
-        self.last_reports()
-        self._progress(file, whole, warning or file.truncated)
-        if whole:
-            self.channel.send({"state": "finished"})
-        file.close()
+        return file
 
     def wait_for_readers(self) -> None:
         """Pause while more than half of the evidence ring or of the send ring is unread.
@@ -333,6 +347,17 @@ class FileWorker(Worker):
             "warning": warning,
         }
         self.channel.send({"progress": progress})
+
+
+def _at_once(*rings: int | None) -> tuple[int, int]:
+    """Packets and octets of a file whose records half of each of the rings has room for, by descriptor."""
+    packets, octets = PACKETS, 1 << 30
+    for descriptor in rings:
+        if descriptor is not None:
+            figures = ring.figures(ring.open_ring(descriptor))
+            octets = min(octets, figures["capacity"] // 8)
+            packets = min(packets, figures["limit"] // 2 or PACKETS, octets // RECORD)
+    return max(1, packets), octets
 
 
 def _more_than_half(region: Region) -> bool:

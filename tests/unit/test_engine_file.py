@@ -25,11 +25,12 @@ MESSAGE = (
 )
 
 
-def capture(packets: int, sport: int = 5060) -> bytes:
-    """A pcap file of SIP requests, each of a call of its own."""
+def capture(packets: int, sport: int = 5060, body: int = 0) -> bytes:
+    """A pcap file of SIP requests with so many octets of body, each of a call of its own."""
     records = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1)]
     for number in range(packets):
-        message = MESSAGE.format(number=number).encode()
+        message = MESSAGE.format(number=number).encode().replace(b": 0\r\n\r\n", b": %d\r\n\r\n" % body)
+        message += b"x" * body
         udp = struct.pack(">HHHH", sport, 5060, 8 + len(message), 0) + message
         sides = bytes([10, 0, 0, 1, 10, 0, 0, 2])
         ip = struct.pack(">BBHHHBBH8s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, sides) + udp
@@ -174,6 +175,24 @@ def test_every_line_of_a_file_is_written(tmp_path: Path) -> None:
         assert books["reported"] == 30_000
         assert len(lines_of(output)) == 30_000
         assert engine.call("query", store="calls", count=1)["total"] == 20_000, "the store is bounded"
+        engine.end()
+
+
+@pytest.mark.parametrize(("capacity", "body"), [(64, 0), (16_384, 12_000)], ids=["few", "long"])
+def test_no_line_is_lost_where_a_ring_has_room_for_few_messages(
+    tmp_path: Path, capacity: int, body: int
+) -> None:
+    path, node = tmp_path / "a.pcap", tmp_path / "otus.yml"
+    path.write_bytes(capture(1500, body=body))
+    node.write_text(f"otus:\n  backpressure: {{send_buffer: {{capacity: {capacity}}}}}\n")
+    reporter = {"type": "file", "config": {"path": str(tmp_path / "out.jsonl")}}
+    source = {"driver": "pcap", "file": str(path)}
+    with own_engine(tmp_path) as engine:
+        engine.start("--config", str(node))
+        engine.call("create_task", config={"id": "t", "capture": source, "reporter": reporter})
+        wait_for(lambda: engine.call("status")["tasks"][0]["state"] == "finished", 30)
+        books = engine.task()["books"]
+        assert books["reported"] == 1500, books
         engine.end()
 
 

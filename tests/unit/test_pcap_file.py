@@ -171,6 +171,14 @@ def test_many_interfaces(build: Build, tmp_path: Path) -> None:
     assert [row[3] for row in read(build, captures.write(tmp_path / "a", octets))[1].rows] == list(range(40))
 
 
+def test_no_more_octets_than_there_is_room_for(build: Build, tmp_path: Path) -> None:
+    for form in (captures.pcap, captures.pcapng):
+        path = captures.write(tmp_path / "a", form([(number, bytes(1000)) for number in range(10)]))
+        file = build.module("engine.capture.pcap_file").PcapFile(path, make_sink(build))
+        assert [file.run(7, room) for room in (0, 1000, 1500, 2500, 9999, 9999)] == [1, 1, 2, 3, 3, 0]
+        file.close()
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_longer_than_the_buffer(build: Build, tmp_path: Path, compressed: bool) -> None:
     chance = random.Random(1)
