@@ -66,6 +66,10 @@ OWNER_UNKNOWN = (
     "of a socket that is gone neither process nor cgroup is told: with --pid or --cgroup a connection that no "
     "look has met is not seen"
 )
+OFF_WITHOUT_FILTER = {
+    "retransmits.rto.servers": "a SYN-ACK that is sent again for a repeated SYN is taken for one that timed "
+    "out: so many rto fewer are told than there were",
+}
 SAMPLED = ("rtt_us", "rttvar_us", "cwnd", "ssthresh", "pacing_bps", "send_queue_bytes", "unsent_queue_bytes",
            "receive_queue_bytes", "retransmits_per_connection")  # fmt: skip
 MOST_PENDING = 4096
@@ -141,7 +145,7 @@ class NetlinkBackend:
         self.filters, self.triggers, self.sizes = filters, triggers, sizes
         self.stages = Stages(limits, sizes.sockets)
         self.narrowed = narrows(filters)
-        self.off: dict[str, str] = {**OFF, **(OFF_WHEN_FILTERED if self.narrowed else {})}
+        self.off: dict[str, str] = {**OFF, **(OFF_WHEN_FILTERED if self.narrowed else OFF_WITHOUT_FILTER)}
         if filters.pids or filters.cgroup:
             self.off["throughput.short"] = OWNER_UNKNOWN
         self._places: dict[int, _Place] = {}

@@ -68,7 +68,8 @@ def counters(kernel: dict[str, int]) -> dict[str, int]:
     return {
         "retransmit_syn_events": syn,
         "retransmit_syn_segments": syn,
-        # Timeouts count those of SYNs too, and a SYN is only sent again by a timeout.
+        # Timeouts count those of SYNs and SYN-ACKs, too. A SYN-ACK is also sent again for a repeated SYN,
+        # which is no timeout and cannot be told from one here: this is the least that there were.
         "retransmit_rto_events": max(0, kernel.get("TcpExtTCPTimeouts", 0) - syn),
         "retransmit_tlp_events": kernel.get("TcpExtTCPLossProbes", 0),
         "retransmit_fast_segments": kernel.get("TcpExtTCPFastRetrans", 0),

@@ -108,7 +108,9 @@ def ask() -> None:
     inside = ("ip", "netns", "exec", CLIENT)
     with subprocess.Popen([*inside, sys.executable, "-c", ASK]) as client:
         time.sleep(DARK_AFTER)
-        run(*inside, "nft", "add chain ip lossy dark { type filter hook input priority -1 ; policy drop ; }")
+        # Handshakes pass: a SYN-ACK is sent again by its timer, which is a timeout, or for a repeated SYN.
+        run(*inside, "nft", "add chain ip lossy dark { type filter hook input priority -1 ; }")
+        run(*inside, "nft", "add rule ip lossy dark tcp flags & (syn|rst) == 0 drop")
         time.sleep(DARK_SECONDS)
         run(*inside, "nft", "delete chain ip lossy dark")
         if client.wait(180):

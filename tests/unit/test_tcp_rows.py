@@ -11,9 +11,22 @@ from hypothesis import strategies as st
 from engine.calls.query import Windows, parse_query
 from engine.errors import UsageError
 from engine.tcp import histogram, history, inet_diag, prometheus, snmp, summary, text
-from engine.tcp.backend import METRICS, Closed, Connection, Cost, Histogram, Listener, Reading
+from engine.tcp.backend import (
+    METRICS,
+    Closed,
+    Connection,
+    Cost,
+    Filters,
+    Histogram,
+    Limits,
+    Listener,
+    Reading,
+    Sizes,
+    Triggers,
+)
 from engine.tcp.events_file import EventsFile
 from engine.tcp.mask import Mask
+from engine.tcp.netlink import NetlinkBackend
 from engine.tcp.rows import CONNECTION_ROW, LISTENER_ROW, Table, listener
 from engine.tcp.throughput import Throughput
 from engine.tcp.windows import difference
@@ -279,6 +292,18 @@ def test_counters_of_the_kernel() -> None:
         "Tcp: RtoMin RetransSegs\nTcp: 200 7\nIp: A\nIp: 1\nTcpExt: ListenDrops\nTcpExt: 3\nTcp: X", found
     )
     assert found == {"TcpRetransSegs": 7, "TcpExtListenDrops": 3}
+
+
+def test_a_repeated_syn_is_no_timeout() -> None:
+    """Three timeouts of segments, one of a SYN-ACK, which a repeated SYN had sent again, too: that they
+    cannot be told apart is said."""
+    kernel = {"TcpExtTCPTimeouts": 4, "TcpExtTCPSynRetrans": 2}
+    assert snmp.counters(kernel)["retransmit_rto_events"] == 2
+    words = (Triggers(), Limits(), Sizes())
+    assert "repeated SYN" in NetlinkBackend(Filters(), *words).off["retransmits.rto.servers"]
+    # With a filter each connection tells its own timeouts.
+    narrow = NetlinkBackend(Filters(local_ports=[(80, 80)]), *words)
+    assert "retransmits.rto.servers" not in narrow.off
 
 
 def test_the_events_file_is_renamed_when_it_is_full(tmp_path: Any) -> None:
