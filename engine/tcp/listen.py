@@ -99,7 +99,7 @@ class ListenDrops:
         found = merged(listeners)
         there = {(one.netns, one.local, one.port) for one in found}
         gone = (
-            replace(one, closed=True)
+            replace(one, closed=True, fullest=_fullness(one))
             for key, (one, seen) in self._last.items()
             if key not in there and seen >= since_ns
         )
@@ -135,7 +135,7 @@ def merged(listeners: Iterable[Listener]) -> list[Listener]:
     found: dict[Key, Listener] = {}
     for one in listeners:
         key = (one.netns, one.local, one.port)
-        fullest = one.backlog / one.limit if one.limit else 0.0
+        fullest = _fullness(one)
         have = found.get(key)
         if have is None:
             found[key] = replace(one, fullest=fullest)
@@ -151,6 +151,10 @@ def merged(listeners: Iterable[Listener]) -> list[Listener]:
         if have.comm != one.comm:
             have.comm = ""
     return list(found.values())
+
+
+def _fullness(one: Listener) -> float:
+    return one.backlog / one.limit if one.limit else 0.0
 
 
 def bounded(deltas: Mapping[Key, int], most: int) -> dict[Key, int]:

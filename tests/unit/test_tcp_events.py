@@ -243,6 +243,15 @@ def test_a_listener_that_was_closed_counts_to_its_last_drop() -> None:
     assert [one.closed for one in drops.within([listener(0, cookie=3)], 0)] == [False]
 
 
+def test_a_queue_that_was_full_when_it_was_closed() -> None:
+    full = listener(0, cookie=1)
+    full.backlog, full.limit = 2, 1
+    drops = listen.ListenDrops()
+    drops.look([full], {7: {}}, time_ns=10)
+    [row] = drops.within([], 0)
+    assert (row.closed, row.backlog, row.fullest) == (True, 2, 2.0)
+
+
 def test_sockets_that_share_a_port_are_one_row() -> None:
     """SO_REUSEPORT: what their address dropped is told once, and stays when they are closed."""
     four = [listener(10, cookie=at) for at in range(1, 5)]
