@@ -202,7 +202,7 @@ def test_a_wrong_option_has_its_place(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "otus_tui", "--headless", "--config", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
     assert done.returncode == 2
-    assert "rtt_abov" in done.stderr
+    assert "rtt-abov" in done.stderr
     assert "node.yml:3" in done.stderr
 
 
