@@ -46,7 +46,7 @@ cdef class PcapFile:
     cdef public Py_ssize_t interface_count
     cdef Py_ssize_t section_base
     cdef public list interface_names
-    cdef public list link_types
+    cdef dict links
 
     cpdef long run(self, long max_packets, Py_ssize_t max_octets=*) except -1
     @cython.locals(rest=Py_ssize_t, count=Py_ssize_t)

@@ -81,7 +81,7 @@ class PcapFile:
         self.interfaces = memoryview(array("Q", bytes(8 * 16 * INTERFACE_WORDS)))
         self.interface_count = self.section_base = 0
         self.interface_names: list[str] = []
-        self.link_types: list[int] = []
+        self.links: dict[int, None] = {}
         try:
             self.open_header()
         except BaseException:
@@ -97,6 +97,11 @@ class PcapFile:
     def octets_read(self) -> int:
         """Octets read so far, of `size`."""
         return self.source.octets_read
+
+    @property
+    def link_types(self) -> list[int]:
+        """Those of the interfaces so far, each once."""
+        return [*self.links]
 
     @property
     def name(self) -> str:
@@ -162,7 +167,7 @@ class PcapFile:
         self.fraction, self.record_header = _PCAP[magic]
         self.swapped_lengths = minor < 3
         self.link_type = struct.unpack_from(sign + "I", first, 20)[0] & 0xFFFF
-        self.link_types.append(self.link_type)
+        self.links[self.link_type] = None
         self.position = 24
 
     def fill(self) -> bool:
@@ -423,8 +428,7 @@ class PcapFile:
             self.interfaces[base + position] = word
         self.interface_count += 1
         self.interface_names.append(name)
-        if words[0] not in self.link_types:
-            self.link_types.append(words[0])
+        self.links[words[0]] = None
         return 0
 
     def u16(self, place: int) -> int:

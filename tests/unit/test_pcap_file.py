@@ -7,6 +7,7 @@ import os
 import random
 import struct
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,15 @@ def test_many_interfaces(build: Build, tmp_path: Path) -> None:
     octets = captures.section() + captures.interface(link_type=101) * 40
     octets += b"".join(captures.enhanced(n, b"x", n) for n in range(40))
     assert [row[3] for row in read(build, captures.write(tmp_path / "a", octets))[1].rows] == list(range(40))
+
+
+def test_each_interface_with_a_link_type_of_its_own(build: Build, tmp_path: Path) -> None:
+    """The most interfaces that are taken, in a time that grows as their number does."""
+    octets = captures.section() + b"".join(captures.interface(link_type=number) for number in range(65_536))
+    begun = time.process_time()
+    file = read(build, captures.write(tmp_path / "a", octets + captures.enhanced(65_535, b"x")))[0]
+    assert (len(file.link_types), file.packets) == (65_536, 1)
+    assert time.process_time() - begun < 8
 
 
 def test_no_more_octets_than_there_is_room_for(build: Build, tmp_path: Path) -> None:
