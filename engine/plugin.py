@@ -130,7 +130,7 @@ class Reporter(Plugin):
         """Send the batch; return how many were accepted. Raise OSError to have the rest counted as errors."""
 
     def flush(self) -> None:
-        """Everything accepted so far leaves now."""
+        """Everything accepted so far leaves now; called before stop()."""
 
     def folders(self) -> Sequence[str]:
         """Folders in which it makes or renames files after start(): the sender runs as their owner."""

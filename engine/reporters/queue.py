@@ -125,6 +125,7 @@ class ReporterQueue:
             with self._lock:
                 self.figures.add_reporter(self.number, "queued", len(self._items))
         try:
+            self.reporter.flush()
             self.reporter.stop()
         except Exception as error:  # whatever foreign code raises
             self._note(f"does not stop: {type(error).__name__}: {error}")

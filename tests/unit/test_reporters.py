@@ -219,6 +219,23 @@ def test_a_reporter_that_raises_at_its_stop_is_told() -> None:
     assert queue.problem == "does not stop: ValueError: no"
 
 
+def test_a_reporter_that_gathers_gives_all_of_it_at_the_end() -> None:
+    class Gathering(Fake):
+        left: Sequence[int] = ()
+
+        def flush(self) -> None:
+            self.left = [*self.got]
+
+        def stop(self) -> None:
+            self.got.clear()
+
+    reporter, figures = Gathering(), SenderFigures.create("t")
+    queue = make_queue(reporter, figures)
+    queue.put(items(3))
+    finish(queue)
+    assert (reporter.left, reporter.got) == ([0, 1, 2], [])
+
+
 def finish(*queues: ReporterQueue) -> None:
     for queue in queues:
         queue.reporter.gate.set()  # type: ignore[attr-defined]
