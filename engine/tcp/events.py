@@ -67,7 +67,8 @@ def document(event: Event, wall_ns: int, mask: Mask) -> dict[str, Any]:
             if flow and one.local and not hidden
             else None
         ),
-        # A number that the kernel gave, as text; it says nothing of the addresses. Programs make others (bit 63).
+        # A number that the kernel gave, as text; it says nothing of the addresses. Those that programs make
+        # have bit 63.
         "socket_cookie": str(one.cookie) if one.cookie and not one.cookie >> 63 else None,
         "netns": one.netns or None,
         "cgroup": one.cgroup,

@@ -63,8 +63,8 @@ OFF_WHEN_FILTERED = dict.fromkeys(
     "with a filter the kernel's counters, which are those of the whole namespace, cannot be used",
 )
 OWNER_UNKNOWN = (
-    "of a socket that is gone neither process nor cgroup is told: with --pid or --cgroup a connection that no "
-    "look has met is not seen"
+    "of a socket that is gone neither process nor cgroup is told: with --pid or --cgroup a connection that "
+    "no look has met is not seen"
 )
 OFF_WITHOUT_FILTER = {
     "retransmits.rto.servers": "a SYN-ACK that is sent again for a repeated SYN is taken for one that timed "
