@@ -196,6 +196,14 @@ def test_what_is_not_used_expires(build: Build) -> None:
     assert table.labels(again)["call-id"] == "two"
 
 
+@pytest.mark.parametrize(("address", "port"), [("10.0.0.1", 4000), ("10.0.0.2", 5000)], ids=["to", "from"])
+def test_no_flow_is_made_of_a_side_whose_time_is_over(build: Build, address: str, port: int) -> None:
+    table = Table(build)
+    table.register("one", address, port)
+    assert table.find("10.0.0.2", 5000, "10.0.0.1", 4000, NOW + TTL + SECOND) == -1
+    assert table.flows.figures()["used"] == 0
+
+
 def test_a_full_table_refuses_and_makes_room_when_entries_expire(build: Build) -> None:
     table = Table(build, 64)
     results = [table.register(f"call{port}", "10.0.0.1", port) for port in range(4000, 4200)]

@@ -438,6 +438,17 @@ def test_sip_in_an_icmp_error_is_evidence(build: Build) -> None:
     assert (kind, body[records.PACKET_SIZE :]) == (records.ICMP, error + quoted)
 
 
+def test_a_first_fragment_in_an_icmp_error_is_evidence(build: Build) -> None:
+    road = Road(build)
+    quoted = bytearray(frame(sip(), BOB, 5060, ALICE, 5060)[14:])
+    quoted[6] = 0x20
+    error = struct.pack("!BBHI", 11, 1, 0, 0)
+    road.give(frame(error + bytes(quoted), ALICE, 0, BOB, 0, 1))
+    quoted[7] = 1
+    road.give(frame(error + bytes(quoted), ALICE, 0, BOB, 0, 1))
+    assert road.counted("icmp_errors", "icmp_quoted_sip", "ip_fragments") == (2, 1, 0)
+
+
 def test_a_message_in_fragments(build: Build) -> None:
     road = Road(build)
     message = sip(body=sdp() + "a=x:" + "y" * 2000 + "\r\n")
@@ -712,6 +723,8 @@ def test_one_record_a_stream_and_interval(build: Build) -> None:
     assert road.counted("output_rtp") == (4,), "one an interval, behind a silence too"
     road.udp(rtp(122), BOB, 5000, ALICE, 4000, gap_ms=2000)
     assert road.counted("output_rtp") == (5,)
+    road.udp(rtp(123), BOB, 5000, ALICE, 4000, gap_ms=-3_600_000)
+    assert road.counted("output_rtp") == (6,), "time was set back"
 
 
 @pytest.mark.parametrize("slots", [256, 16384])
