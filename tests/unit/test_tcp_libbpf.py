@@ -10,6 +10,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tracemalloc
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -282,6 +283,23 @@ def test_symbols(tmp_path: Path) -> None:
     file.write_text("0000000000000000 T hidden\n")
     assert Symbols(str(file)).name(0x1000) == "?"
     assert Symbols(str(tmp_path / "nothing")).name(0x1000) == "?"
+
+
+def test_many_symbols_take_little_memory(tmp_path: Path) -> None:
+    """The first drop has them read: a kernel has more than 100,000."""
+    file = tmp_path / "kallsyms"
+    count = 50_000
+    places = [*range(count // 2, count), *range(count // 2)]
+    file.write_text("".join(f"{0xFFFF0000 + at * 64:016x} t function_{at}\n" for at in places))
+    tracemalloc.start()
+    try:
+        symbols = Symbols(str(file))
+        assert symbols.name(0xFFFF0000 + 77 * 64 + 5) == "function_77"
+        held, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < count * 40
+    assert most < count * 120
 
 
 def test_addresses() -> None:
