@@ -85,6 +85,7 @@ class Bench:
         assert octets_held(table) == 512 * chunks
         assert sum(table.by_source.weight) == sum(table.by_network.weight) == chunks
         assert max(table.by_source.weight) <= table.source_chunks
+        assert max(table.by_network.weight) <= table.network_chunks
         assert pending <= self.get(PREFIX + "held") <= pending * table.max_fragments
         if not pending:
             assert self.get(PREFIX + "held") == chunks == 0
@@ -446,6 +447,16 @@ def test_networks_of_ipv6_have_their_share(build: Build, prefix: str, share: int
         assert bench.add(ETHER / packet / IPv6ExtHdrFragment(m=1, id=5, nh=17) / Raw(bytes(16))) is None
     assert bench.faults() == {"over_limit": 100 - share}
     bench.check()
+
+
+def test_octets_of_one_network_have_their_share(build: Build) -> None:
+    bench = Bench(build, max_bytes=1 << 20)
+    assert bench.add(piece(0, bytes(8000), src="10.9.0.9")) is None
+    for number in range(250):
+        assert bench.add(piece(0, bytes(8000), src=f"10.0.{number}.1")) is None
+        bench.check()
+    assert set(bench.faults()) == {"over_limit"}
+    assert bench.add(piece(8000, bytes(8), more=False, src="10.9.0.9")) is not None
 
 
 def test_octets_of_one_source_have_their_share(build: Build) -> None:
