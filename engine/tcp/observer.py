@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import OtusError
-from engine.tcp import choose, events, summary
+from engine.tcp import choose, events, listen, summary
 from engine.tcp.backend import Connection, Event, Histogram
 from engine.tcp.governor import JUDGE_S, Governor
 from engine.tcp.listen import ListenDrops
@@ -41,6 +41,7 @@ ENDS_S = 0.25
 SAME_S = 0.02
 """A look that is younger than this is the last one."""
 LISTEN_COUNTERS = ("listen_drops", "listen_syn_drops", "listen_accept_drops")
+LISTEN_MORE = f"of more than {listen.MOST:,} listening sockets the drops of the rest are not followed"
 EPHEMERAL = 32_768
 """Local ports from here on are those of clients, unless somebody listens there."""
 
@@ -183,6 +184,8 @@ class Observer:
             self.throughput.visited(namespace.inode)
         ended = backend.closed_listeners()
         dropped = self.listen_drops.look(self.listeners, self._read_kernels(), ended, time.time_ns())
+        if self.listen_drops.left_out:
+            backend.off.setdefault("listen.more", LISTEN_MORE)
         if self.options.triggers.backlog_overflow:
             for listener, drops in dropped:
                 backend.offer(overflow(listener, drops, time.monotonic_ns()))

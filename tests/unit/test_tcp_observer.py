@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from engine.tcp import inet_diag, netlink, observer, options, text
+from engine.tcp import inet_diag, listen, netlink, observer, options, text
 from engine.tcp.backend import (
     Connection,
     Event,
@@ -328,6 +328,22 @@ class Eventful(MadeUp):
         reading.histograms["tlp_per_connection"] = some
         reading.counters |= {"drops": 45, "resets_sent": 15, "resets_received": 0}
         return reading
+
+
+def test_more_listening_sockets_than_are_followed_are_told(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    backend = MadeUp()
+    many = [Listener("::", 1, 0, 128, 0, cookie=one) for one in range(1, listen.MOST + 1)]
+    monkeypatch.setattr(observer.choose, "start", lambda _: (backend, []))
+    monkeypatch.setattr(backend, "listeners", lambda: many, raising=False)
+    one = Observer(options.make(), Sink())
+    one.start()
+    assert "listen.more" not in one.document(one.windows.run())["off"]
+    many.append(Listener("::", 1, 0, 128, 0, cookie=listen.MOST + 1))
+    one.look()
+    assert "4,096" in one.document(one.windows.run())["off"]["listen.more"]
+    one.close()
 
 
 def test_what_has_no_place_in_a_line_is_counted(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
