@@ -86,7 +86,6 @@ def observer(space: str, out: Path, *words: str) -> list[str]:
             "netns",
             "exec",
             space,
-            "nice",
             sys.executable,
             "-m",
             "otus_tui",
