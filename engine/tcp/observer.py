@@ -184,8 +184,6 @@ class Observer:
             self.throughput.visited(namespace.inode)
         ended = backend.closed_listeners()
         dropped = self.listen_drops.look(self.listeners, self._read_kernels(), ended, time.time_ns())
-        if self.listen_drops.left_out:
-            backend.off.setdefault("listen.more", LISTEN_MORE)
         if self.options.triggers.backlog_overflow:
             for listener, drops in dropped:
                 backend.offer(overflow(listener, drops, time.monotonic_ns()))
@@ -249,6 +247,12 @@ class Observer:
         for counters in self._kernels.values():
             counters.close()
 
+    @property
+    def off(self) -> dict[str, str]:
+        """Metrics, or parts of them, that are not measured -> why."""
+        more = {"listen.more": LISTEN_MORE} if self.listen_drops.left_out else {}
+        return {**self.backend.off, **more}
+
     def document(self, window: Window, *, final: bool = False) -> dict[str, Any]:
         """The summary of a window."""
         options = self.options
@@ -256,7 +260,7 @@ class Observer:
             window,
             backend=self.backend.name,
             netns="all" if options.every_namespace else options.filters.netns,
-            off=self.backend.off,
+            off=self.off,
             listeners=self.listen_drops.within(self.listeners, window.since_ns),
             sub_bits=options.sizes.sub_bits,
             mask=self.mask,

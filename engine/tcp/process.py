@@ -162,7 +162,7 @@ class Process:
                 "backend": observer.backend.name,
                 "netns": windows["run"]["netns"],
                 "notes": observer.notes,
-                "off": dict(observer.backend.off),
+                "off": observer.off,
                 "windows": windows,
                 "drop_places": {name: self._places(name) for name in ("60", "run")},
                 "connections": len(observer.rows),
