@@ -108,8 +108,11 @@ def test_killed_sender(engine: Engine, traffic: Traffic, tmp_path: Path) -> None
     books = settled(engine, traffic.sent)
     assert engine.task()["reporters"][0]["restarts"] == 3
     lost = books["dropped"]["report"]["lost_with_sender"]
-    dropped = books["dropped"]["buffer"]["send_ring"] + books["dropped"]["report"]["queue_full"]
+    unsent = books["dropped"]["buffer"]["unsent"]
+    dropped = books["dropped"]["buffer"]["send_ring"] + unsent + books["dropped"]["report"]["queue_full"]
     assert books["reported"] == traffic.sent - lost - dropped, books
+    # The last successor has half a second for what waits, behind everybody else who wants the CPU.
+    assert unsent < 1500
     # A killed sender may have written a batch that it did not come to count: never half a line, never less.
     assert books["reported"] <= len(lines_of(path)) <= books["reported"] + lost
 
