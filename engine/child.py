@@ -129,7 +129,23 @@ class Channel:
             return []
         *lines, rest = bytes(self._buffer).split(b"\n")
         self._buffer = bytearray(rest)
-        return [json.loads(line) for line in lines if line]
+        messages = []
+        for line in filter(None, lines):
+            message = _message(line)
+            if message is None:
+                self.ended = True
+                break
+            messages.append(message)
+        return messages
+
+
+def _message(line: bytes) -> dict[str, Any] | None:
+    """An object whose `id`, if it has one, is a number; None: anything else."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) and isinstance(message.get("id", 0), int) else None
 
 
 class Stop:

@@ -138,6 +138,16 @@ class Child:
         loop.add_reader(self._stderr, self._read_stderr)
         loop.add_reader(ours.fileno(), self._read_channel)
 
+    def start_again(self) -> None:
+        """start() a successor; later, where the system has no process or descriptor for it just now."""
+        self._timer = None
+        try:
+            self.start()
+        except OSError as error:
+            log.error("supervisor", f"{self.name} cannot be started: {error}")
+            self._set_state("restarting")
+            self._timer = asyncio.get_running_loop().call_later(BACK_OFF[-1], self.start_again)
+
     async def ready(self) -> None:
         """Wait until it runs; OtusError with what it said if it cannot."""
         await self._settled.wait()
@@ -157,6 +167,7 @@ class Child:
             return
         if self.state not in ("finished", "failed"):
             self._set_state("stopping")
+        self._hurry()
         self.signal(END)
         self.signal(signal.SIGCONT)
         try:
@@ -168,11 +179,17 @@ class Child:
             self.signal(signal.SIGKILL)
             await self._gone.wait()
 
+    def _hurry(self) -> None:
+        """It has little time left: nothing goes before it any more, if the kernel lets us say so."""
+        if self.pid is not None:
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, self.pid, 0)
+
     async def settle(self, seconds: float) -> None:
         """If it is on its way back, wait up to `seconds` until it runs: it has work to finish."""
         if self.state == "restarting" and self._timer is not None:
             self._timer.cancel()
-            self._start_again()
+            self.start_again()
         if self.state == "starting":
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._settled.wait(), seconds)
@@ -336,15 +353,7 @@ class Child:
         self._set_state("restarting")
         if self.on_restart is not None:
             self.on_restart()
-        self._timer = asyncio.get_running_loop().call_later(delay, self._start_again)
-
-    def _start_again(self) -> None:
-        self._timer = None
-        try:
-            self.start()
-        except OSError as error:
-            log.error("supervisor", f"{self.name} cannot be started: {error}")
-            self._timer = asyncio.get_running_loop().call_later(BACK_OFF[-1], self._start_again)
+        self._timer = asyncio.get_running_loop().call_later(delay, self.start_again)
 
     def _set_state(self, state: str) -> None:
         if state != self.state:
@@ -359,15 +368,17 @@ def _how(code: int) -> str:
 
 
 def _resolve(future: asyncio.Future[Any], message: dict[str, Any]) -> None:
+    """Give the answer to who waits for it; a child that parses hostile packets may say anything."""
     error = message.get("error")
     if error is None:
         future.set_result(message.get("result"))
         return
     if not isinstance(error, dict):
         error = {"message": str(error)}
-    data = dict(error.get("data") or {})
-    text = str(error.get("message", "failed"))
-    future.set_exception(RpcError(int(error.get("code", INTERNAL)), text, str(data.pop("hint", "")), data))
+    data, code = error.get("data"), error.get("code")
+    data = dict(data) if isinstance(data, dict) else {}
+    text, hint = str(error.get("message", "failed")), str(data.pop("hint", ""))
+    future.set_exception(RpcError(code if isinstance(code, int) else INTERNAL, text, hint, data))
 
 
 def _error_line(lines: Sequence[str] | deque[str]) -> str:

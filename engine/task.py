@@ -203,7 +203,8 @@ class Task:
         }
         descriptors = [int(fd) for key, fd in shared.items() if key != "index" and fd is not None]
         if self._rings:
-            source = self._rings.source(number, self.node.backpressure.pipeline_channel.capacity)
+            waiting = self.node.backpressure.pipeline_channel.capacity
+            source = self._rings.source(number, waiting, self._counters[number])
             descriptors.append(source["fd"])
         else:
             rules = file_filter(self.config)
@@ -318,7 +319,7 @@ class Task:
             try:
                 for number in self._rings.look():
                     await self._workers[number].stop(WORKER_STOP)
-                    self._workers[number].start()
+                    self._workers[number].start_again()
             except OSError as error:
                 log.error("capture", f"statistics: {error}", task=self.id)
             await asyncio.sleep(LOOK)

@@ -16,6 +16,7 @@ from engine.log import log
 if TYPE_CHECKING:
     from engine.capture.af_packet import RingSocket
     from engine.config import Capture
+    from engine.shm.counters import Counters
     from engine.snapshot import CaptureFigures, RingFacts
 
 DROP_ALL = [(0x06, 0, 0, 0)]
@@ -61,13 +62,15 @@ class TaskRings:
         self.totals = [{"packets": 0, "drops": 0, "freezes": 0} for _ in self.sockets]
         self._look_at_host()
 
-    def source(self, number: int, most_waiting: int) -> dict[str, Any]:
+    def source(self, number: int, most_waiting: int, counters: Counters) -> dict[str, Any]:
         """What worker `number` is told of its ring (engine.pipeline.worker), for each of its starts."""
         from engine.capture.placement import place_workers
+        from engine.capture.ring_walk import forget_progress
 
         socket = self.sockets[number]
-        new = socket.generation != self._generations[number]
-        self._generations[number] = socket.generation
+        if socket.generation != self._generations[number]:
+            self._generations[number] = socket.generation
+            forget_progress(counters)
         if self.capture.config.pin:
             self.cpus = place_workers(self.capture.interface, len(self.sockets))
         return {
@@ -77,7 +80,6 @@ class TaskRings:
             "block_count": socket.block_count,
             "max_waiting": min(most_waiting, socket.block_count),
             "retire_ms": self.capture.config.retire_ms,
-            "new": new,
             "program": self._program,
             # The ring may hold what an earlier filter let in.
             "recheck": self._changed,

@@ -8,6 +8,7 @@ from functools import lru_cache
 MAPPED = b"\0" * 10 + b"\xff\xff"
 """In front of an IPv4 address in a 16-octet field (RFC 4291 section 2.5.5.2)."""
 
+RTCP_TYPES = {200: "SR", 201: "RR", 202: "SDES", 203: "BYE", 204: "APP", 205: "RTPFB", 206: "PSFB", 207: "XR"}
 PROTOCOL_NAMES = {1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
 
 LAST_SECOND = 253_402_300_799
@@ -37,3 +38,8 @@ def address_text(octets: bytes) -> str:
 def share_text(share: float) -> str:
     """A share of 0 to 1 in percent; what is not nothing never looks like it: `50%`, `1.6%`, `0.05%`."""
     return f"{share:.0%}" if share >= 0.1 else f"{100 * share:.2g}%"
+
+
+def rtcp_type(number: int) -> str:
+    """The label `rtcp.type` of an RTCP packet type: `SR`, or the number."""
+    return RTCP_TYPES.get(number, str(number))

@@ -49,6 +49,7 @@ cdef Py_ssize_t C_FILTER_RECHECKED
 cdef Py_ssize_t C_OUTPUT_PLUGIN
 cdef Py_ssize_t C_SAMPLED
 cdef Py_ssize_t C_LABELS_REFUSED
+cdef Py_ssize_t C_NOT_WANTED
 
 cdef class Stage(PacketSink):
     cdef const unsigned char[::1] buf
@@ -84,6 +85,8 @@ cdef class Stage(PacketSink):
     cdef bint filtering
     cdef bint by_ssrc
     cdef Verdicts verdicts
+    # Of packets that no parser wants, where it never changes (0: not known)
+    cdef unsigned int raw_code
     cdef RtpReports reports
     cdef bint summing
     cdef bint figures
@@ -110,6 +113,8 @@ cdef class Stage(PacketSink):
     cdef unsigned int ask_flow(self, Py_ssize_t slot, unsigned long long key, unsigned int payload_type) except? 0
     @cython.locals(code=cython.uint)
     cdef bint ask_sip(self) except -1
+    @cython.locals(code=cython.uint)
+    cdef bint passes_raw(self) except -1
     cdef bint left_out(self) except -1
     @cython.locals(at=Py_ssize_t, end=Py_ssize_t)
     cdef int icmp(self) except -1

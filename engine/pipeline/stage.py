@@ -19,6 +19,7 @@ from engine.pipeline.verdicts import DROP_BIT, Verdicts
 from engine.pipeline.writer import PacketFacts, RecordWriter
 from engine.shm import atomics, records
 from engine.shm import counters as layout
+from engine.text import rtcp_type
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,8 +36,9 @@ V_UDP, V_FRAGMENT = classifier.UDP, classifier.FRAGMENT
 HARDWARE_ETHERNET, HARDWARE_NONE = 1, 0xFFFE
 NO_FLOW = records.NO_SLOT
 K_RAW, K_ICMP, K_PLUGIN = records.RAW, records.ICMP, records.PLUGIN
-RTCP_VERDICT = RTCP_VERDICT_TYPE = 72
-"""Where the verdict of a flow's RTCP is kept: a payload type that RTP cannot have beside RTCP (RFC 5761)."""
+RTCP_VERDICT = RTCP_VERDICT_TYPE = 128
+"""Beside the payload types: RTCP. What is said of it is kept by the type of the datagram's first packet, at
+that less 128: a payload type that RTP cannot have beside RTCP (RFC 5761)."""
 MASK64 = 0xFFFFFFFFFFFFFFFF
 W_LEFT_OUT, FIRST_RULE = layout.LEFT_OUT_SHARE, layout.FIRST_RULE
 DROP = DROP_BIT
@@ -72,13 +74,14 @@ finish() looks at to report their last figures."""
 (
     C_OUTPUT, C_HANDLED, C_UNMATCHED, C_ICMP_ERRORS, C_ICMP_QUOTED_SIP, C_FLOWS_EXPIRED, C_STREAMS_EXPIRED,
     C_EVIDENCE, C_EVIDENCE_OVERSIZE, C_OUTPUT_OVERSIZE, C_OUTPUT_RAW, C_PLUGIN_ERRORS, C_FILTER_RECHECKED,
-    C_OUTPUT_PLUGIN, C_SAMPLED, C_LABELS_REFUSED, C_FLOWS_YIELDED,
+    C_OUTPUT_PLUGIN, C_SAMPLED, C_LABELS_REFUSED, C_FLOWS_YIELDED, C_NOT_WANTED,
 ) = (
     layout.index(name)
     for name in (
         "output", "handled", "unmatched", "icmp_errors", "icmp_quoted_sip", "flows_expired",
         "streams_expired", "evidence", "evidence_oversize", "output_oversize", "output_raw",
         "plugin_errors", "filter_rechecked", "output_plugin", "sampled", "labels_refused", "flows_yielded",
+        "filtered",
     )
 )  # fmt: skip
 
@@ -121,6 +124,7 @@ class Stage(PacketSink):
         self.filtering = self.chain is not None
         self.by_ssrc = self.filtering and "rtp.ssrc" in self.chain.reads
         self.verdicts = Verdicts(streams if self.by_ssrc else flows)
+        self.raw_code = 0
         self.reports = RtpReports(
             counters.words,
             flows,
@@ -218,6 +222,8 @@ class Stage(PacketSink):
             # RTCP is of no stream: it is asked about each time.
             slot = -1 if payload_type == RTCP_VERDICT else self.media.stream
             key ^= (self.media.stream_generation << 48) & MASK64
+        if payload_type == RTCP_VERDICT:
+            payload_type |= self.buf[self.decoder.payload + 1]
         code = 0
         if slot >= 0:
             code = self.verdicts.get(slot, key, payload_type)
@@ -236,8 +242,10 @@ class Stage(PacketSink):
         """Ask the processors about a flow, and keep what they say where it will not change."""
         known = self.flows.labels(self.media.flow, self.media.flow_generation, payload_type)
         labels = known or {}
-        protocol = "rtcp"
-        if payload_type != RTCP_VERDICT:
+        if payload_type >= RTCP_VERDICT:
+            protocol = "rtcp"
+            labels["rtcp.type"] = rtcp_type(payload_type)
+        else:
             protocol = "rtp"
             labels["rtp.pt"] = str(payload_type)
             labels["rtp.ssrc"] = str(self.media.parser.ssrc)
@@ -259,6 +267,19 @@ class Stage(PacketSink):
             envelope = self.views.envelope_of("sip", self.decoder, self.facts)
         code = 1 if self.chain.verdict_sip(labels, envelope) else 1 | DROP
         return self.decided(code + self.chain.reason)
+
+    def passes_raw(self) -> bool:
+        """The processors' verdict of a packet that no parser wanted: it has no labels of its own."""
+        code: int = self.raw_code
+        if code == 0:
+            envelope = None
+            if self.chain.wants_envelope:
+                envelope = self.views.envelope_of("raw", self.decoder, self.facts)
+            code = 1 if self.chain.verdict({}, envelope) else 1 | DROP
+            code += self.chain.reason
+            if self.chain.pure and envelope is None:
+                self.raw_code = code
+        return self.decided(code)
 
     def left_out(self) -> bool:
         """Whether sampling leaves out the conversation of the packet in work."""
@@ -307,6 +328,8 @@ class Stage(PacketSink):
         if place:
             return self.outcome(place)
         if self.forward and self.sending:
+            if self.filtering and not self.passes_raw():
+                return self.outcome(C_NOT_WANTED)
             if self.words[W_LEFT_OUT] and not self.on_sip_port() and self.left_out():
                 return self.outcome(C_SAMPLED)
             if self.output.octets(K_RAW, self.decoder.frame, self.decoder.frame_end, NO_FLOW, 0):

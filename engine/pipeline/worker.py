@@ -5,7 +5,7 @@ Started as `python -m engine.pipeline.worker FD`. Configuration (first line on t
     {"task", "parent", "user": [user, group] to become | null, "index", "counters": fd, "flows": fd,
      "streams": fd, "send": fd | null, "evidence": fd,
      "source": {"kind": "ring", "fd", "block_size", "block_count", "max_waiting", "retire_ms",
-                             "new", "program": the filter as [[code, jt, jf, k], ...], "recheck": the ring
+                             "program": the filter as [[code, jt, jf, k], ...], "recheck": the ring
                              may hold what an earlier filter let in, "cpu": to be bound to | null,
                              "clock_offset": CLOCK_REALTIME - CLOCK_MONOTONIC when the task began, ns}
                             or {"kind": "file", "path", "fd" | null, "filter": {...} | null},
@@ -205,8 +205,6 @@ class RingWorker(Worker):
     def _map(self, source: Mapping[str, Any]) -> None:
         from engine.capture import ring_walk
 
-        if source.get("new"):
-            ring_walk.forget_progress(self.counters)
         self.walk = ring_walk.RingWalk(
             ring_walk.map_ring(source["fd"], source["block_size"], source["block_count"]),
             source["block_size"],

@@ -14,6 +14,7 @@ import orjson
 from engine.packet import DictPayload, OutputPacket, envelope_fields
 from engine.shm import records
 from engine.shm.rows import stream_row
+from engine.text import rtcp_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from engine.packet import FiveTuple, NetworkMeta
     from engine.shm.records import PacketHeader, SipRecord
 
-RTCP_TYPES = {200: "SR", 201: "RR", 202: "SDES", 203: "BYE", 204: "APP", 205: "RTPFB", 206: "PSFB", 207: "XR"}
 MOST_KNOWN = 4096
 LABELS_AGE = 1.0
 _NOT_FIGURES = frozenset(
@@ -305,7 +305,7 @@ def rtcp_packets(compound: bytes) -> list[dict[str, Any]]:
         length = 4 * (words + 1)
         packets.append(
             {
-                "type": RTCP_TYPES.get(number, str(number)),
+                "type": rtcp_type(number),
                 "ssrc": ssrc,
                 "count": first & 31,
                 "octets": min(length, len(compound) - position),

@@ -648,6 +648,45 @@ def test_a_rule_on_the_ssrc_is_asked_once_a_stream(build: Build) -> None:
     assert decided(road, 2) == [10, 0]
 
 
+@pytest.mark.parametrize("more", [(), ({"label": "rtp.ssrc", "values": ["7"]},)])
+def test_rules_on_the_type_of_rtcp(build: Build, more: tuple[dict[str, Any], ...]) -> None:
+    road = Road(build, chain=rules({"label": "rtcp.type", "values": ["SR"]}, *more))
+    road.say(sip(body=sdp()))
+    receiver_report = struct.pack("!BBHI", 0x80, 201, 1, 0x1234)
+    for _ in range(3):
+        road.udp(SR, BOB, 5001, ALICE, 4001)
+        road.udp(receiver_report, BOB, 5001, ALICE, 4001)
+    assert road.counted("filtered", "output_rtcp") == (3, 3)
+    assert decided(road, 1) == [3]
+
+
+@pytest.mark.parametrize("action", ["drop", "pass"])
+def test_packets_that_are_forwarded_pass_the_processors(build: Build, action: str) -> None:
+    chain = build_chain(
+        [
+            {"plugin": "label", "config": {"labels": {"env": "prod"}}},
+            {
+                "plugin": "filter",
+                "config": {"rules": [{"label": "env", "values": ["prod"], "action": action}]},
+            },
+        ]
+    )
+    road = Road(build, chain=chain, unmatched_forward=True)
+    for number in range(4):
+        road.udp(b"nobody's", ALICE, 7, BOB, 9000 + number)
+    dropped = 4 if action == "drop" else 0
+    assert road.counted("filtered", "output_raw", "unmatched") == (dropped, 4 - dropped, 0)
+    assert decided(road, 1) == [4]
+
+
+def test_a_processor_sees_the_envelope_of_a_packet_that_is_forwarded(build: Build) -> None:
+    probe = Probe("no")
+    road = Road(build, chain=Chain([probe]), unmatched_forward=True)
+    road.udp(b"nobody's", ALICE, 7, BOB, 9000)
+    assert probe.asked == [{}]
+    assert (probe.envelopes[0].protocol, probe.envelopes[0].flow_id.dst_port) == ("raw", 9000)
+
+
 def test_an_impure_processor_is_asked_about_each_packet(build: Build) -> None:
     class Impure(Probe):
         pure = False
