@@ -257,13 +257,21 @@ def test_books_are_even_at_every_moment(engine: Engine, traffic: Traffic, tmp_pa
     engine.create(
         reporter={"type": "file", "config": {"path": str(tmp_path / "packets.jsonl"), "queue": 200}}
     )
-    thread = threading.Thread(target=traffic.send, args=(15_000,))
+    enough = threading.Event()
+
+    def talk() -> None:
+        traffic.send(15_000)
+        while not enough.is_set():
+            traffic.send(500)
+
+    thread = threading.Thread(target=talk)
     thread.start()
     seen = []
     while thread.is_alive():
         seen.append(engine.task()["books"])
+        if len(seen) > 5:
+            enough.set()
     thread.join()
-    assert len(seen) > 5
     assert [books for books in seen if not books["even"]] == []
     assert all(balance(books) == 0 for books in seen)
     assert all(old["received"] <= new["received"] for old, new in itertools.pairwise(seen))
