@@ -19,7 +19,7 @@ class Symbols:
         self._addresses: array[int] | None = None
         self._begins = array("I")
         """Where in the text each name begins, in the order of the addresses."""
-        self._text = b""
+        self._text = bytearray()
         self._known: dict[int, str] = {}
 
     def name(self, address: int) -> str:
@@ -39,19 +39,26 @@ class Symbols:
 
     def _read(self) -> array[int]:
         addresses, begins, text = array("Q"), array("I"), bytearray()
+        # Modules stand behind the kernel, each in an order of its own.
+        others: list[tuple[int, int]] = []
         try:
             with open(self._path, "rb") as file:
                 for line in file:
                     words = line.split(None, 3)
                     if words[1] in b"tTwW" and (address := int(words[0], 16)):
-                        addresses.append(address)
-                        begins.append(len(text))
+                        if others or (addresses and address < addresses[-1]):
+                            others.append((address, len(text)))
+                        else:
+                            addresses.append(address)
+                            begins.append(len(text))
                         text += words[2] + _END
+            least = min(others, default=(0, 0))[0]
+            while others and addresses and addresses[-1] > least:
+                others.append((addresses.pop(), begins.pop()))
+            for address, begin in sorted(others):
+                addresses.append(address)
+                begins.append(begin)
         except (OSError, ValueError, IndexError, OverflowError):
             addresses, begins, text = array("Q"), array("I"), bytearray()
-        # Modules stand behind the kernel, each in an order of its own.
-        order = sorted(range(len(addresses)), key=addresses.__getitem__)
-        self._addresses = array("Q", (addresses[place] for place in order))
-        self._begins = array("I", (begins[place] for place in order))
-        self._text = bytes(text)
-        return self._addresses
+        self._addresses, self._begins, self._text = addresses, begins, text
+        return addresses
