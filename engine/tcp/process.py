@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from engine.calls.process import error_of
 from engine.calls.query import Windows as Orders
 from engine.calls.query import parse_query, time_limit
-from engine.child import BEHIND_WORKERS, Channel, Stop, begin
+from engine.child import Channel, Stop, begin
 from engine.control.methods import MAX_LINE
 from engine.errors import OtusError, UsageError
 from engine.log import log
@@ -288,7 +288,6 @@ def _heartbeat(fd: int | None) -> Callable[[], None]:
 def main() -> None:
     """Entry point of the process."""
     channel, configuration, stop = begin(int(sys.argv[1]))
-    os.nice(BEHIND_WORKERS)
     try:
         Process(channel, configuration, stop).run()
     except OtusError as error:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.capture.file_filter import COMPILER
+from engine.child import BEHIND_WORKERS
 from engine.privileges import out_of_reach
 from tests.live.engines import Traffic, alive, own_engine, wait_for
 from tests.live.namespace import own_namespace
@@ -46,12 +47,17 @@ def test_who_decodes_has_no_rights(tmp_path: Path) -> None:
         workers = [worker["pid"] for worker in engine.task()["workers"]]
         others = [engine.child("engine.calls.process"), engine.child("engine.reporters.sender")]
         assert [rights_of(pid) for pid in [*workers, *others]] == [NOTHING] * 4
+        assert engine.process is not None
+        ours = os.getpriority(os.PRIO_PROCESS, 0)
+        behind = [os.getpriority(os.PRIO_PROCESS, pid) - ours for pid in [engine.process.pid, *others]]
+        assert behind == [min(BEHIND_WORKERS, 19 - ours)] * 3
+        assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in workers] == [ours] * 2
         os.kill(workers[0], signal.SIGSTOP)
         wait_for(lambda: not alive(workers[0]), 5.0, "the controller ends a worker that hangs")
         wait_for(lambda: engine.task()["workers"][0]["state"] == "running", 5.0, "its successor runs")
         successor = engine.task()["workers"][0]["pid"]
         assert rights_of(successor) == NOTHING
-        assert engine.process is not None
+        assert os.getpriority(os.PRIO_PROCESS, successor) == ours
         engine.process.kill()
         engine.process.wait()
         wait_for(lambda: not any(map(alive, [successor, workers[1], *others])), 5.0, "all end with it")
