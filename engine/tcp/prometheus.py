@@ -228,9 +228,10 @@ _DWELL = [4**power for power in range(2, 20)]
 
 
 def _listen(document: dict[str, Any]) -> Iterator[Metric]:
-    rows = document["listen"]
-    if rows is None:
+    if document["listen"] is None:
         return
+    # What is remembered of those that were closed is no state of now.
+    rows = [row for row in document["listen"] if row["open"]]
     yield GaugeMetricFamily(
         "otus_tcp_listen_backlog", "Connections that wait to be accepted, all listening sockets.",
         sum(row["backlog"] for row in rows),

@@ -168,9 +168,9 @@ def _queues(document: dict[str, Any]) -> list[str]:
     rows = document["listen"]
     if rows is None:
         return _wrap("listen", [UNKNOWN])
-    rows = sorted(rows, key=lambda row: (-(row["drops"] or 0), -row["backlog"]))
+    rows = sorted(rows, key=lambda row: (-(row["drops"] or 0), not row["open"], -row["backlog"]))
     told = [
-        f"{row['port']} {row['backlog']}/{row['limit']}"
+        (f"{row['port']} {row['backlog']}/{row['limit']}" if row["open"] else f"{row['port']} closed")
         + (f" ▲ syn {known(row['syn_drops'])} accept {known(row['accept_drops'])}" if row["drops"] else "")
         for row in rows[:MOST_LISTEN]
     ]

@@ -219,14 +219,14 @@ def listen_lines(tcp: TcpSection, width: int, rows: int, glyphs: Glyphs) -> list
     if found is None:
         return [rule("listen", width, glyphs), *off_lines(why_off(tcp, "listen"), width)]
     lines = [rule(f"listen, {len(found):,}", width, glyphs)]
-    worst = sorted(found, key=lambda one: (-(one["drops"] or 0), -one["backlog"]))
+    worst = sorted(found, key=lambda one: (-(one["drops"] or 0), not one["open"], -one["backlog"]))
     for one in worst[:rows]:
         bad = bool(one["drops"])
-        full = f"{fmt.short(one['backlog'])}/{fmt.short(one['limit'])}"
+        full = f"{fmt.short(one['backlog'])}/{fmt.short(one['limit'])}" if one["open"] else "closed"
         lines.append(
             [
                 (f" {fmt.fit(fmt.clean(str(one['port'])), 6)}", ""),
-                (f"{full:>11} ", "" if one["backlog"] else "dim"),
+                (f"{full:>11} ", "" if one["backlog"] and one["open"] else "dim"),
                 (f"{glyphs.warning} " if bad else "  ", "warning"),
                 (f"{fmt.short(one['drops'])} dropped", "warning" if bad else "dim"),
             ]

@@ -244,9 +244,9 @@ def tcp_window(seconds: float, **changes: Any) -> dict[str, Any]:
         },
         "listen": [
             {"port": 443, "backlog": 12, "limit": 128, "syn_drops": 0, "accept_drops": 3, "drops": 3,
-             "address": "0.0.0.0"},
+             "address": "0.0.0.0", "netns": 4026531840, "open": True, "sockets": 1, "fullest": 0.0938},
             {"port": 9091, "backlog": 0, "limit": 100, "syn_drops": 0, "accept_drops": 0, "drops": 0,
-             "address": "127.0.0.1"},
+             "address": "127.0.0.1", "netns": 4026531840, "open": True, "sockets": 1, "fullest": 0.0},
         ],
         "resets": {"sent": 2, "received": 1, "by_reason": {}},
         "drops": {

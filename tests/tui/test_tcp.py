@@ -134,6 +134,18 @@ async def test_listeners_show_what_they_dropped(start: Start) -> None:
         assert "1 of 2 listening sockets" in desk.text
 
 
+async def test_a_listening_socket_that_was_closed_is_shown_as_that(start: Start) -> None:
+    def prepare(engine: ScriptedEngine) -> None:
+        one, *more = tcp_window(10.0)["listen"]
+        window = tcp_window(10.0, listen=[{**one, "open": False}, *more])
+        engine.tcp = tcp_section(windows=dict.fromkeys(("1", "10", "60", "run"), window))
+
+    async with start(size=LARGE, screen="tcp", prepare=prepare) as desk:
+        await desk.tick()
+        assert "closed ▲ 3 dropped" in desk.text
+        assert "12/128" not in desk.text
+
+
 @SIZES
 async def test_the_heat_map_takes_the_place_of_the_figures(start: Start, size: Size) -> None:
     async with start(size=size, screen="tcp") as desk:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from engine.tcp import inet_diag, listen, netlink, observer, options, text
+from engine.tcp import inet_diag, listen, netlink, observer, options, prometheus, text
 from engine.tcp.backend import (
     Connection,
     Event,
@@ -343,6 +343,31 @@ def test_more_listening_sockets_than_are_followed_are_told(
     many.append(Listener("::", 1, 0, 128, 0, cookie=listen.MOST + 1))
     one.look()
     assert "4,096" in one.document(one.windows.run())["off"]["listen.more"]
+    one.close()
+
+
+def test_a_listening_socket_that_was_closed_has_no_backlog_any_more(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock
+) -> None:
+    """Its drops stand in the summary; how full it was when it was seen last is no figure of now."""
+    backend = MadeUp()
+    full, fine = (Listener("::", port, 9, limit, 0, cookie=port) for port, limit in ((80, 8), (443, 90)))
+    found = [full, fine]
+    monkeypatch.setattr(observer.choose, "start", lambda _: (backend, []))
+    monkeypatch.setattr(backend, "listeners", lambda: found, raising=False)
+    one = Observer(options.make(), Sink())
+    one.start()
+
+    def gauges() -> list[float]:
+        wanted = ("otus_tcp_listen_backlog", "otus_tcp_listen_backlog_ratio")
+        families = prometheus.families(one.document(one.windows.run()))
+        return [family.samples[0].value for family in families if family.name in wanted]
+
+    assert gauges() == [18, 1.125]
+    found.remove(full)
+    one.look()
+    assert gauges() == [9, 0.1]
+    assert "443 9/90  80 closed" in text.page(one.document(one.windows.run()), one)
     one.close()
 
 
