@@ -153,15 +153,24 @@ static __always_inline void end_of_flow(const struct sock *sk)
 	leave_top(own_cookie(sk));
 }
 
+/* -1 of a number below 0, else 0; done where the compiler makes no branch of it. */
+#define SIGN(value)                                                                                \
+	({                                                                                         \
+		__s64 sign = (value);                                                              \
+		asm volatile("%0 s>>= 63" : "+r"(sign));                                           \
+		sign;                                                                              \
+	})
+
 /*
  * One of the flows with most triggers: a slot is free, or its flow has fewer. What has no state of its own (a request)
  * takes none: nobody would tell when it ends.
  */
 static __noinline bool in_top(__u64 flow, __u64 triggers, bool stays)
 {
-	__u64 fewest = ~0ULL;
-	__u32 weakest = 0, i;
+	__u64 weakest = ~0ULL >> 1; /* triggers, and in the low bits the place */
 	struct top_slot *slot;
+	__s64 less;
+	__u32 i;
 
 	for (i = 0; i < TOP_FLOWS; i++) {
 		slot = &runtime.top[i];
@@ -171,12 +180,11 @@ static __noinline bool in_top(__u64 flow, __u64 triggers, bool stays)
 			slot->triggers = triggers;
 			return true;
 		}
-		if (slot->triggers < fewest) {
-			fewest = slot->triggers;
-			weakest = i;
-		}
+		/* The smaller of both, without a branch: the verifier would follow each order of all places. */
+		less = (slot->triggers * TOP_FLOWS + i) - weakest;
+		weakest += less & SIGN(less);
 	}
-	if (triggers <= fewest)
+	if (triggers <= weakest / TOP_FLOWS)
 		return false;
 	if (!stays)
 		return true;

@@ -42,12 +42,11 @@ int sample(struct bpf_iter__tcp *context)
 		sample_histograms(out);
 		cause.cookie = out->cookie;
 		windows_at_look(sk, out);
-		if (out->state == TCP_ESTABLISHED) {
-			if (!out->receive_window || runtime.zero_windows_sent)
-				own_window(sk, out->cookie, !out->receive_window);
-			if (config.pacing_zero && out->pacing_rate == 0)
-				emit(sk, &cause);
-		}
+		/* Once it ends, no window of ours closes anew; one that is closed may still open. */
+		if (out->receive_window ? runtime.zero_windows_sent : out->state == TCP_ESTABLISHED)
+			own_window(sk, out->cookie, !out->receive_window);
+		if (out->state == TCP_ESTABLISHED && config.pacing_zero && out->pacing_rate == 0)
+			emit(sk, &cause);
 	}
 	bpf_seq_write(context->meta->seq, out, sizeof(*out));
 	return 0;

@@ -86,8 +86,11 @@ static __noinline void windows_at_look(const struct sock *sk, const struct conne
 	}
 	if (state && state->zero_received_ns) {
 		count(ZERO_WINDOW_RECEIVED_NS, now - state->zero_received_ns);
-		/* Of a connection that ends no segment is seen. */
-		state->zero_received_ns = seen->send_window && !established ? 0 : now;
+		/*
+		 * It may have opened unseen: the connection ends, its segments are not sampled, or the one that closed it
+		 * was refused. One that has just come may still be on its way into the socket.
+		 */
+		state->zero_received_ns = seen->send_window && now - state->zero_received_ns > 1000000 ? 0 : now;
 	} else if (established && !seen->send_window &&
 		   BPF_CORE_READ((const struct tcp_sock *)sk, segs_in) > 1) {
 		state = state_for(sk);

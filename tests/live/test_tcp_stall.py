@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -79,6 +81,40 @@ def test_a_window_that_stays_closed_counts_while_it_does(stalled: Path, kind: st
         assert [event.direction for event in made.events() if event.trigger == "zero_window"] == [side]
     finally:
         made.stop()
+
+
+@pytest.mark.parametrize("side", ["received", "sent"])
+def test_a_window_that_opens_where_no_program_sees_it_counts_no_longer(side: str) -> None:
+    """Its segments are not sampled, or its connection ends: looks see that it is open."""
+    with path() as where:
+        client, server = where.pair(where.listen(receive_buffer=4096))
+        client.setblocking(False)
+        made = begun("libbpf", where.client if side == "received" else where.server)
+        try:
+            made.connections()
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client.send(b"w" * 4096)
+            time.sleep(0.3)
+            made.connections()
+            assert made.read().counters[f"zero_window_{side}"] == 1
+            if side == "received":
+                made.set_sampling(1024)
+            else:
+                server.shutdown(socket.SHUT_WR)
+            server.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                while server.recv(1 << 16):
+                    pass
+            made.connections()
+            before = made.read().counters
+            time.sleep(0.2)
+            made.connections()
+            after = made.read().counters
+            assert after[f"zero_window_{side}_ns"] == before[f"zero_window_{side}_ns"]
+            assert after[f"zero_window_{side}"] == 1
+        finally:
+            made.stop()
 
 
 def test_programs_of_bcc_tell_of_the_peers_windows_and_looks_of_our_own(stalled: Path) -> None:
