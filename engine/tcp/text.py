@@ -21,7 +21,9 @@ WIDTH = 80
 UNKNOWN = "·"
 BARS = " ▁▂▃▄▅▆▇█"
 PLAIN_BARS = " .:-=+*%#"
-MOST_BARS = 20
+NUMBERS = 62
+"""Columns of a row before its histogram."""
+MOST_BARS = WIDTH - NUMBERS
 MOST_LISTEN, MOST_DROPS, MOST_STATES, MOST_RESETS = 6, 6, 8, 3
 ROLLING = (1.0, 10.0, 60.0)
 WORTH_S = 0.5
