@@ -19,7 +19,7 @@ from engine.tcp.backend import Connection, Event, Histogram
 from engine.tcp.governor import JUDGE_S, Governor
 from engine.tcp.listen import ListenDrops
 from engine.tcp.mask import Mask
-from engine.tcp.namespaces import every, unseen
+from engine.tcp.namespaces import MOST, every, unseen
 from engine.tcp.owners import Owners
 from engine.tcp.snmp import Counters
 from engine.tcp.throughput import Throughput
@@ -100,7 +100,8 @@ class Observer:
             self.backend.count_costs()
         self._open_kernels(options.filters.namespaces)
         if options.every_namespace:
-            self.notes += _left_out(len(options.filters.namespaces) - len(self._kernels), unseen())
+            there = len(options.filters.namespaces)
+            self.notes += _left_out(there - len(self._kernels), unseen(), there >= MOST)
         self.begun = time.monotonic()
         self.governor.begin(self.backend)
         self.windows = Windows(_without_events(self.read()), time.time_ns())
@@ -403,7 +404,7 @@ def _minus(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
     return {name: max(0, value - before.get(name, 0)) for name, value in now.items()}
 
 
-def _left_out(shut: int, hidden: int) -> list[str]:
+def _left_out(shut: int, hidden: int, more: bool) -> list[str]:
     """What `--netns all` does not watch, in words."""
     notes = []
     if shut > 0:
@@ -412,6 +413,8 @@ def _left_out(shut: int, hidden: int) -> list[str]:
     if hidden:
         many = "one process" if hidden == 1 else f"{hidden} processes"
         notes.append(f"--netns all: the namespace of {many} may not be seen (CAP_SYS_PTRACE)")
+    if more:
+        notes.append(f"--netns all: {MOST:,} namespaces are watched, those beyond are left out")
     return notes
 
 

@@ -398,3 +398,11 @@ def test_the_whole_run_says_what_was_sent_again_of_each(
     window, run = sink.pages
     assert "sent again each" not in window
     assert "sent again each" in run
+
+
+def test_what_all_namespaces_leaves_out_is_told() -> None:
+    assert observer._left_out(0, 0, False) == []
+    shut, hidden, more = observer._left_out(2, 1, True)
+    assert "2 namespaces may not be entered" in shut
+    assert "of one process may not be seen" in hidden
+    assert "4,096 namespaces are watched" in more
