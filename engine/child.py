@@ -162,10 +162,6 @@ class Stop:
         self.asked = True
 
 
-BEHIND_WORKERS = 5
-"""Nice value of processes behind the rings: where they share a CPU with a worker, it runs first."""
-
-
 def begin(
     descriptor: int, parent_death: signal.Signals = signal.SIGKILL
 ) -> tuple[Channel, dict[str, Any], Stop]:

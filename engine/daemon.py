@@ -33,7 +33,7 @@ from engine.control.socket_guard import socket_guard
 from engine.errors import ExitCode, OtusError, UsageError
 from engine.log import log
 from engine.snapshot import SECTIONS
-from engine.supervisor import Supervisor, run_behind_workers
+from engine.supervisor import Supervisor
 from engine.task import FINAL, Task
 from engine.task_checks import check_capture
 from engine.tcp import service as tcp_service
@@ -436,7 +436,6 @@ async def run(options: argparse.Namespace) -> None:
     log.configure(node.log.level, node.log.format)
     controller = Controller(node)
     log.fields = {"node": controller._node_name()}
-    run_behind_workers()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, controller.stopping.set)

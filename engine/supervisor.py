@@ -20,11 +20,11 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from engine import usage
-from engine.child import BEHIND_WORKERS, END, GROUP_SIGNALS, Channel
+from engine.child import END, GROUP_SIGNALS, Channel
 from engine.control.methods import INTERNAL, RpcError
 from engine.errors import ExitCode, NotPermittedError, OtusError, UsageError
 from engine.log import log
-from engine.privileges import CAP_SYS_NICE, effective, unprivileged
+from engine.privileges import unprivileged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -43,14 +43,6 @@ HEALTHY = 10.0
 """A child that has run so long starts again without delay."""
 REQUEST_TIMEOUT = 5.0
 _LINE = 4096
-_NICE = os.getpriority(os.PRIO_PROCESS, 0)
-"""As whoever started the engine wanted it; children begin with it."""
-
-
-def run_behind_workers() -> None:
-    """The controller, too, gives way on a CPU that it shares, where it may start workers that do not."""
-    if effective() & CAP_SYS_NICE:
-        os.nice(BEHIND_WORKERS)
 
 
 class Child:
@@ -129,7 +121,6 @@ class Child:
             theirs.close()
             os.close(write_end)
         self.pid = self._process.pid
-        self._be_eager()
         self._memory = usage.open_memory(self.pid)
         self._started = time.monotonic()
         self._gone.clear()
@@ -189,10 +180,10 @@ class Child:
             await self._gone.wait()
 
     def _be_eager(self) -> None:
-        """It gives way to nothing of ours: when it begins, and when it has little time left to end."""
+        """It has little time left: it gives way to nothing of ours any more, if the kernel lets us say so."""
         if self.pid is not None:
             with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, self.pid, _NICE)
+                os.setpriority(os.PRIO_PROCESS, self.pid, os.getpriority(os.PRIO_PROCESS, 0))
 
     async def settle(self, seconds: float) -> None:
         """If it is on its way back, wait up to `seconds` until it runs: it has work to finish."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import engine.packet  # noqa: F401  imported late elsewhere, when the files of another user are out of reach
 from engine.calls.query import time_limit
 from engine.calls.store import Calls
-from engine.child import BEHIND_WORKERS, Channel, Stop, begin
+from engine.child import Channel, Stop, begin
 from engine.control.methods import ERROR_INVALID, ERROR_REFUSED, MAX_LINE
 from engine.errors import OtusError, UsageError
 from engine.log import log
@@ -209,7 +209,6 @@ def _heartbeat(fd: int | None, calls: Callable[[], int]) -> Callable[[], None]:
 def main() -> None:
     """Entry point of the process."""
     channel, configuration, stop = begin(int(sys.argv[1]))
-    os.nice(BEHIND_WORKERS)
     process = Process(channel, configuration, stop)
     drop(configuration.get("user"))
     process.run()

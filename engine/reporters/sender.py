@@ -157,6 +157,10 @@ class Sender:
         self.figures.words[STATE] = 3
 
 
+BEHIND_WORKERS = 5
+"""Nice value: where it shares a CPU with a worker, that runs first."""
+
+
 def _tell(kind: str, problem: str) -> None:
     if problem:
         log.error("sender", f"reporter {kind}: {problem}")
@@ -167,7 +171,6 @@ def _tell(kind: str, problem: str) -> None:
 def main() -> None:
     """Run until told to end."""
     channel, config, stop = child.begin(int(sys.argv[1]), child.END)
-    os.nice(child.BEHIND_WORKERS)
     log.fields = {"task": config["task"]}
     try:
         sender = Sender(config)
@@ -177,6 +180,7 @@ def main() -> None:
     sender.drop_rights(config.get("user"))
     sender.start()
     channel.send({"state": "running"})
+    os.nice(BEHIND_WORKERS)
     beaten = reported = 0.0
     while not stop and not channel.ended:
         taken = sender.take()

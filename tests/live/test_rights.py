@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.capture.file_filter import COMPILER
-from engine.child import BEHIND_WORKERS
 from engine.privileges import out_of_reach
+from engine.reporters.sender import BEHIND_WORKERS
 from tests.live.engines import Traffic, alive, own_engine, wait_for
 from tests.live.namespace import own_namespace
 from tests.live.test_capture import frame
@@ -49,8 +49,8 @@ def test_who_decodes_has_no_rights(tmp_path: Path) -> None:
         assert [rights_of(pid) for pid in [*workers, *others]] == [NOTHING] * 4
         assert engine.process is not None
         ours = os.getpriority(os.PRIO_PROCESS, 0)
-        behind = [os.getpriority(os.PRIO_PROCESS, pid) - ours for pid in [engine.process.pid, *others]]
-        assert behind == [min(BEHIND_WORKERS, 19 - ours)] * 3
+        sender = os.getpriority(os.PRIO_PROCESS, others[1])
+        assert sender == min(ours + BEHIND_WORKERS, 19)
         assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in workers] == [ours] * 2
         os.kill(workers[0], signal.SIGSTOP)
         wait_for(lambda: not alive(workers[0]), 5.0, "the controller ends a worker that hangs")
