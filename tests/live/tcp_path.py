@@ -11,6 +11,9 @@ import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+import pytest
+
+from engine import resources
 from engine.tcp.backend import Filters, Limits, Namespace, Sizes, Triggers
 from engine.tcp.libbpf import LibbpfBackend
 from engine.tcp.namespaces import call_inside
@@ -25,7 +28,19 @@ if TYPE_CHECKING:
 
 CLIENT, SERVER = "10.98.1.2", "10.98.2.2"
 CLIENT6, SERVER6 = "fd98:1::2", "fd98:2::2"
+NEEDS_PROGRAMS = [
+    pytest.mark.live,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.skipif(
+        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
+    ),
+]
 OFFLOADS = ("tso", "off", "gso", "off", "gro", "off")
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    """Left out where this program is not installed."""
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"needs {program}")
 
 
 class Path:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine import resources
+from tests.live.tcp_path import NEEDS_PROGRAMS
 from tests.live.test_tcp_cli import THERE, Hosts, finish, start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(
-        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
-    ),
-]
+pytestmark = NEEDS_PROGRAMS
 
 
 @pytest.fixture

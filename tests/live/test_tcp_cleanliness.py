@@ -14,19 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from engine import resources
 from engine.errors import OtusError
 from engine.tcp.backend import Filters, Limits, Sizes, Triggers
 from engine.tcp.libbpf import LibbpfBackend, loader
+from tests.live.tcp_path import NEEDS_PROGRAMS, needs
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("bpftool") is None, reason="needs bpftool"),
-    pytest.mark.skipif(
-        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
-    ),
-]
+pytestmark = [*NEEDS_PROGRAMS, needs("bpftool")]
 CHILD = """
 import sys, time
 from engine.tcp.backend import Filters, Limits, Sizes, Triggers

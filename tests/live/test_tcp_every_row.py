@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine import resources
 from tests.live.tcp_delay import FAR, delay
-from tests.live.tcp_path import CLIENT, SERVER, Path, path
+from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, Path, needs
 from tests.live.test_tcp_cli import check_lines
 from tests.live.test_tcp_truth import Echo, asks, near
 
@@ -32,20 +31,7 @@ if TYPE_CHECKING:
     from engine.tcp.backend import Namespace
 
 ROOT = File(__file__).parents[2]
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
-    pytest.mark.skipif(
-        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
-    ),
-]
-
-
-@pytest.fixture
-def between() -> Iterator[Path]:
-    with path() as made:
-        yield made
+pytestmark = [*NEEDS_PROGRAMS, needs("nft")]
 
 
 class Run:

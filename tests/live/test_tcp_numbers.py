@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine import resources
 from engine.errors import OtusError
 from engine.tcp import options, prometheus
 from engine.tcp.addresses import Addresses
@@ -20,25 +19,13 @@ from engine.tcp.bcc import BccBackend
 from engine.tcp.namespaces import call_inside
 from engine.tcp.netlink import NetlinkBackend
 from engine.tcp.observer import Observer
-from tests.live.tcp_path import CLIENT, SERVER, Path, path, watch
+from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, Path, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    pass
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(
-        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
-    ),
-]
+pytestmark = NEEDS_PROGRAMS
 TCP_REPAIR = 19
-
-
-@pytest.fixture
-def between() -> Iterator[Path]:
-    with path() as made:
-        yield made
 
 
 def test_a_reset_closes_no_window(between: Path) -> None:

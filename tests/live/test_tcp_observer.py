@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -16,31 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine import resources
 from engine.tcp import options
 from engine.tcp.observer import Observer
 from tests.builds import ROOT
-from tests.live.tcp_path import SERVER, Path, path
+from tests.live.tcp_path import NEEDS_PROGRAMS, SERVER, Path, needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from engine.tcp.backend import Namespace
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
-    pytest.mark.skipif(
-        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
-    ),
-]
-
-
-@pytest.fixture
-def between() -> Iterator[Path]:
-    with path() as made:
-        yield made
+pytestmark = [*NEEDS_PROGRAMS, needs("nft")]
 
 
 class Run:

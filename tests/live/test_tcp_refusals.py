@@ -4,7 +4,6 @@ kernel is left as it was."""
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -12,19 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from engine import resources
 from engine.errors import ExitCode
 from tests.live.refused import BPF
+from tests.live.tcp_path import NEEDS_PROGRAMS
 
 ROOT = Path(__file__).parents[2]
 VMLINUX, LOCKDOWN = "/sys/kernel/btf/vmlinux", "/sys/kernel/security/lockdown"
 pytestmark = [
-    pytest.mark.live,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    *NEEDS_PROGRAMS,
     pytest.mark.skipif(platform.machine() not in BPF, reason="the number of the system call is not known"),
-    pytest.mark.skipif(
-        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
-    ),
 ]
 NO_BTF = ("--without", VMLINUX)
 NO_CALL = ("--errno", "38")

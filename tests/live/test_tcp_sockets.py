@@ -16,30 +16,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine import resources
 from engine.tcp import histogram
 from engine.tcp.backend import MOST_TOP_FLOWS, Filters, Limits, Sizes, Triggers
 from engine.tcp.libbpf import LibbpfBackend, layout, loader, maps
 from tests.live.namespace import own_namespace
 from tests.live.tcp_delay import FAR, delay
-from tests.live.tcp_path import CLIENT, SERVER, Path, path, watch
+from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, Path, watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(
-        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
-    ),
-]
-
-
-@pytest.fixture
-def between() -> Iterator[Path]:
-    with path() as made:
-        yield made
+pytestmark = NEEDS_PROGRAMS
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ delay."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import socket
@@ -17,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine import resources
 from tests.live.tcp_delay import FAR, delay
-from tests.live.tcp_path import SERVER, Path, path
+from tests.live.tcp_path import NEEDS_PROGRAMS, SERVER, Path, needs
 from tests.live.test_tcp_every_row import watching
 
 if TYPE_CHECKING:
@@ -27,22 +25,9 @@ if TYPE_CHECKING:
 
     from engine.tcp.backend import Namespace
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("tcpdump") is None, reason="needs tcpdump"),
-    pytest.mark.skipif(
-        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
-    ),
-]
+pytestmark = [*NEEDS_PROGRAMS, needs("tcpdump")]
 CONNECTIONS = 10
 FLAGS = re.compile(r"^([\d.]+) IP6? (\S+)\.(\d+) > (\S+)\.(\d+): Flags \[(S|S\.)\]", re.MULTILINE)
-
-
-@pytest.fixture
-def between() -> Iterator[Path]:
-    with path() as made:
-        yield made
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import struct
 import threading
@@ -13,31 +12,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine import resources
 from engine.tcp.backend import Limits, Triggers
-from tests.live.tcp_path import CLIENT, SERVER, path, watch
+from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, needs, watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from engine.tcp.backend import Reading
     from tests.live.tcp_path import Path
 
-pytestmark = [
-    pytest.mark.live,
-    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
-    pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft"),
-    pytest.mark.skipif(
-        not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
-    ),
-]
+pytestmark = [*NEEDS_PROGRAMS, needs("nft")]
 CLASSES = ("syn", "synack", "rto", "window_probe", "tlp", "fast", "slow_start", "other")
-
-
-@pytest.fixture
-def between() -> Iterator[Path]:
-    with path() as made:
-        yield made
 
 
 class Echo:
