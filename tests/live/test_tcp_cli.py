@@ -319,6 +319,19 @@ def test_timeouts_and_probes_are_what_nstat_says(hosts: Hosts, backend: str) -> 
     assert lines[-1]["emitted"] == len(found)
 
 
+def storm(hosts: Hosts, count: int) -> None:
+    """So many connections at once, that are kept open."""
+
+    def connect() -> None:
+        for _ in range(count):
+            one = socket.socket()
+            one.setblocking(False)
+            one.connect_ex((THERE, 7000))
+            hosts.kept.append(one)
+
+    hosts.inside(hosts.a, connect)
+
+
 def test_listen_drops_are_what_nstat_says(hosts: Hosts, backend: str) -> None:
     hosts.listen(hosts.b, THERE, 7000, backlog=1)
     words = ("--backend", backend, "--format", "jsonl", "--mode", "both", "--interval", "0.5")
@@ -326,14 +339,7 @@ def test_listen_drops_are_what_nstat_says(hosts: Hosts, backend: str) -> None:
     observing(process)
     before = hosts.nstat(hosts.b)
 
-    def storm() -> None:
-        for _ in range(12):
-            one = socket.socket()
-            one.setblocking(False)
-            one.connect_ex((THERE, 7000))
-            hosts.kept.append(one)
-
-    hosts.inside(hosts.a, storm)
+    storm(hosts, 12)
     time.sleep(1.6)
     after = hosts.nstat(hosts.b)
     process.send_signal(signal.SIGINT)
@@ -360,14 +366,7 @@ def test_a_server_that_is_gone_stands_in_the_summary_of_the_run(hosts: Hosts, ba
     process = start(hosts, *words, where=hosts.b)
     observing(process)
 
-    def storm() -> None:
-        for _ in range(9):
-            one = socket.socket()
-            one.setblocking(False)
-            one.connect_ex((THERE, 7000))
-            hosts.kept.append(one)
-
-    hosts.inside(hosts.a, storm)
+    storm(hosts, 9)
     time.sleep(0.7)
     server.close()
     for one in hosts.kept:

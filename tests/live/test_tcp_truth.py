@@ -176,10 +176,7 @@ def test_syn_ack_that_is_lost(between: Path) -> None:
     listener = between.listen()
     with watch(between.server) as observer:
         between.drop("tcp sport 8080 tcp flags & (syn | ack) == syn | ack")
-        clients = [between.open() for _ in range(3)]
-        for client in clients:
-            client.setblocking(False)
-            client.connect_ex((SERVER, 8080))
+        clients = storm(between, 3)
         time.sleep(2.6)
         between.lift()
         for _ in clients:
@@ -236,14 +233,20 @@ def drain(server: socket.socket) -> int:
         return 0
 
 
+def storm(between: Path, count: int) -> list[socket.socket]:
+    """So many clients that connect at once."""
+    clients = [between.open() for _ in range(count)]
+    for client in clients:
+        client.setblocking(False)
+        client.connect_ex((SERVER, 8080))
+    return clients
+
+
 def test_accept_queue_that_is_full(between: Path) -> None:
     listener = between.listen(backlog=1)
     with watch(between.server) as observer:
         observer.backend.connections()
-        clients = [between.open() for _ in range(10)]
-        for client in clients:
-            client.setblocking(False)
-            client.connect_ex((SERVER, 8080))
+        clients = storm(between, 10)
         time.sleep(3.5)
         observer.backend.connections()
         (row,) = [one for one in observer.backend.listeners() if one.port == 8080]
@@ -261,10 +264,7 @@ def test_a_listener_that_is_closed_tells_its_last_drops(between: Path) -> None:
     listener = between.listen(backlog=1)
     with watch(between.server) as observer:
         observer.backend.connections()
-        clients = [between.open() for _ in range(8)]
-        for client in clients:
-            client.setblocking(False)
-            client.connect_ex((SERVER, 8080))
+        clients = storm(between, 8)
         time.sleep(0.4)
         listener.close()
         time.sleep(0.05)
