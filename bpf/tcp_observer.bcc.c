@@ -752,7 +752,8 @@ static __always_inline void leave(const void *sk, struct socket_state *state, u8
 	} else if (old != TCP_LISTEN) {
 		observe(RETRANSMITS_PER_CONNECTION, READ(struct tcp_sock, sk, total_retrans));
 		observe(TLP_PER_CONNECTION, state->tlp);
-		if (state->zero_received_ns)
+		/* Its opening may not have been seen: segments are sampled. */
+		if (state->zero_received_ns && !READ(struct tcp_sock, sk, snd_wnd))
 			count(ZERO_WINDOW_RECEIVED_NS, now - state->zero_received_ns);
 		state->zero_received_ns = 0;
 	}

@@ -117,6 +117,32 @@ def test_a_window_that_opens_where_no_program_sees_it_counts_no_longer(side: str
             made.stop()
 
 
+def test_bcc_does_not_count_a_window_as_closed_that_opened_unseen() -> None:
+    with path() as where:
+        client, server = where.pair(where.listen(receive_buffer=4096))
+        client.setblocking(False)
+        made = begun("bcc", where.client)
+        try:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    client.send(b"w" * 4096)
+            time.sleep(0.3)
+            assert made.read().counters["zero_window_received"] == 1
+            made.set_sampling(1024)
+            server.settimeout(0.5)
+            with contextlib.suppress(TimeoutError):
+                while server.recv(1 << 16):
+                    pass
+            before = made.read().counters["zero_window_received_ns"]
+            time.sleep(0.5)
+            client.close()
+            server.close()
+            time.sleep(0.1)
+            assert made.read().counters["zero_window_received_ns"] == before
+        finally:
+            made.stop()
+
+
 def test_programs_of_bcc_tell_of_the_peers_windows_and_looks_of_our_own(stalled: Path) -> None:
     """One event of each, and none twice."""
     for side, where in (("received", stalled.client), ("sent", stalled.server)):
