@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import tomllib
@@ -130,3 +131,17 @@ def test_dev_refuses_an_unknown_verb() -> None:
     ran = subprocess.run([ROOT / "dev", "frobnicate"], capture_output=True, text=True, check=False)
     assert ran.returncode == 2
     assert "no such verb: frobnicate" in ran.stderr
+
+
+def test_dev_run_asks_the_kernel_whether_it_may_capture() -> None:
+    """A question that fails by itself would show root a demonstration."""
+    asks = re.search(r"^may_capture\(\) \{$.*?^\}$", (ROOT / "dev").read_text(), re.MULTILINE | re.DOTALL)
+    assert asks
+    script = f"VENV={sys.prefix}; {asks[0]}; may_capture"
+    ran = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, cwd=ROOT)
+    try:
+        socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0).close()
+        may = 0
+    except OSError:
+        may = 1
+    assert (ran.returncode, ran.stderr) == (may, "")
