@@ -14,8 +14,8 @@ from otus_tui.screens.stream_text import stream_lines
 from otus_tui.widgets.ink import plain
 from otus_tui.widgets.ladder import stream_label
 from tests.builds import COMPILED
+from tests.packet_road import ALICE, BOB
 from tests.tui.scripted_engine import call_row, stream_row
-from tests.unit.test_loop import ALICE, BOB
 from tests.unit.test_media_figures import A, B, called, key, streams, talk
 from tests.unit.test_rtcp import METRICS, block, extended, names, receiver_report, sender_report
 

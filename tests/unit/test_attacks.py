@@ -21,7 +21,7 @@ from tests.fuzz import frames
 from tests.fuzz.frames import Frame, ip, joined, udp
 from tests.fuzz.targets import Pair, on
 from tests.messages import OFFER, with_body
-from tests.unit.test_loop import ALICE, BOB, Road, rtp, sdp, sip
+from tests.packet_road import ALICE, BOB, Road, rtp, sdp, sip
 
 INVITE, OK = "INVITE sip:b@x.test SIP/2.0", "SIP/2.0 200 OK"
 

@@ -10,8 +10,8 @@ import pytest
 
 from engine.shm.counters import Counters
 from tests.builds import Build
+from tests.packet_road import ALICE, BOB, MS, Road, rtp
 from tests.unit.test_fragments_in_tunnels import cut, invite
-from tests.unit.test_loop import ALICE, BOB, MS, Road, rtp
 
 SECOND = 1_000_000_000
 STEPS = [3600 * SECOND, -3600 * SECOND, 400 * 24 * 3600 * SECOND]

@@ -11,7 +11,7 @@ import pytest
 from engine.shm import counters as layout
 from engine.shm import records
 from tests.builds import Build
-from tests.unit.test_loop import ALICE, BOB, Road, frame, sdp, sip
+from tests.packet_road import ALICE, BOB, Road, frame, sdp, sip
 
 MESSAGE = sip(body=sdp() + "a=x:" + "y" * 3000 + "\r\n")
 VTEPS = ("192.0.2.1", "192.0.2.2")

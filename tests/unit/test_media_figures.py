@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builds import COMPILED, PURE, Build
-from tests.unit.test_loop import ALICE, BOB, MS, NOW, Road, frame, rtp, sdp, sip
+from tests.packet_road import ALICE, BOB, MS, NOW, Road, frame, rtp, sdp, sip
 from tests.unit.test_rtcp import METRICS, block, extended, names, packet, receiver_report, sender_report
 
 A, B = 0x1234, 0x5678

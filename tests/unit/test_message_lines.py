@@ -19,7 +19,7 @@ from engine.reporters.lines import json_lines
 from engine.reporters.output import OutputMaker
 from engine.shm import records
 from tests.builds import Build
-from tests.unit.test_loop import ALICE, BOB, frame, sdp
+from tests.packet_road import ALICE, BOB, frame, sdp
 
 NOW = 1_700_000_000_123_456_789
 SLOW = settings(

@@ -15,7 +15,7 @@ from engine.processors.chain import build_chain
 from engine.task_config import worker_config
 from tests.captures import pcap, write
 from tests.live.engines import lines_of, own_engine, wait_for
-from tests.unit.test_loop import ALICE, BOB, frame, sip
+from tests.packet_road import ALICE, BOB, frame, sip
 
 MODULE = """
 from engine.packet import DictPayload, NetworkMeta, OutputPacket

@@ -1,0 +1,223 @@
+"""The packet road of media: found by its SDP, or by what it looks like, for as long as its call."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.shm import records
+from tests.builds import Build
+from tests.packet_road import ALICE, BOB, MS, NOW, SR, Road, rtp, sdp, sip
+
+
+def test_media_of_an_sdp(build: Build) -> None:
+    road = Road(build)
+    road.say(sip(body=sdp()))
+    for number in range(10):
+        road.udp(rtp(number), BOB, 5000, ALICE, 4000, gap_ms=20)
+        road.udp(rtp(number, 0x77), ALICE, 4000, BOB, 5000)
+    road.udp(SR, BOB, 5001, ALICE, 4001)
+    assert road.counted("rtp_packets", "rtp_by_sdp", "output_rtp", "rtcp_packets", "output_rtcp") == (
+        20,
+        20,
+        20,
+        1,
+        1,
+    )
+    assert road.streams.figures()["added"] == 2
+    rows = {row["ssrc"]: row for row in road.streams.rows()}
+    assert {row["call_id"] for row in rows.values()} == {"a@b"}
+    assert (rows[0x1234]["packets"], rows[0x1234]["lost"], rows[0x1234]["codec"]) == (10, 0, "PCMA")
+    sent = [body for kind, body in road.sent() if kind == records.RTP]
+    record = records.rtp_record(sent[0])
+    assert (record.ssrc, record.sequence, record.payload_type, record.payload_length) == (0x1234, 0, 8, 160)
+    assert (record.found_by, record.frame) == (1, b"")
+    header = record.header
+    assert road.flows.labels(header.flow_slot, header.flow_generation, 8) == {
+        "call-id": "a@b",
+        "codec": "PCMA",
+    }
+    assert road.streams.read(record.stream_slot)["ssrc"] == 0x1234
+    kinds = [kind for kind, _ in road.witnessed()]
+    assert kinds == [records.SIP]
+
+
+def test_streams_of_one_flow_take_turns(build: Build) -> None:
+    road = Road(build)
+    road.say(sip(body=sdp()))
+    for number in range(20):
+        road.udp(rtp(number // 2, 0x77 + (number & 1)), BOB, 5000, ALICE, 4000, gap_ms=10)
+    assert [(row["packets"], row["lost"]) for row in road.streams.rows()] == [(10, 0), (10, 0)]
+    assert road.streams.figures()["added"] == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [sdp(port=0), sdp("0.0.0.0"), "v=0\r\n", sdp().replace("RTP/AVP", "TCP/RTP/AVP"), sdp("host.invalid")],
+)
+def test_media_that_cannot_be_followed(build: Build, body: str) -> None:
+    road = Road(build, rtp_heuristic=False)
+    road.say(sip(body=body))
+    road.udp(rtp(1), BOB, 5000, ALICE, 4000)
+    assert road.counted("sdp_media", "rtp_packets", "unmatched") == (0, 0, 1)
+
+
+def test_rtcp_on_the_port_of_the_media(build: Build) -> None:
+    road = Road(build)
+    road.say(sip(body=sdp(more="a=rtcp-mux\r\n")))
+    road.udp(SR, BOB, 5000, ALICE, 4000)
+    road.udp(b"\x80\xc8\0\x20" + bytes(8), BOB, 5000, ALICE, 4000)
+    road.udp(b"\x8f\x08" + bytes(20), BOB, 5000, ALICE, 4000)
+    assert road.counted("rtcp_packets", "rtcp_malformed", "rtp_malformed", "malformed") == (1, 1, 1, 2)
+
+
+def test_what_shares_the_media_port_is_not_media(build: Build) -> None:
+    road = Road(build)
+    road.say(sip(body=sdp()))
+    for first in (0, 1, 22, 64):
+        road.udp(bytes([first]) + bytes(40), BOB, 5000, ALICE, 4000)
+    assert road.counted("unmatched", "rtp_packets") == (4, 0)
+
+
+def test_another_call_may_have_the_port_after_the_bye(build: Build) -> None:
+    road = Road(build)
+    road.say(sip(body=sdp()))
+    road.udp(rtp(1), BOB, 5000, ALICE, 4000)
+    road.say(sip(call="thief", body=sdp()))
+    assert road.counted("flow_conflicts") == (2,)
+    road.say(sip(f"BYE sip:bob@{BOB} SIP/2.0", cseq="2 BYE"))
+    road.say(sip(call="next", body=sdp()))
+    assert road.counted("flow_conflicts") == (2,)
+    road.udp(rtp(900, 0x99), BOB, 5000, ALICE, 4000)
+    assert {row["ssrc"]: row["call_id"] for row in road.streams.rows()} == {0x1234: "a@b", 0x99: "next"}
+
+
+def test_only_the_transactions_of_an_invite_negotiate_media(build: Build) -> None:
+    """An answer to OPTIONS says what somebody could do, with the ports of a call that is up or none."""
+    road = Road(build)
+    for method in ("OPTIONS", "INFO", "MESSAGE", "NOTIFY", "REGISTER", "SUBSCRIBE", "FOO"):
+        road.say(sip("SIP/2.0 200 OK", call="thief", body=sdp(), cseq=f"1 {method}"))
+        road.say(sip(f"{method} sip:bob@{BOB} SIP/2.0", call="thief", body=sdp(), cseq=f"1 {method}"))
+    assert road.counted("sdp_media", "flow_conflicts") == (0, 0)
+    road.say(sip(body=sdp()))
+    road.udp(rtp(1), BOB, 5000, ALICE, 4000)
+    assert [row["call_id"] for row in road.streams.rows()] == ["a@b"]
+    assert road.counted("sdp_media", "flow_conflicts") == (1, 0)
+    port = 4000
+    for method in ("INVITE", "ACK", "PRACK", "UPDATE"):
+        for first in (f"{method} sip:bob@{BOB} SIP/2.0", "SIP/2.0 200 OK", "SIP/2.0 183 Session Progress"):
+            port += 2
+            road.say(sip(first, body=sdp(port=port), cseq=f"7 {method}"))
+            road.udp(rtp(1, port), BOB, 5000, ALICE, port)
+    assert {row["dport"]: row["call_id"] for row in road.streams.rows()} == dict.fromkeys(
+        range(4000, port + 2, 2), "a@b"
+    )
+
+
+# ---- media without SDP ----
+
+
+def test_media_without_signalling_counts_from_its_first_packet(build: Build) -> None:
+    road = Road(build)
+    for number in range(4):
+        road.udp(rtp(number), gap_ms=20)
+    assert road.counted("rtp_packets", "unmatched") == (0, 4)
+    road.udp(rtp(4), gap_ms=20)
+    road.udp(rtp(4))
+    road.udp(SR, sport=4001, dport=5001)
+    (row,) = road.streams.rows()
+    assert (row["packets"], row["expected"], row["duplicates"], row["found_by"]) == (6, 5, 1, "heuristic")
+    assert row["start_ns"] == NOW + 20 * MS
+    assert row["max_delta_ms"] == pytest.approx(20)
+    assert road.counted("rtp_packets", "rtp_by_heuristic", "rtcp_packets", "unmatched") == (6, 6, 1, 4)
+
+
+def test_signalling_that_comes_late_names_the_stream(build: Build) -> None:
+    road = Road(build)
+    for number in range(10):
+        road.udp(rtp(number), BOB, 5000, ALICE, 4000, gap_ms=20)
+    road.say(sip(body=sdp()))
+    road.udp(rtp(10), BOB, 5000, ALICE, 4000, gap_ms=20)
+    (row,) = road.streams.rows()
+    assert (row["packets"], row["found_by"], row["call_id"]) == (11, "sdp", "a@b")
+
+
+@pytest.mark.parametrize(
+    ("why", "packets", "sport", "dport"),
+    [
+        ("another SSRC each", [rtp(number, number + 1) for number in range(20)], 4000, 5000),
+        ("no SSRC", [rtp(number, 0) for number in range(20)], 4000, 5000),
+        ("falling numbers", [rtp(50 - number, timestamp=number) for number in range(20)], 4000, 5000),
+        ("wide steps", [rtp(5 * number) for number in range(20)], 4000, 5000),
+        ("one number", [rtp(7) for _ in range(20)], 4000, 5000),
+        ("time stands still", [rtp(number, timestamp=5) for number in range(12)], 4000, 5000),
+        ("time leaps", [rtp(number, timestamp=number << 20) for number in range(20)], 4000, 5000),
+        ("unassigned payload type", [rtp(number, payload_type=50) for number in range(20)], 4000, 5000),
+        (
+            "changing payload type",
+            [rtp(number, payload_type=8 * (number & 1)) for number in range(20)],
+            4000,
+            5000,
+        ),
+        ("odd ports", [rtp(number) for number in range(20)], 4001, 5001),
+        ("DNS", [rtp(number) for number in range(20)], 53, 5000),
+        ("QUIC", [b"\xc3\0\0\0\x01" + bytes(40)] * 20, 443, 5000),
+        ("STUN", [b"\0\x01\0\0\x21\x12\xa4\x42" + bytes(12)] * 20, 3478, 5000),
+        (
+            "noise",
+            [bytes([0x80 | number]) + bytes(range(number, number + 50)) for number in range(20)],
+            4000,
+            5000,
+        ),
+    ],
+)
+def test_what_only_resembles_media_is_left_alone(
+    build: Build, why: str, packets: list[bytes], sport: int, dport: int
+) -> None:
+    road = Road(build)
+    for payload in packets:
+        road.udp(payload, sport=sport, dport=dport, gap_ms=20)
+    assert road.streams.rows() == [], why
+    assert road.counted("unmatched") == (len(packets),)
+
+
+def test_a_pause_begins_anew(build: Build) -> None:
+    road = Road(build)
+    for number in range(20):
+        road.udp(rtp(number), gap_ms=2500)
+    assert road.streams.rows() == []
+
+
+def test_candidates_are_bounded(build: Build) -> None:
+    road = Road(build)
+    for number in range(3000):
+        road.udp(rtp(1, number + 1), gap_ms=0.001)
+    assert road.counted("candidates_full")[0] > 1000
+    assert road.counted("unmatched") == (3000,)
+
+
+def test_tables_that_are_full_are_counted(build: Build) -> None:
+    road = Road(build, slots=64)
+    road.say(sip(body=sdp()))
+    for number in range(200):
+        road.udp(rtp(1, number + 1), BOB, 5000, ALICE, 4000)
+    assert road.counted("rtp_packets", "output_rtp") == (200, 200)
+    assert road.counted("streams_full")[0] >= 136
+    for number in range(200):
+        road.say(sip(call=f"call{number}", body=sdp(f"10.9.0.{number}")))
+    assert road.counted("flows_full")[0] > 100
+
+
+def test_rtcp_goes_where_its_line_says(build: Build) -> None:
+    cases = {
+        "a=rtcp:4000 IN IP4 10.0.0.9\r\n": {(ALICE, 4000, False), ("10.0.0.9", 4000, True)},
+        "a=rtcp:4007 IN IP6 2001:db8::9\r\n": {(ALICE, 4000, False), ("2001:db8::9", 4007, True)},
+        "a=rtcp:4007\r\n": {(ALICE, 4000, False), (ALICE, 4007, True)},
+        "a=rtcp:9 IN IP4 0.0.0.0\r\na=rtcp-mux\r\n": {(ALICE, 4000, False)},
+        "a=rtcp:4007\r\na=rtcp-mux\r\n": {(ALICE, 4000, False), (ALICE, 4007, True)},
+        "a=rtcp-mux\r\n": {(ALICE, 4000, False)},
+        "": {(ALICE, 4000, False), (ALICE, 4001, True)},
+    }
+    for more, expected in cases.items():
+        road = Road(build)
+        road.say(sip(body=sdp(more=more)))
+        assert {(row["src"], row["sport"], row["rtcp"]) for row in road.flows.rows()} == expected
