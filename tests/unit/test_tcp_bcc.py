@@ -267,7 +267,7 @@ def test_the_text_has_filters_and_no_name_is_left_open() -> None:
 
 
 def test_every_program_of_the_table_is_in_the_source() -> None:
-    text = resources.data("bpf", source.SOURCE).read_text("utf-8")
+    text = source.programs()
     functions = set(re.findall(r"^int (\w+)\(struct bpf_raw_tracepoint_args \*ctx\)", text, re.MULTILINE))
     assert functions == {one.name for one in PROGRAMS} - {"sample", "io_send", "io_receive"}
     for newer in (
@@ -280,6 +280,27 @@ def test_every_program_of_the_table_is_in_the_source() -> None:
         "static const",
     ):
         assert newer not in text
+
+
+def test_each_part_is_put_in_once_and_has_its_twin() -> None:
+    folder = resources.data("bpf")
+    parts = [path.name for path in folder.iterdir() if path.name.endswith(".bcc.h")]
+    included = re.findall(r'^#include "(.+)"$', (folder / source.SOURCE).read_text("utf-8"), re.MULTILINE)
+    assert sorted(included) == sorted([*parts, "observer.h"])
+    assert all((folder / name.replace(".bcc.h", ".h")).is_file() for name in parts)
+    twin = re.findall(r'^#include "(.+)"$', (folder / "tcp_observer.bpf.c").read_text("utf-8"), re.MULTILINE)
+    assert [name.replace(".bcc.h", ".h") for name in included] == [
+        name for name in twin if name != "sample.h"
+    ]
+    text = source.programs()
+    assert all((folder / name).read_text("utf-8").partition("#pragma once\n")[2] in text for name in parts)
+
+
+def test_a_part_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / source.SOURCE).write_text('#include "state.bcc.h"\n')
+    monkeypatch.setattr(resources, "data", lambda *parts: tmp_path.joinpath(*parts[1:]))
+    with pytest.raises(OtusError, match=r"no state\.bcc\.h"):
+        source.programs()
 
 
 def test_names_that_bcc_does_not_know_are_stood_in_for() -> None:

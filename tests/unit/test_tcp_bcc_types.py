@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from engine import resources
 from engine.errors import OtusError
 from engine.tcp.bcc import source, types
 from engine.tcp.libbpf import btf
 from engine.tcp.libbpf.library import library
 
 needs_btf = pytest.mark.skipif(not os.path.exists(btf.VMLINUX), reason="this kernel has no BTF")
-PROGRAM = resources.data("bpf", source.SOURCE).read_text("utf-8")
+PROGRAM = source.programs()
 PLACE = re.compile(r"^(\w+) = .*constant \[\d+ x i64\] \[(.*)\]", re.MULTILINE)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import resources
@@ -70,13 +71,20 @@ def text(
         f"#define LOCAL_NETWORKS(address) {_networks(filters.local_networks)}",
         f"#define REMOTE_NETWORKS(address) {_networks(filters.remote_networks)}",
     ]
+    body = programs()
+    return "\n".join((types.declarations(body), *rows, body))
+
+
+def programs() -> str:
+    """The parts of SOURCE in their order, without what differs from run to run."""
     folder = resources.data("bpf")
     try:
-        body = (folder / SOURCE).read_text("utf-8")
-        body = _INCLUDE.sub(lambda found: (folder / found[1]).read_text("utf-8"), body)
+        whole = (folder / SOURCE).read_text("utf-8")
+        whole = _INCLUDE.sub(lambda found: (folder / found[1]).read_text("utf-8"), whole)
     except OSError as error:
-        raise OtusError(f"the package has no {SOURCE}", "install it anew") from error
-    return "\n".join((types.declarations(body), *rows, body.replace("#pragma once\n", "")))
+        name = Path(error.filename).name if error.filename else SOURCE
+        raise OtusError(f"the package has no {name}", "install it anew") from error
+    return whole.replace("#pragma once\n", "")
 
 
 def stand_ins(errors: Sequence[str], number: int) -> list[str]:
