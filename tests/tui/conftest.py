@@ -20,7 +20,8 @@ from textual.widgets import Input
 from otus_tui.app import OtusApp
 from otus_tui.client import Client
 from otus_tui.settings import Settings
-from tests.tui.scripted_engine import NOW_NS, ScriptedEngine
+from tests.tui.engine_rows import NOW_NS
+from tests.tui.scripted_engine import ScriptedEngine
 
 Size = tuple[int, int]
 

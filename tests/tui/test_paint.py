@@ -25,7 +25,7 @@ from otus_tui.widgets.ink import ROLES, plain, width_of
 from otus_tui.widgets.ladder import Flow, Ladder, Options, split_endpoint
 from otus_tui.widgets.text_view import TextView, fold, highlight, message_lines
 from tests.tui.conftest import Start
-from tests.tui.scripted_engine import NOW_NS, SECOND, call_row, message_row, stream_row, task
+from tests.tui.engine_rows import NOW_NS, SECOND, call_row, message_row, stream_row, task
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=40)
 

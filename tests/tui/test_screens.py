@@ -20,16 +20,8 @@ from otus_tui.widgets.ladder import Ladder
 from otus_tui.widgets.live_table import LiveTable
 from otus_tui.widgets.text_view import TextView
 from tests.tui.conftest import Size, Start
-from tests.tui.scripted_engine import (
-    NOW_NS,
-    SECOND,
-    ScriptedEngine,
-    call_row,
-    file_task,
-    message_row,
-    stream_row,
-    task,
-)
+from tests.tui.engine_rows import NOW_NS, SECOND, call_row, file_task, message_row, stream_row, task
+from tests.tui.scripted_engine import ScriptedEngine
 
 SMALL, LARGE = (80, 24), (160, 50)
 SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
@@ -293,6 +285,19 @@ async def test_an_error_in_a_filter_names_its_place(start: Start) -> None:
         await desk.press("escape")
         assert "not closed" not in desk.text
         assert "200 calls" in desk.text
+
+
+async def test_rows_under_a_wrong_filter_go_on(start: Start) -> None:
+    async with start(screen="calls") as desk:
+        await desk.press("slash")
+        await desk.type("nobody ==")
+        assert "no column 'nobody': did you mean method?" in desk.text
+        await desk.press("enter")
+        desk.engine.calls.append(call_row(200))
+        desk.engine.version += 1
+        await desk.tick()
+        assert "still shown: 201 calls" in desk.text
+        assert "alice200@" in desk.text
 
 
 async def test_a_wrong_filter_leaves_what_is_shown(start: Start) -> None:

@@ -15,7 +15,7 @@ from otus_tui.widgets.ink import plain
 from otus_tui.widgets.ladder import stream_label
 from tests.builds import COMPILED
 from tests.packet_road import ALICE, BOB
-from tests.tui.scripted_engine import call_row, stream_row
+from tests.tui.engine_rows import call_row, stream_row
 from tests.unit.test_media_figures import A, B, called, key, streams, talk
 from tests.unit.test_rtcp import METRICS, block, extended, names, receiver_report, sender_report
 
