@@ -145,9 +145,10 @@ class TableScreen(FrameScreen):
 
     def on_live_table_loaded(self, event: LiveTable.Loaded) -> None:
         event.stop()
-        self._refusal = ""
-        if self.prompt.open:
-            self.prompt.note("")
+        if not self.table.refused:
+            self._refusal = ""
+            if self.prompt.open:
+                self.prompt.note("")
         self._status()
         self.query_one(TableHead).refresh()
 
@@ -157,7 +158,8 @@ class TableScreen(FrameScreen):
         message = fmt.clean(str(getattr(error, "message", error)))
         self._refusal = message if self.model.lost is None else ""
         if self.prompt.open:
-            self.prompt.note(message, position_of(error))
+            hint = fmt.clean(str(getattr(error, "hint", "") or ""))
+            self.prompt.note(f"{message}: {hint}" if hint else message, position_of(error))
         self._status()
 
     # --- actions
@@ -256,13 +258,13 @@ class TableScreen(FrameScreen):
 
     def action_clear_others(self) -> None:
         table = self.table
-        if not table.filter and not table.marks:
+        if not table.asked_filter and not table.marks:
             self.notify("no filter and no mark: nothing would be left out", severity="warning")
             return
         self.run_worker(self._clear_others(), exclusive=True, exit_on_error=False)
 
     async def _clear_others(self) -> None:
-        await self._send_clear(keep=list(self.table.marks), keep_filter=self.table.filter)
+        await self._send_clear(keep=list(self.table.marks), keep_filter=self.table.asked_filter)
 
     def _clear(self) -> None:
         self.run_worker(self._send_clear(), exclusive=True, exit_on_error=False)
@@ -302,8 +304,8 @@ class TableScreen(FrameScreen):
         offset = 0
         while offset < SAVE_LIMIT:
             params: dict[str, Any] = {"sort": table.sort_key, "descending": table.descending}
-            if table.filter:
-                params["filter"] = table.filter
+            if table.asked_filter:
+                params["filter"] = table.asked_filter
             answer = await self._fetch({**params, "offset": offset, "count": SAVE_PAGE})
             rows |= {row["id"]: row for row in answer["rows"]}
             offset += len(answer["rows"])

@@ -14,6 +14,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
+from engine.control.methods import ERROR_INVALID
 from otus_tui import format as fmt
 from otus_tui.format import cells
 from otus_tui.widgets.columns import Column, Row, lay_out
@@ -80,6 +81,8 @@ class LiveTable(RowsView):
         self.filter = ""
         self.shown_filter = ""
         """The filter of the rows that are shown: the last one that the engine took."""
+        self._refused: str | None = None
+        """The filter that the engine did not take, until there is another."""
         self.paused = False
         self.following = True
         self.marks: dict[Any, Row] = {}
@@ -172,12 +175,17 @@ class LiveTable(RowsView):
         """The row under the cursor as it was last seen."""
         return self.rows.get(self.cursor)
 
+    @property
+    def asked_filter(self) -> str:
+        """The filter that the rows are asked for with: the one before, where the engine refused this one."""
+        return self.shown_filter if self.filter == self._refused else self.filter
+
     def request(self) -> dict[str, Any]:
         """The query for the rows in sight."""
         page = self.page
         params: dict[str, Any] = {"sort": self.sort_key, "descending": self.descending}
-        if self.filter:
-            params["filter"] = self.filter
+        if self.asked_filter:
+            params["filter"] = self.asked_filter
         params["count"] = page + 2 * self._margin
         top = self.scroll_offset.y if self.loaded else 0
         if self.following and self.edge == "top" and top == 0:
@@ -224,6 +232,9 @@ class LiveTable(RowsView):
                     answer = await self._window(params)
                 except Exception as error:
                     self.post_message(self.Refused(self, error))
+                    if getattr(error, "rpc_code", None) == ERROR_INVALID and stamp[2] != self.shown_filter:
+                        self._refused = stamp[2]
+                        self._wanted = WINDOW
                     continue
                 if stamp != (self.sort_key, self.descending, self.filter):
                     continue
@@ -244,8 +255,8 @@ class LiveTable(RowsView):
             "ids": ids,
             "count": 0,
         }
-        if self.filter:
-            params["filter"] = self.filter
+        if self.asked_filter:
+            params["filter"] = self.asked_filter
         return params
 
     def _take_values(self, ids: list[Any], answer: dict[str, Any]) -> None:
@@ -363,10 +374,16 @@ class LiveTable(RowsView):
         self.sort_key, self.descending = key, descending
         self.restart()
 
+    @property
+    def refused(self) -> bool:
+        """Whether the rows are those of an older filter, as the engine did not take this one."""
+        return self.filter == self._refused
+
     def set_filter(self, text: str) -> None:
         """Show only rows that `text` keeps."""
         if text != self.filter:
             self.filter = text
+            self._refused = None
             self.restart()
 
     def sort_step(self, step: int) -> None:
