@@ -25,6 +25,10 @@ from tests.tui.scripted_engine import ScriptedEngine
 
 Size = tuple[int, int]
 
+SMALL, LARGE = (80, 24), (160, 50)
+SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
+"""Decorator: the test takes `size` and runs at the smallest terminal and at a large one."""
+
 
 def screen_text(app: OtusApp) -> str:
     """What stands on the screen, line by line."""

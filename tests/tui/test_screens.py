@@ -1,4 +1,4 @@
-"""What all screens have: head, books line and keys at any size of the terminal, help, palette, signs and colours."""
+"""What screens have in common: head, books line and keys at any size, help, palette, signs and colours."""
 
 from __future__ import annotations
 

@@ -18,12 +18,10 @@ from otus_tui.widgets.ink import plain, width_of
 from otus_tui.widgets.live_table import LiveTable
 from otus_tui.widgets.tcp_figures import figure_lines, grouped, heat_lines
 from otus_tui.widgets.text_view import TextView
-from tests.tui.conftest import Size, Start
+from tests.tui.conftest import LARGE, SIZES, SMALL, Size, Start
 from tests.tui.engine_rows import file_task, tcp_event, tcp_row, tcp_section, tcp_window
 from tests.tui.scripted_engine import ScriptedEngine
 
-SMALL, LARGE = (80, 24), (160, 50)
-SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 EVIL = "e\x1b[31m[red]\u202e"
 
 

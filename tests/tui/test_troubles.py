@@ -6,12 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.tui.conftest import Size, Start
+from tests.tui.conftest import SIZES, SMALL, Size, Start
 from tests.tui.engine_rows import NOW_NS, task
 from tests.tui.scripted_engine import ScriptedEngine
-
-SMALL, LARGE = (80, 24), (160, 50)
-SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 
 
 def reporter(kind: str, lost: int, problem: str = "") -> dict[str, Any]:
