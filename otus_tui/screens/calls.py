@@ -92,7 +92,7 @@ def waiting_lines(snapshot: Snapshot, warning: str) -> list[Line]:
     place = fmt.clean(str(task["interface"]))
     if streams:
         return [[(f"no SIP seen on {place} yet; {rule}; {seen}", "dim")]]
-    return [[(f"no SIP seen on {place} yet; {rule}; to try: sipp -sn uas, sipp -sn uac 127.0.0.1", "dim")]]
+    return [[(f"no SIP seen on {place} yet; {rule}; F8 changes interface and filter", "dim")]]
 
 
 def statistics_lines(snapshot: Snapshot) -> list[Line]:

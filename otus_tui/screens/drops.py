@@ -324,14 +324,10 @@ def pressure_lines(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
 
 def worker_lines(workers: list[WorkerFigures], width: int, glyphs: Glyphs) -> list[Line]:
     """A column per worker, a line per counter that any of them has moved."""
-    lines: list[Line] = [rule("workers", width, glyphs)]
-    cell = 13
+    rows: list[tuple[str, list[str], list[str]]] = []
 
     def add(name: str, values: list[str], roles: list[str] | None = None) -> None:
-        roles = roles or [""] * len(values)
-        line: Line = [(f" {fmt.fit(name, 28)}", "dim")]
-        line += [(f"{value:>{cell}}", role) for value, role in zip(values, roles, strict=True)]
-        lines.append(line)
+        rows.append((name, values, roles or [""] * len(values)))
 
     add("", [f"worker {w['index']}" for w in workers], ["head"] * len(workers))
     states = [w["state"] for w in workers]
@@ -358,6 +354,11 @@ def worker_lines(workers: list[WorkerFigures], width: int, glyphs: Glyphs) -> li
     for name in moved:
         add(fmt.clean(name.replace("_", " ")), [fmt.count(w["counters"].get(name)) for w in workers])
     still = len(order) - len(moved)
+    cell = max(13, *(2 + len(value) for _, values, _ in rows for value in values))
+    lines: list[Line] = [rule("workers", width, glyphs)]
+    for name, values, roles in rows:
+        cells: Line = [(f"{value:>{cell}}", role) for value, role in zip(values, roles, strict=True)]
+        lines.append([(f" {fmt.fit(name, 28)}", "dim"), *cells])
     if still:
         lines.append([(f" {still} more counters are 0", "dim")])
     return lines

@@ -392,8 +392,11 @@ class OverviewScreen(FrameScreen):
         line: Line = []
         if tcp and tcp.get("windows") and not wide:
             line = [("4 TCP", "key")]
-            for one in tcp_facts(tcp, self.glyphs):
-                line += [(f"  {one.name} ", "dim"), (one.value, one.role)]
+            # What is wrong comes first; what has no room is left out whole.
+            for one in sorted(tcp_facts(tcp, self.glyphs), key=lambda fact: not fact.role):
+                more: Line = [(f"  {one.name} ", "dim"), (one.value, one.role)]
+                if width_of([*line, *more]) < self.app.size.width - 1:
+                    line += more
         elif tcp and tcp.get("error"):
             line = [
                 (f"{self.glyphs.warning} TCP: {fmt.clean(tcp['error'])}", "warning"),

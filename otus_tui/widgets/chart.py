@@ -106,7 +106,10 @@ class Chart(Inked, Widget):
         alarmed = self.alarm is not None and now is not None and now >= self.alarm
         self._role = "warning" if alarmed else "accent"
         sign = f"{g.warning} " if alarmed else ""
-        tail = f" {sign}{self.show(now)}{self.unit}  top {self.show(top)}"
+        value = f" {sign}{self.show(now)}{self.unit}"
+        tail = f"{value}  top {self.show(top)}"
+        if len(self.title) + cells(tail) + 2 > width:
+            tail = value
         room = max(0, width - len(self.title) - cells(tail) - 4)
         self._head = [
             (f"{g.rule} ", "rule"),

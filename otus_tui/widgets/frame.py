@@ -11,7 +11,7 @@ from textual.widget import Widget
 from otus_tui import actions
 from otus_tui import format as fmt
 from otus_tui.model import LAYERS, NS
-from otus_tui.widgets.ink import Inked, Line, Span, width_of
+from otus_tui.widgets.ink import Inked, Line, Span, shorten, width_of
 
 if TYPE_CHECKING:
     from textual import events
@@ -404,4 +404,5 @@ class StatusLine(Inked, Widget):
 
     def render_line(self, y: int) -> Strip:
         width = self.size.width
-        return self.strip(spread([(" ", ""), *self.left], [*self.right, (" ", "")], width), width)
+        left = shorten([(" ", ""), *self.left], width, self.glyphs.ellipsis)
+        return self.strip(spread(left, [*self.right, (" ", "")], width), width)

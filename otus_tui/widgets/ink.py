@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.color import Color
@@ -133,6 +133,27 @@ class Inked(Widget):
 def width_of(spans: Iterable[Span]) -> int:
     """Cells of a line."""
     return sum(len(text) if text.isascii() else cell_len(text) for text, _ in spans)
+
+
+def shorten(spans: Line, width: int, ellipsis: str = "…") -> Line:
+    """`spans` in at most `width` cells: words that have no room go, with an ellipsis instead of them."""
+    if width_of(spans) <= width:
+        return spans
+    room = width - cell_len(ellipsis) - 1
+    kept: Line = []
+    for text, role in spans:
+        left = room - width_of(kept)
+        if width_of([(text, role)]) > left:
+            part = set_cell_size(text, max(0, left + 1))
+            words = part[: part.rfind(" ") + 1]
+            # A word longer than the line is cut where the line ends.
+            kept.append((words if words.strip() or plain(kept).strip() else part[:-1], role))
+            break
+        kept.append((text, role))
+    line = [(text, role) for text, role in kept if text]
+    if line:
+        line[-1] = (line[-1][0].rstrip(), line[-1][1])
+    return [*line, (f" {ellipsis}", "dim")]
 
 
 def plain(spans: Iterable[Span]) -> str:

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from otus_tui.glyphs import ASCII, UNICODE
 from otus_tui.model import History, Model
 from otus_tui.screens.cells import call_columns, stream_columns
+from otus_tui.screens.drops import worker_lines
 from otus_tui.screens.filter_form import expression
 from otus_tui.screens.message import compare_lines
 from otus_tui.screens.table import rows_as_text
@@ -21,7 +22,7 @@ from otus_tui.themes import load_themes, parse_theme
 from otus_tui.widgets.chart import nice_ceiling, plot
 from otus_tui.widgets.columns import lay_out
 from otus_tui.widgets.frame import books_spans
-from otus_tui.widgets.ink import ROLES, plain, width_of
+from otus_tui.widgets.ink import ROLES, plain, shorten, width_of
 from otus_tui.widgets.ladder import Flow, Ladder, Options, split_endpoint
 from otus_tui.widgets.text_view import TextView, fold, highlight, message_lines
 from tests.tui.conftest import Start
@@ -393,3 +394,37 @@ def test_settings_survive_damage(tmp_path: Any) -> None:
     )
     settings_.set_columns("calls", None)
     assert Settings.load(path).columns == {}
+
+
+def test_figures_of_workers_never_touch() -> None:
+    workers: list[Any] = [
+        {
+            "index": index, "state": "running", "pid": 1, "cpu": index, "restarts": 0, "cpu_s": 1.0,
+            "counters": {"bytes": 123_290_759_492},
+        }
+        for index in range(2)
+    ]  # fmt: skip
+    octets = next(line for line in worker_lines(workers, 80, UNICODE) if "bytes" in plain(line))
+    assert plain(octets).split() == ["bytes", "123,290,759,492", "123,290,759,492"]
+
+
+def test_a_line_without_room_loses_whole_words() -> None:
+    line = [
+        ("4 TCP", "key"),
+        ("  zero window ", "dim"),
+        ("12", "warning"),
+        ("  listen drops ", ""),
+        ("31", ""),
+    ]
+    found = {plain(shorten(line, width)) for width in range(12, width_of(line) + 1)}
+    assert found == {
+        "4 TCP …",
+        "4 TCP  zero …",
+        "4 TCP  zero window …",
+        "4 TCP  zero window 12 …",
+        "4 TCP  zero window 12  listen …",
+        "4 TCP  zero window 12  listen drops …",
+        plain(line),
+    }
+    assert plain(shorten([(" ", ""), ("/a/very/long/path", "")], 10)) == " /a/very …"
+    assert all(width_of(shorten(line, width)) <= width for width in range(3, 50))

@@ -275,7 +275,9 @@ async def test_overview_has_tcp_and_leads_there(start: Start) -> None:
         assert isinstance(desk.app.screen, TcpScreen)
     async with start(size=SMALL) as desk:
         await desk.tick()
-        assert any(line.startswith(" 4 TCP  connections 1,237") for line in desk.lines)
+        line = next(line for line in desk.lines if line.startswith(" 4 TCP  ")).rstrip()
+        # What is wrong comes first; what has no room is left out whole.
+        assert line == " 4 TCP  timeouts ▲ 2.1/s  zero window ▲ 1  listen drops ▲ 3  connections 1,237"
 
 
 async def test_text_of_others_is_no_markup_and_obeys_nobody(start: Start) -> None:
