@@ -6,10 +6,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.live.capture import make_pair
+from tests.live.namespace import own_namespace
 from tests.live.tcp_path import Path, path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """A namespace of one's own, entered, with the veth pair `va` and `vb`; its name."""
+    with own_namespace() as name:
+        make_pair()
+        yield name
 
 
 @pytest.fixture

@@ -16,9 +16,9 @@ import pytest
 from engine.capture.file_filter import COMPILER
 from engine.privileges import out_of_reach
 from engine.reporters.sender import BEHIND_WORKERS
+from tests.live.capture import frame
 from tests.live.engines import Traffic, alive, own_engine, wait_for
 from tests.live.namespace import own_namespace
-from tests.live.test_capture import frame
 
 if TYPE_CHECKING:
     from pathlib import Path

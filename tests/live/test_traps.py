@@ -16,23 +16,16 @@ from engine.capture.pcap_file import PcapFile
 from engine.capture.sink import PacketSink
 from engine.decode.classifier import Decoder
 from engine.shm.counters import Counters
-from tests.live.namespace import ip, own_namespace
-from tests.live.test_capture import ALL, SIP, Wire, capturing, frame, links, make_pair, own_peer, sending
+from tests.live.capture import ALL, SIP, Reader, Wire, capturing, frame, links, own_peer, sending
+from tests.live.namespace import ip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 MS = 1_000_000
 PAIRS = 24
 LOSING = 4
-
-
-@pytest.fixture(autouse=True)
-def namespace() -> Iterator[None]:
-    with own_namespace():
-        make_pair()
-        yield
+pytestmark = pytest.mark.usefixtures("namespace")
 
 
 # ---- retire time, idle links, time stamps ----
@@ -296,8 +289,6 @@ def test_a_reader_does_not_spin_while_the_interface_is_away(gone: bool) -> None:
 def test_the_supervisor_closes_its_socket_under_a_reader() -> None:
     """Only who mapped a ring unmaps it: what is in it can still be read when the socket is closed."""
     config = {"interface": "va", "config": {"ring_mb": 1, "block_kb": 64, "retire_ms": 1}}
-    from tests.live.test_capture import Reader
-
     rings = af_packet.open_rings(config, 1, SIP)
     reader = Reader(rings[0])
     wire = Wire()

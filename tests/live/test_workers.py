@@ -20,9 +20,9 @@ import pytest
 
 from engine.errors import OtusError
 from otus_tui.control_client import ControlClient
+from tests.live.capture import frame, make_pair, sending
 from tests.live.engines import MESSAGE, Engine, Traffic, alive, own_engine, wait_for
 from tests.live.namespace import ip, own_namespace
-from tests.live.test_capture import frame, make_pair, sending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
