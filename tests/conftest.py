@@ -14,6 +14,9 @@ from tests.builds import BUILDS, Build
 
 TESTS = Path(__file__).resolve().parent
 
+# What tests share says what it found when it fails, as the tests themselves do.
+pytest.register_assert_rewrite("tests.live", "tests.unit", "tests.packet_road")
+
 
 @pytest.fixture(params=BUILDS, ids=str)
 def build(request: pytest.FixtureRequest) -> Build:

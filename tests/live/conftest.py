@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.builds import ROOT
 from tests.live.capture import make_pair
 from tests.live.namespace import own_namespace
+from tests.live.tcp_command import Hosts
 from tests.live.tcp_path import Path, path
 
 if TYPE_CHECKING:
@@ -27,3 +29,20 @@ def between() -> Iterator[Path]:
     """Two hosts, and the network between them."""
     with path() as made:
         yield made
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    """Two namespaces and the wire between them, for `otus-tui tcp`."""
+    made = Hosts()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["netlink", "libbpf"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend of `otus-tui tcp` that runs here."""
+    name: str = request.param
+    if name == "libbpf" and not (ROOT / "engine/data/bpf/tcp_observer.bpf.o").exists():
+        pytest.skip("the eBPF object is not built")
+    return name

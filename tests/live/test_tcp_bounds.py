@@ -4,24 +4,12 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
-
+from tests.live.tcp_command import THERE, Hosts, finish, start
 from tests.live.tcp_path import NEEDS_PROGRAMS
-from tests.live.test_tcp_cli import THERE, Hosts, finish, start
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = NEEDS_PROGRAMS
-
-
-@pytest.fixture
-def hosts() -> Iterator[Hosts]:
-    made = Hosts()
-    yield made
-    made.close()
 
 
 def bulk(hosts: Hosts, port: int, ends: threading.Event) -> threading.Thread:

@@ -18,18 +18,11 @@ import pytest
 
 from otus_tui.control_client import ClientError
 from tests.live.engines import Engine, wait_for
-from tests.live.test_tcp_cli import HERE, THERE, Hosts
+from tests.live.tcp_command import HERE, THERE, Hosts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def hosts() -> Iterator[Hosts]:
-    made = Hosts()
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.live.tcp_delay import FAR, delay
+from tests.live.tcp_lines import check_lines
 from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, Path, needs
-from tests.live.test_tcp_cli import check_lines
 from tests.live.test_tcp_truth import Echo, asks, near
 
 if TYPE_CHECKING:
