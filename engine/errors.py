@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from enum import IntEnum
 
 
@@ -39,3 +41,11 @@ class NotPermittedError(OtusError):
     """The kernel refused: the message names the missing capability, the hint the command that grants it."""
 
     code = ExitCode.NOT_PERMITTED
+
+
+def folder_hint(path: str) -> str:
+    """What mends that a file cannot be opened for writing: the line that makes its folder, if that is all."""
+    folder = os.path.dirname(path) or "."
+    if os.path.isdir(folder):
+        return "name a file in a folder that may be written"
+    return f"mkdir -p {shlex.quote(folder)}"

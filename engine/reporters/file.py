@@ -6,7 +6,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Any
 
-from engine.errors import UsageError
+from engine.errors import UsageError, folder_hint
 from engine.plugin import Reporter
 from engine.reporters.lines import json_lines
 
@@ -45,7 +45,7 @@ class FileReporter(Reporter):
         except OSError as error:
             raise UsageError(
                 f"reporter file: cannot write {self.path}: {error.strerror}",
-                "name a file in a folder that is there",
+                folder_hint(self.path),
             ) from error
 
     def report(self, batch: Sequence[OutputPacket]) -> int:

@@ -6,7 +6,7 @@ import contextlib
 import os
 from typing import Any
 
-from engine.errors import UsageError
+from engine.errors import UsageError, folder_hint
 from engine.tcp.events import line as line_of
 
 
@@ -29,7 +29,7 @@ class EventsFile:
         except OSError as error:
             raise UsageError(
                 f"otus.tcp.events_file: cannot write {self.path}: {error.strerror}",
-                "name a file in a folder that is there",
+                folder_hint(self.path),
             ) from error
 
     def write(self, document: dict[str, Any]) -> None:

@@ -25,7 +25,7 @@ LAYER_WORDS = {
     "worker": "worker: the packet could not be read or handled",
     "buffer": "send buffer: the sender was too slow",
     "report": "reporters: the receiver was too slow or refused",
-    "left_out": "not reported on purpose: no parser's, filtered, second copies, parts of a packet",
+    "left_out": "as asked: unmatched, filtered, duplicates",
 }
 
 
@@ -130,14 +130,14 @@ def books_lines(books: Books, width: int, glyphs: Glyphs) -> list[Line]:
             ]
         )
 
-    add(" ", "captured", books["captured"], "packets that passed the filter on the interface")
+    add(" ", "captured", books["captured"], "packets that the capture filter let pass")
     add("-", "ring", dropped.get("ring"), LAYER_WORDS["ring"], "warning" if dropped.get("ring") else "")
     add("=", "received", books["received"], "delivered to workers", "title")
     add(" ", "reported", books["reported"], "taken by at least one reporter")
     partly = sum(books.get("partly", {}).values())
     if partly:
         add(glyphs.warning, "not by all", partly, "lost by one reporter, taken by another", "warning")
-    add("+", "handled", books["handled"], "used for calls, media and figures, without output")
+    add("+", "handled", books["handled"], "used for calls and figures, without output")
     add("+", "in flight", books["in_flight"], "in send buffers and queues of reporters")
     add("+", "left out", dropped.get("left_out"), LAYER_WORDS["left_out"])
     add("+", "lost", after_ring, "in worker, send buffer and reporters", "warning" if after_ring else "")
@@ -194,7 +194,7 @@ def partly_lines(books: Books, glyphs: Glyphs) -> list[Line]:
                 (f"{glyphs.warning if number else ' '}", "warning"),
                 (f"   {fmt.fit('by ' + fmt.clean(name) + ' alone', 30)}", "dim"),
                 (f"{number:>14,}", "warning" if number else "dim"),
-                ("   lost by this reporter, taken by another one (reported)", "dim"),
+                ("   another reporter took them", "dim"),
             ]
         )
     return lines

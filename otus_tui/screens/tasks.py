@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from otus_tui import format as fmt
@@ -99,7 +100,8 @@ def task_details(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
     lines: list[Line] = [rule(fmt.clean(task["task_id"]), width, glyphs)]
 
     def add(name: str, value: str, role: str = "") -> None:
-        lines.append([(f" {fmt.fit(name, 14)}", "dim"), (value, role)])
+        for number, part in enumerate(wrapped(value, width - 16)):
+            lines.append([(f" {fmt.fit('' if number else name, 14)}", "dim"), (part, role)])
 
     add("filter", fmt.clean(task["filter"]) or "none")
     add("started", f"{fmt.day(task['started_ns'])} {fmt.clock(task['started_ns'])}")
@@ -130,6 +132,18 @@ def task_details(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
         if reporter.get("problem"):
             add("reporter", f"{glyphs.warning} {fmt.clean(name)}: {fmt.clean(str(reporter['problem']))}")
         add("reporter", fmt.clean(f"{name}  {rest}"))
+    return lines
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of at most `width` cells; figures, which two blanks part, stay whole where they have room."""
+    lines = [""]
+    for figure in text.split("  "):
+        if lines[-1] and fmt.cells(lines[-1]) + 2 + fmt.cells(figure) <= width:
+            lines[-1] += f"  {figure}"
+            continue
+        parts = textwrap.wrap(figure, max(1, width), break_on_hyphens=False) or [""]
+        lines[-1:] = [*lines[-1:], *parts] if lines[-1] else parts
     return lines
 
 

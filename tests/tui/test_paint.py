@@ -17,6 +17,7 @@ from otus_tui.screens.drops import worker_lines
 from otus_tui.screens.filter_form import expression
 from otus_tui.screens.message import compare_lines
 from otus_tui.screens.table import rows_as_text
+from otus_tui.screens.tasks import wrapped
 from otus_tui.settings import Settings
 from otus_tui.themes import load_themes, parse_theme
 from otus_tui.widgets.chart import nice_ceiling, plot
@@ -406,6 +407,16 @@ def test_figures_of_workers_never_touch() -> None:
     ]  # fmt: skip
     octets = next(line for line in worker_lines(workers, 80, UNICODE) if "bytes" in plain(line))
     assert plain(octets).split() == ["bytes", "123,290,759,492", "123,290,759,492"]
+
+
+def test_figures_of_a_reporter_go_on_in_the_next_line() -> None:
+    text = "file  target /var/log/otus/sip.jsonl  accepted 1,200,000  queue_full 0  report_error 0"
+    assert wrapped(text, 64) == [
+        "file  target /var/log/otus/sip.jsonl  accepted 1,200,000",
+        "queue_full 0  report_error 0",
+    ]
+    assert wrapped("", 10) == [""]
+    assert wrapped("cannot write the file  now", 12) == ["cannot write", "the file", "now"]
 
 
 def test_a_line_without_room_loses_whole_words() -> None:

@@ -137,8 +137,12 @@ def test_full_disk_leaves_whole_lines(tmp_path: Path) -> None:
 
 
 def test_file_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="No such file or directory"):
+    with pytest.raises(UsageError, match="No such file or directory") as caught:
         file_reporter(tmp_path / "no" / "p.jsonl")
+    assert caught.value.hint == f"mkdir -p {tmp_path / 'no'}"
+    with pytest.raises(UsageError, match="Is a directory") as caught:
+        file_reporter(tmp_path)
+    assert caught.value.hint == "name a file in a folder that may be written"
 
 
 def test_device_is_never_renamed() -> None:
