@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,13 @@ def namespace() -> Iterator[str]:
     with own_namespace() as name:
         make_pair()
         yield name
+
+
+@pytest.fixture
+def loopback() -> Iterator[int]:
+    """Inode of a namespace of one's own, entered."""
+    with own_namespace() as name:
+        yield os.stat(f"/run/netns/{name}").st_ino
 
 
 @pytest.fixture

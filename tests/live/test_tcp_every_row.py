@@ -4,7 +4,6 @@ loss, delay and refusals."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.live.cgroup import enter, own_cgroup
 from tests.live.tcp_delay import FAR, delay
 from tests.live.tcp_lines import check_lines
 from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, Path, needs
@@ -328,23 +328,10 @@ def test_filter_by_interface(between: Path, tmp_path: File) -> None:
 
 
 def test_filter_by_cgroup(between: Path, tmp_path: File) -> None:
-    mounts = File("/proc/mounts").read_text("ascii").splitlines()
-    mount = next((line.split()[1] for line in mounts if " cgroup2 " in line), "")
-    if not mount:
-        pytest.skip("no cgroup v2")
-    group = File(mount, f"otus-test-{os.getpid()}")
-    home = File(mount, File("/proc/self/cgroup").read_text("ascii").split("0::", 1)[1].split()[0].lstrip("/"))
-    try:
-        group.mkdir()
-    except OSError:
-        pytest.skip("cgroups cannot be made here")
-    try:
+    with own_cgroup() as (group, _):
         assert established(between, tmp_path, "--cgroup", group.name) == 0
-        (group / "cgroup.procs").write_text(str(os.getpid()))
+        enter(group)
         assert established(between, tmp_path, "--cgroup", group.name) == 1
-    finally:
-        (home / "cgroup.procs").write_text(str(os.getpid()))
-        group.rmdir()
 
 
 def test_what_is_loaded_what_it_costs_and_what_is_off(between: Path, tmp_path: File) -> None:
