@@ -37,6 +37,8 @@ _EXTENSIONS = 1 << ATTRIBUTE_INFO - 1 | 1 << ATTRIBUTE_CONG - 1 | 1 << ATTRIBUTE
 LISTEN = 10
 CONNECTED = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
 """Every state but TIME_WAIT, CLOSE, LISTEN and NEW_SYN_RECV."""
+_FINISHED = (8, 9, 11)
+"""CLOSE_WAIT, LAST_ACK, CLOSING: the peer's FIN was received."""
 TIMER_PROBE = 4
 UNLIMITED_PACING = (1 << 64) - 1
 INITIAL_SSTHRESH = 0x7FFF_FFFF
@@ -281,12 +283,36 @@ def info(value: bytes) -> dict[str, int]:
     return dict(zip(_NAMES, fields, strict=False))
 
 
+@lru_cache(maxsize=1)
+def told() -> frozenset[str]:
+    """The fields of struct tcp_info that this kernel fills, by a socket of no use."""
+    with contextlib.suppress(OSError), socket.socket() as one:
+        return frozenset(info(one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1024)))
+    return frozenset(_NAMES)
+
+
 @lru_cache(maxsize=_ROOM)
 def address(octets: bytes) -> str:
     """As people write it; mapped IPv4 as IPv4, unset as the family's any."""
     if octets.startswith(_MAPPED):
         return socket.inet_ntop(socket.AF_INET, octets[12:])
     return socket.inet_ntop(socket.AF_INET6, octets)
+
+
+def octets(one: Socket) -> tuple[int | None, int | None]:
+    """Octets of data that the peer has acknowledged, and that it has sent; None: the kernel does not tell.
+
+    The kernel counts a SYN and a FIN as one each, too. The FIN of the peer stays in the count of a socket
+    that is closed, where nothing tells whether there was one.
+    """
+    figures = one.info
+    acked, received = figures.get("bytes_acked"), figures.get("bytes_received")
+    if acked and "bytes_retrans" in figures:
+        more = acked - figures["bytes_sent"] + figures["bytes_retrans"]
+        acked -= more if more in (1, 2) else 0
+    if received and (one.state in _FINISHED or not figures.get("data_segs_in", 1)):
+        received -= 1
+    return acked, received
 
 
 def connection_of(one: Socket, local: str, remote: str, netns: int) -> Connection:
@@ -310,7 +336,7 @@ def connection_of(one: Socket, local: str, remote: str, netns: int) -> Connectio
     made.unsent_queue = figures.get("notsent_bytes")
     if made.unsent_queue is not None:
         made.bytes_in_flight = max(0, one.send_queue - made.unsent_queue)
-    made.bytes_acked, made.bytes_received = figures.get("bytes_acked"), figures.get("bytes_received")
+    made.bytes_acked, made.bytes_received = octets(one)
     made.retransmits = figures.get("total_retrans")
     made.rto_us = figures.get("rto")
     made.send_window, made.receive_window = figures.get("snd_wnd"), figures.get("rcv_wnd")

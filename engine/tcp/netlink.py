@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from engine.errors import OtusError
-from engine.tcp import histogram, owners, snmp
+from engine.tcp import histogram, lacks, owners, snmp
 from engine.tcp.addresses import Addresses
 from engine.tcp.backend import (
     Closed,
@@ -29,7 +29,16 @@ from engine.tcp.backend import (
 )
 from engine.tcp.detector import Past, look
 from engine.tcp.filters import Matcher, descendants, narrows
-from engine.tcp.inet_diag import CONNECTED, LISTEN, TIMER_PROBE, Diag, Socket, address, connection_of
+from engine.tcp.inet_diag import (
+    CONNECTED,
+    LISTEN,
+    TIMER_PROBE,
+    Diag,
+    Socket,
+    address,
+    connection_of,
+    octets,
+)
 from engine.tcp.limits import Stages
 from engine.tcp.namespaces import call_inside, own
 from engine.tcp.snmp import Counters
@@ -39,37 +48,6 @@ if TYPE_CHECKING:
 
     from engine.tcp.backend import Cost, Filters, Limits, Sizes, Triggers
 
-_POLLED = "inet_diag is asked now and then: "
-OFF = {
-    "handshake_client": _POLLED + "handshakes are not seen (the libbpf backend has them)",
-    "handshake_server": _POLLED + "handshakes are not seen (the libbpf backend has them)",
-    "tlp_new_data": "the kernel counts loss probes with and without new data together",
-    "transitions": _POLLED + "changes of state in between are not seen",
-    "dwell": _POLLED + "changes of state in between are not seen",
-    "resets.received": "the kernel has no counter of them",
-    "reset_reasons": "the kernel has no counters of them",
-    "drops": "the kernel's kfree_skb tracepoint is needed (libbpf backend, Linux 5.17)",
-    "drop_reasons": "the kernel's kfree_skb tracepoint is needed (libbpf backend, Linux 5.17)",
-    "retransmits.events": "the kernel counts segments, not events",
-    "retransmits.synack": "counted with syn: the kernel has one counter of both",
-    "retransmits.window_probe": "counted with rto",
-    "retransmits.other": "the kernel has no counter of them",
-    "retransmits.tlp_per_connection": "inet_diag does not tell loss probes of a connection",
-    "zero_window_received.short": _POLLED + "a window that closes and opens in between is not seen",
-    "zero_window_sent.seconds": _POLLED + "only the time of closures that a look has met",
-}
-OFF_WHEN_FILTERED = dict.fromkeys(
-    ("retransmits.syn", "retransmits.tlp", "retransmits.fast", "retransmits.slow_start", "resets"),
-    "with a filter the kernel's counters, which are those of the whole namespace, cannot be used",
-)
-OWNER_UNKNOWN = (
-    "of a socket that is gone neither process nor cgroup is told: with --pid or --cgroup a connection that "
-    "no look has met is not seen"
-)
-OFF_WITHOUT_FILTER = {
-    "retransmits.rto.servers": "a SYN-ACK that is sent again for a repeated SYN is taken for one that timed "
-    "out: so many rto fewer are told than there were",
-}
 SAMPLED = ("rtt_us", "rttvar_us", "cwnd", "ssthresh", "pacing_bps", "send_queue_bytes", "unsent_queue_bytes",
            "receive_queue_bytes", "retransmits_per_connection")  # fmt: skip
 MOST_PENDING = 4096
@@ -129,6 +107,9 @@ class _Flow:
     segments_in: int = 0
     retransmits: int = 0
     rtos: int = 0
+    data_segments: int = 0
+    received: int = 0
+    """Octets of these."""
     closed_since: int = 0
     """Since when its peer's window is closed, ns; 0: open."""
     shut_since: int = 0
@@ -145,9 +126,7 @@ class NetlinkBackend:
         self.filters, self.triggers, self.sizes = filters, triggers, sizes
         self.stages = Stages(limits, sizes.sockets)
         self.narrowed = narrows(filters)
-        self.off: dict[str, str] = {**OFF, **(OFF_WHEN_FILTERED if self.narrowed else OFF_WITHOUT_FILTER)}
-        if filters.pids or filters.cgroup:
-            self.off["throughput.short"] = OWNER_UNKNOWN
+        self.off = lacks.of_looks(filters, triggers)
         self._places: dict[int, _Place] = {}
         self._ended: dict[str, int] = {}
         """Counters of namespaces that went away."""
@@ -215,6 +194,12 @@ class NetlinkBackend:
             counters["zero_window_sent"] = self._shut
         else:
             counters.update(snmp.counters(kernel))
+        if "retransmits.rto" in self.off:
+            del counters["retransmit_rto_events"]
+        if self.off["zero_window_sent.seconds"] == lacks.NO_WINDOW:
+            del counters["zero_window_sent_ns"]
+        if "zero_window_sent" in self.off:
+            del counters["zero_window_sent"]
         return Reading(
             time.monotonic_ns(),
             counters,
@@ -329,7 +314,8 @@ class NetlinkBackend:
         place.refresh()
         met: set[int] = set()
         left_out: set[int] = set()
-        sockets = place.diag.dump(CONNECTED)
+        # A table that changes while it is told of may have one of them twice.
+        sockets = list({one.cookie: one for one in place.diag.dump(CONNECTED)}.values())
         # First those that are no more: they make room.
         gone = place.flows - {one.cookie for one in sockets}
         self._vanished.update(dict.fromkeys(gone & self._flows.keys()))
@@ -383,6 +369,7 @@ class NetlinkBackend:
         shut = figures.get("rcv_wnd") == 0 and one.state == 1
         self._windows(flow, zero, shut, now)
         flow.segments_in = segments
+        flow.data_segments, flow.received = figures.get("data_segs_in", 0), connection.bytes_received or 0
         flow.looks += 1
         extra = {"rtos": figures.get("total_rto", 0), "idle": int(idle), "shut": int(shut)}
         extra["zero_window"] = int(zero and self.on_ends is None)
@@ -455,9 +442,12 @@ class NetlinkBackend:
             for event in look(self.triggers, flow.past, connection, now, self._p99, extra, fresh=False):
                 self.offer(event)
         self.end_flow(one.cookie, now)
-        acked, received = figures.get("bytes_acked", 0), figures.get("bytes_received", 0)
+        acked, received = octets(one)
+        if flow.looks and figures.get("data_segs_in") == flow.data_segments:
+            # What came since then is a FIN at most.
+            received = flow.received
         if len(self._closed) < self.sizes.sockets * 4:
-            self._closed.append(Closed(one.cookie, acked, received, figures.get("total_retrans")))
+            self._closed.append(Closed(one.cookie, acked or 0, received or 0, figures.get("total_retrans")))
         else:
             self._counters["closed_lost"] += 1
 

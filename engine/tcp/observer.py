@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from engine.errors import OtusError
-from engine.tcp import choose, events, listen, summary
+from engine.tcp import choose, events, lacks, listen, summary
 from engine.tcp.backend import Connection, Event, Histogram
 from engine.tcp.governor import JUDGE_S, Governor
 from engine.tcp.listen import ListenDrops
@@ -66,7 +66,7 @@ class Observer:
         self.owners = Owners()
         self.governor = Governor(options.max_cpu)
         self.notes: list[str] = []
-        """Why better backends do not run."""
+        """Why better backends do not run, and what of that which was asked for does not come."""
         self.rows: list[Connection] = []
         """The connections of the last look."""
         self.listeners: list[Listener] = []
@@ -98,6 +98,8 @@ class Observer:
         self.backend, self.notes = choose.start(options)
         if options.stats or options.max_cpu is not None:
             self.backend.count_costs()
+        if self.wants_events:
+            self.notes += lacks.events(options.triggers, self.backend.off)
         self._open_kernels(options.filters.namespaces)
         if options.every_namespace:
             there = len(options.filters.namespaces)
@@ -177,7 +179,8 @@ class Observer:
     def _look(self) -> None:
         backend = self.backend
         # In this order: a backend may find both in one walk.
-        self.rows = backend.connections()
+        # A table that changes while it is walked may have one of them twice.
+        self.rows = list({row.cookie: row for row in backend.connections()}.values())
         self.listeners = backend.listeners()
         self._roles()
         self.throughput.look(self.rows, backend.closed(), time.monotonic_ns(), self.look_period / 2)

@@ -83,7 +83,7 @@ def test_a_kernel_that_has_all_gets_the_newest_of_each() -> None:
             {"tcp_retransmit_skb": 2, "kfree_skb": 2, "tcp_send_reset": 2, "sock_send_length": None,
              "sock_recv_length": None},
             {"retransmit_2", "drop_2", "reset_sent_2"},
-            {"reset_reasons", "resets.no_socket", "drop_reasons", "process.io"},
+            {"reset_reasons", "resets.no_socket", "drop_reasons", "drops.socket", "process.io"},
         ),
     ],
 )  # fmt: skip

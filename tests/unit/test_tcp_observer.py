@@ -159,6 +159,21 @@ def test_windows_that_cannot_be_short_are_called_what_they_are(
     assert text.rounded(8.0, 1) == 8.0
 
 
+def test_a_socket_that_a_walk_meets_twice_counts_once(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """A table that grows while it is walked is begun anew where it was."""
+    backend = MadeUp()
+    made, _ = begun(monkeypatch, backend)
+    row = Connection(5, "ESTABLISHED", "10.0.0.1", 1, "10.0.0.2", 2, netns=7)
+    made.throughput.visited(7)
+    row.bytes_acked, row.bytes_received = 1000, 0
+    backend.rows = [row, row]
+    clock.now += 1
+    made.look()
+    assert made.rows == [row]
+    assert made.throughput.send_bytes == 1000
+    assert sum(made.throughput.send.buckets) == 1
+
+
 def test_groups_are_cut_after_they_were_sorted() -> None:
     table = Table()
     rows = [Connection(at, "ESTABLISHED", "a", 1, f"peer {at}", 2) for at in range(1200)]

@@ -57,7 +57,6 @@ _GIVEN_BY_REST = (
 _BOTH = ("events_lost", "sockets_evicted", "closed_lost")
 _OFF_HERE = {
     "process.io": "who reads and writes is not followed by the bcc backend: who connected or listened is",
-    "zero_window_sent.seconds": netlink.OFF["zero_window_sent.seconds"],
 }
 
 
@@ -151,6 +150,9 @@ class BccBackend:
                 reading.counters[name] = reading.counters.get(name, 0) + value
             elif name in _COUNTED_BY_REST or name not in reading.counters:
                 reading.counters[name] = value
+        for name in _COUNTED_BY_REST:
+            if name not in rest.counters:
+                reading.counters.pop(name, None)
         reading.counters["events_lost"] = reading.counters.get("events_lost", 0) + self._failed
         for stage, value in rest.suppressed.items():
             reading.suppressed[stage] = reading.suppressed.get(stage, 0) + value
@@ -292,6 +294,9 @@ class BccBackend:
     def _describe(self) -> dict[str, str]:
         """What is off: with a program whose work inet_diag and the kernel's counters do, what those lack."""
         off = {**self._choice.off, **_OFF_HERE}
+        off |= {
+            metric: why for metric, why in self._rest.off.items() if metric.startswith("zero_window_sent")
+        }
         for metric in _GIVEN_BY_REST:
             why = off.pop(metric, "")
             if not why or metric == "throughput.closed":
