@@ -23,8 +23,10 @@ static __always_inline bool in_bitmap(const volatile __u64 *bits, __u16 port)
 	return bits[BOUNDED(port >> 6, 1023)] >> (port & 63) & 1;
 }
 
+/* IPv4 is ::ffff:a.b.c.d here: a network of IPv6 that has that in it, as ::/0 does, is none of IPv4. */
 static __always_inline bool in_networks(const volatile struct prefix *networks, __u32 number, const __be32 *address)
 {
+	bool ipv4 = !address[0] && !address[1] && address[2] == bpf_htonl(0xffff);
 	__u32 i;
 
 	for (i = 0; i < PREFIXES; i++) {
@@ -32,6 +34,8 @@ static __always_inline bool in_networks(const volatile struct prefix *networks, 
 
 		if (i >= number)
 			break;
+		if (ipv4 && network->mask[2] != 0xffffffff)
+			continue;
 		if ((address[0] & network->mask[0]) == network->address[0] &&
 		    (address[1] & network->mask[1]) == network->address[1] &&
 		    (address[2] & network->mask[2]) == network->address[2] &&

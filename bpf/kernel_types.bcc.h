@@ -35,6 +35,7 @@ enum {
 enum { TCP_CA_Recovery = 3, TCP_CA_Loss = 4, ICSK_TIME_LOSS_PROBE = 5 };
 enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6, ETH_P_IP = 0x0800, ETH_P_IPV6 = 0x86dd };
 #else
+#include <linux/sched.h>
 #include <linux/tcp.h>
 #include <net/inet_sock.h>
 #include <net/sock.h>

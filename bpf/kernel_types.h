@@ -47,6 +47,7 @@ enum tcp_state {
 /* include/net/tcp.h, include/net/inet_connection_sock.h; macros there, so BTF has no names for them */
 enum { TCP_CA_CWR = 2, TCP_CA_RECOVERY = 3, TCP_CA_LOSS = 4 };
 enum { ICSK_TIME_NONE = 0, ICSK_TIME_LOSS_PROBE = 5 };
+enum { SOCK_DONE = 1 }; /* include/net/sock.h, a bit of skc_flags: the peer's FIN was received */
 
 enum { AF_INET = 2, AF_INET6 = 10, IPPROTO_TCP = 6, ETH_P_IP = 0x0800, ETH_P_IPV6 = 0x86dd };
 
@@ -115,6 +116,7 @@ struct sock_common {
 	unsigned short skc_family;
 	volatile unsigned char skc_state;
 	int skc_bound_dev_if;
+	unsigned long skc_flags;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
@@ -189,7 +191,9 @@ struct tcp_sock {
 	__u32 packets_out;
 	__u32 rcv_wnd;
 	__u64 bytes_received;
+	__u64 bytes_sent;
 	__u64 bytes_acked;
+	__u64 bytes_retrans;
 	struct tcp_rack rack;
 	__u8 tlp_retrans : 1;
 	__u32 prior_cwnd;
@@ -214,6 +218,11 @@ struct tcp_skb_cb {
 
 struct tcphdr {
 	__be16 window;
+};
+
+struct task_struct {
+	struct task_struct *group_leader;
+	char comm[16];
 };
 
 struct seq_file;

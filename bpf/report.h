@@ -52,6 +52,26 @@ static __always_inline __u32 distance(__u32 from, __u32 to)
 	return (__s32)(to - from) > 0 ? to - from : 0;
 }
 
+/*
+ * Octets of data. The kernel counts a SYN and a FIN as one each, too: as acknowledged, those that were never sent as
+ * data. More than the two are not left out: what sent and sent again say of a socket is not read at one moment.
+ */
+static __always_inline __u64 data_acked(const struct tcp_sock *tp)
+{
+	__u64 acked = BPF_CORE_READ(tp, bytes_acked);
+	__u64 more = acked - (BPF_CORE_READ(tp, bytes_sent) - BPF_CORE_READ(tp, bytes_retrans));
+
+	return more == 1 || more == 2 ? acked - more : acked;
+}
+
+static __always_inline __u64 data_received(const struct tcp_sock *tp)
+{
+	__u64 received = BPF_CORE_READ(tp, bytes_received);
+	bool finished = BPF_CORE_READ((const struct sock *)tp, __sk_common.skc_flags) >> SOCK_DONE & 1;
+
+	return received && finished ? received - 1 : received;
+}
+
 static __noinline void read_tcp(const struct tcp_sock *tp, struct connection *out)
 {
 	__u32 una = BPF_CORE_READ(tp, snd_una), next = BPF_CORE_READ(tp, snd_nxt), written = BPF_CORE_READ(tp, write_seq);
@@ -68,8 +88,8 @@ static __noinline void read_tcp(const struct tcp_sock *tp, struct connection *ou
 	out->unsent_queue = distance(next, written);
 	out->receive_queue = distance(BPF_CORE_READ(tp, copied_seq), BPF_CORE_READ(tp, rcv_nxt));
 	out->retransmits = BPF_CORE_READ(tp, total_retrans);
-	out->bytes_acked = BPF_CORE_READ(tp, bytes_acked);
-	out->bytes_received = BPF_CORE_READ(tp, bytes_received);
+	out->bytes_acked = data_acked(tp);
+	out->bytes_received = data_received(tp);
 	out->rto_jiffies = BPF_CORE_READ(tp, inet_conn.icsk_rto);
 	out->send_window = BPF_CORE_READ(tp, snd_wnd);
 	out->receive_window = BPF_CORE_READ(tp, rcv_wnd);

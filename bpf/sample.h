@@ -38,6 +38,9 @@ int sample(struct bpf_iter__tcp *context)
 		return 0;
 	read_connection(sk, out);
 	out->cookie = cookie_of(sk);
+	/* With no room left this socket comes again, in front of the next ones: it counts then. */
+	if (bpf_seq_write(context->meta->seq, out, sizeof(*out)))
+		return 0;
 	if (out->kind == RECORD_CONNECTION && out->state != TCP_CLOSE) {
 		sample_histograms(out);
 		cause.cookie = out->cookie;
@@ -48,6 +51,5 @@ int sample(struct bpf_iter__tcp *context)
 		if (out->state == TCP_ESTABLISHED && config.pacing_zero && out->pacing_rate == 0)
 			emit(sk, &cause);
 	}
-	bpf_seq_write(context->meta->seq, out, sizeof(*out));
 	return 0;
 }

@@ -10,12 +10,15 @@ static __always_inline void own(const void *sk, struct socket_state *state, u8 s
 {
 	struct listener_key key = {};
 	struct owner owner = {};
+	const void *task = (const void *)bpf_get_current_task();
 
 	state->pid = OWN_PIDS ? bpf_get_current_pid_tgid() >> 32 : 0;
 	if (!state->pid)
 		return;
 	state->pid_source = source;
-	bpf_get_current_comm(owner.comm, sizeof(owner.comm));
+	/* The name of the process, which is that of its first thread. */
+	task = READ(struct task_struct, task, group_leader);
+	bpf_probe_read(owner.comm, sizeof(owner.comm), task + __builtin_offsetof(struct task_struct, comm));
 	__builtin_memcpy(state->comm, owner.comm, COMM);
 	if (source != PID_LISTEN)
 		return;
@@ -53,13 +56,15 @@ static __always_inline void handshake_done(const void *sk, struct socket_state *
 {
 	u32 srtt;
 
-	if (state->role == ROLE_CLIENT) {
-		if (state->entered_ns)
-			observe(HANDSHAKE_CLIENT_US, (now - state->entered_ns) / 1000);
+	if (old == TCP_SYN_SENT && state->role == ROLE_CLIENT && state->entered_ns) {
+		observe(HANDSHAKE_CLIENT_US, (now - state->entered_ns) / 1000);
 		return;
 	}
-	if (old != TCP_SYN_RECV)
+	/* A client whose begin was not seen, or that met another client. */
+	if (old != TCP_SYN_RECV || state->role == ROLE_CLIENT) {
+		count(HANDSHAKE_SERVER_UNSAMPLED, 1);
 		return;
+	}
 	/* Sent again, it is no time of the handshake (Karn). */
 	srtt = READ(struct tcp_sock, sk, srtt_us) >> 3;
 	if (srtt && !READ(struct tcp_sock, sk, total_retrans))

@@ -10,6 +10,15 @@ static __always_inline void count_transition(__u8 from, __u8 to)
 		here->transitions[BOUNDED(from * TCP_STATES + to, TCP_STATES * TCP_STATES - 1)] += 1;
 }
 
+/* The name of the process, which is that of its first thread; the thread that runs may have another. */
+static __always_inline void read_name(char *comm)
+{
+	const struct task_struct *task = (const void *)bpf_get_current_task();
+	const struct task_struct *leader = BPF_CORE_READ(task, group_leader);
+
+	bpf_core_read_str(comm, COMM, &leader->comm);
+}
+
 /* connect() and listen() run in the process that owns the socket; a kernel thread is nobody. */
 static __noinline void own(const struct sock *sk, struct socket_state *state, __u8 source)
 {
@@ -20,7 +29,7 @@ static __noinline void own(const struct sock *sk, struct socket_state *state, __
 	if (!state->pid)
 		return;
 	state->pid_source = source;
-	bpf_get_current_comm(state->comm, sizeof(state->comm));
+	read_name(state->comm);
 	if (source != PID_LISTEN)
 		return;
 	key.netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
@@ -62,13 +71,15 @@ static __noinline void handshake_done(const struct sock *sk, struct socket_state
 {
 	__u32 srtt;
 
-	if (state->role == ROLE_CLIENT) {
-		if (state->entered_ns)
-			observe(HANDSHAKE_CLIENT_US, (now - state->entered_ns) / 1000);
+	/* A client whose begin was not seen, or that met another client (both sent a SYN): nobody knows the whole time. */
+	if (old == TCP_SYN_SENT && state->role == ROLE_CLIENT && state->entered_ns) {
+		observe(HANDSHAKE_CLIENT_US, (now - state->entered_ns) / 1000);
 		return;
 	}
-	if (old != TCP_SYN_RECV)
+	if (old != TCP_SYN_RECV || state->role == ROLE_CLIENT) {
+		count(HANDSHAKE_SERVER_UNSAMPLED, 1);
 		return;
+	}
 	/*
 	 * The child is made by the last ACK: the stack's own sample of the handshake is its first smoothed RTT. After a
 	 * SYN-ACK that was sent again it is another time, if there is one (Karn; by timestamps, of the last one alone).
@@ -101,8 +112,8 @@ static __noinline void connection_ended(struct sock *sk, struct socket_state *st
 		return;
 	}
 	record->cookie = cookie_of(sk);
-	record->bytes_acked = BPF_CORE_READ(tp, bytes_acked);
-	record->bytes_received = BPF_CORE_READ(tp, bytes_received);
+	record->bytes_acked = data_acked(tp);
+	record->bytes_received = data_received(tp);
 	record->retransmits = BPF_CORE_READ(tp, total_retrans);
 	bpf_ringbuf_submit(record, 0);
 }
@@ -232,7 +243,7 @@ static __always_inline void io(struct sock *sk, int result)
 		return;
 	state->pid = pid;
 	state->pid_source = PID_IO;
-	bpf_get_current_comm(state->comm, sizeof(state->comm));
+	read_name(state->comm);
 }
 
 SEC("tp_btf/sock_send_length")

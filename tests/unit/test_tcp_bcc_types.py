@@ -61,7 +61,8 @@ def test_members_stand_where_bpftool_has_them(tmp_path: Path) -> None:
     differ = {pair for pair, a, b in zip(wanted(), own[1::2], other[1::2], strict=True) if a != b}
     # Read by their place alone, with a length of their own.
     assert {path for _, path in differ} <= {
-        "cb", "__sk_common.skc_cookie", "__sk_common.skc_v6_daddr", "__sk_common.skc_v6_rcv_saddr", "sk_uid",
+        "cb", "comm", "__sk_common.skc_cookie", "__sk_common.skc_v6_daddr", "__sk_common.skc_v6_rcv_saddr",
+        "sk_uid",
     }  # fmt: skip
 
 

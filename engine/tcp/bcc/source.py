@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from ipaddress import IPv6Network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from engine.tcp.filters import interface_index, mapped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from ipaddress import IPv4Network, IPv6Network
+    from ipaddress import IPv4Network
 
     from engine.tcp.backend import Filters, Limits, Sizes, Triggers
     from engine.tcp.bcc.types import KernelTypes
@@ -29,6 +30,7 @@ MOST_ENTRIES = 16
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 _INCOMPLETE = re.compile(r"error: .* incomplete type 'struct (bpf_\w+)'")
 _UNDECLARED = re.compile(r"error: use of undeclared identifier '(BPF_\w+)'")
+_MAPPED = IPv6Network("::ffff:0:0/96")
 _FREE = 10_000
 _INITIAL_PIDNS = 0xEFFFFFFC
 _LEAST_A_SECOND = 2_000
@@ -143,6 +145,10 @@ def _networks(wanted: Sequence[IPv4Network | IPv6Network]) -> str:
 def _network(network: IPv4Network | IPv6Network) -> str:
     address, mask = mapped(network)
     tests = []
+    if network.version == 6 and _MAPPED.subnet_of(network):
+        # IPv4 is ::ffff:a.b.c.d here, and in no network of IPv6.
+        marked = int.from_bytes(_MAPPED.network_address.packed[8:12], sys.byteorder)
+        tests = [f"((address)[0] || (address)[1] || (address)[2] != 0x{marked:x})"]
     for word in range(4):
         own = int.from_bytes(mask[4 * word : 4 * word + 4], sys.byteorder)
         value = int.from_bytes(address[4 * word : 4 * word + 4], sys.byteorder)
