@@ -6,86 +6,25 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import signal
 import socket
 import statistics
 import struct
 import subprocess
-import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path as File
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from tests.builds import ROOT
 from tests.live.cgroup import enter, own_cgroup
 from tests.live.tcp_delay import FAR, delay
-from tests.live.tcp_lines import check_lines
 from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, Path, needs
-from tests.live.test_tcp_truth import Echo, asks, near
+from tests.live.tcp_run import watching
+from tests.live.tcp_traffic import Echo, asks, near, refused_by_a_firewall
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from engine.tcp.backend import Namespace
-
-ROOT = File(__file__).parents[2]
 pytestmark = [*NEEDS_PROGRAMS, needs("nft")]
-
-
-class Run:
-    """`otus-tui tcp` inside of a namespace, from when it watches to its end."""
-
-    def __init__(self, where: Namespace, folder: File, *words: str, form: str = "jsonl") -> None:
-        self.lines: list[dict[str, Any]] = []
-        self.text = self.errors = ""
-        self._out, self._err = folder / "out", folder / "err"
-        command = [sys.executable, "-m", "otus_tui", "tcp", "--backend", "libbpf", "--verbose"]
-        command += ["--format", form, *words]
-        # Not `ip netns exec`, which mounts a /sys of its own: without cgroups.
-        inside = ["nsenter", f"--net=/run/netns/{where.name}"]
-        with self._out.open("wb") as out, self._err.open("wb") as err:
-            self._process = subprocess.Popen([*inside, *command], stdout=out, stderr=err, cwd=ROOT)
-        ends = time.monotonic() + 20
-        # --verbose tells what runs as soon as it does.
-        while "on " not in self._err.read_text():
-            assert self._process.poll() is None, self._err.read_text()
-            assert time.monotonic() < ends
-            time.sleep(0.02)
-
-    def end(self) -> None:
-        """SIGINT, and take what it wrote."""
-        self._process.send_signal(signal.SIGINT)
-        assert self._process.wait(20) == 130, self._err.read_text()
-        self.text, self.errors = self._out.read_text(), self._err.read_text()
-        if self.text.startswith("{"):
-            self.lines = [json.loads(line) for line in self.text.splitlines()]
-            check_lines(self.lines)
-
-    def kill(self) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-
-    @property
-    def final(self) -> dict[str, Any]:
-        return next(line for line in reversed(self.lines) if line.get("final"))
-
-    def events(self, trigger: str) -> list[dict[str, Any]]:
-        found = [line for line in self.lines if line.get("event_type") == "tcp"]
-        return [line for line in found if line["trigger"]["name"] == trigger]
-
-
-@contextmanager
-def watching(where: Namespace, folder: File, *words: str, form: str = "jsonl") -> Iterator[Run]:
-    """A run over what is done inside."""
-    made = Run(where, folder, *words, form=form)
-    try:
-        yield made
-        made.end()
-    finally:
-        made.kill()
 
 
 def hist(one: dict[str, Any]) -> dict[str, Any]:
@@ -230,22 +169,12 @@ def test_events_of_a_rate_of_nothing(between: Path, tmp_path: File) -> None:
 
 
 def test_events_of_resets_and_drops(between: Path, tmp_path: File) -> None:
-    listener = between.listen()
     words = ("--mode", "both", "--resets", "--reset-rate", "10/s", "--drops", "--interval", "0.5")
     with watching(between.server, tmp_path, *words, "--max-events", "1000/s") as run:
         for _ in range(20):
             with between.open() as client, suppress(ConnectionRefusedError):
                 client.connect((SERVER, 81))
-        client, server = between.pair(listener)
-        between.drop("tcp dport 8080", between.server, "input")
-        client.setblocking(False)
-        for _ in range(4):
-            client.send(b"x" * 100)
-            time.sleep(0.05)
-        time.sleep(0.8)
-        packets = between.dropped(between.server)
-        between.lift(between.server)
-        server.close()
+        packets = refused_by_a_firewall(between, 4)
     last = run.final
     assert last["resets"]["sent"] == last["resets"]["by_reason"]["NO_SOCKET"] == 20
     assert len(run.events("reset")) == 20

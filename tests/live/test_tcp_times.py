@@ -18,7 +18,7 @@ import pytest
 
 from tests.live.tcp_delay import FAR, delay
 from tests.live.tcp_path import NEEDS_PROGRAMS, SERVER, Path, needs
-from tests.live.test_tcp_every_row import watching
+from tests.live.tcp_run import watching
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

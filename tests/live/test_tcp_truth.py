@@ -7,13 +7,14 @@ import socket
 import struct
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
 
 from engine.tcp.backend import Limits, Triggers
 from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, needs, watch
+from tests.live.tcp_traffic import Echo, asks, near, refused_by_a_firewall
 
 if TYPE_CHECKING:
     from engine.tcp.backend import Reading
@@ -23,68 +24,8 @@ pytestmark = [*NEEDS_PROGRAMS, needs("nft")]
 CLASSES = ("syn", "synack", "rto", "window_probe", "tlp", "fast", "slow_start", "other")
 
 
-class Echo:
-    """A server that answers each request of a known size with a few octets."""
-
-    def __init__(self, listener: socket.socket, request: int) -> None:
-        self.listener, self.request = listener, request
-        self.thread = threading.Thread(target=self._serve, daemon=True)
-        self.thread.start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                peer, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._answer, args=(peer,), daemon=True).start()
-
-    def _answer(self, peer: socket.socket) -> None:
-        arrived = 0
-        with peer:
-            while True:
-                try:
-                    data = peer.recv(1 << 16)
-                    arrived += len(data)
-                    while arrived >= self.request:
-                        arrived -= self.request
-                        peer.sendall(b"y" * 16)
-                except OSError:
-                    return
-                if not data:
-                    return
-
-
-def asks(between: Path, connections: int, request: int, seconds: float, pause: float = 0.005) -> None:
-    """Requests and answers on some connections at once."""
-
-    def run() -> None:
-        client = between.open()
-        client.settimeout(4)
-        with client:
-            client.connect((SERVER, 8080))
-            ends = time.monotonic() + seconds
-            # A request that is stuck in backed-off timeouts ends the load, not the test.
-            with suppress(TimeoutError):
-                while time.monotonic() < ends:
-                    client.sendall(b"q" * request)
-                    client.recv(16)
-                    time.sleep(pause)
-
-    threads = [threading.Thread(target=run) for _ in range(connections)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-
 def segments(reading: Reading) -> int:
     return sum(reading.counters[f"retransmit_{name}_segments"] for name in CLASSES)
-
-
-def near(found: int, truth: int) -> bool:
-    """Within 1 %, or one."""
-    return abs(found - truth) <= max(1, round(truth * 0.01))
 
 
 def compare(reading: Reading, gained: object) -> None:
@@ -309,17 +250,8 @@ def test_resets(between: Path) -> None:
 
 
 def test_drops_by_a_firewall(between: Path) -> None:
-    listener = between.listen()
     with watch(between.server, triggers=Triggers(drops=True), limits=Limits(per_second=1000)) as observer:
-        client, server = between.pair(listener)
-        between.drop("tcp dport 8080", between.server, "input")
-        client.setblocking(False)
-        for _ in range(5):
-            client.send(b"x" * 100)
-            time.sleep(0.05)
-        time.sleep(0.5)
-        packets = between.dropped(between.server)
-        between.lift(between.server)
+        packets = refused_by_a_firewall(between, 5)
         reading, _ = observer.read()
         found = {reason: count for (reason, _), count in reading.drops.items()}
         assert found["NETFILTER_DROP"] == packets >= 5
@@ -331,9 +263,6 @@ def test_drops_by_a_firewall(between: Path) -> None:
         assert len([event for event in drops if event.drop_reason == "NETFILTER_DROP"]) == packets
         one = next(event for event in drops if event.drop_reason == "NETFILTER_DROP").connection
         assert (one.local, one.local_port, one.remote) == (SERVER, 8080, CLIENT)
-        client.close()
-        server.close()
-    listener.close()
 
 
 def test_nothing_is_wrong(between: Path) -> None:
