@@ -111,6 +111,11 @@ class OtusApp(App[str]):
             self._inks = (theme.name, Inks(variables, theme.ansi or self.no_color))
         return self._inks[1]
 
+    def _handle_exception(self, error: Exception) -> None:
+        # Screens that come up while the program ends miss their parts: no fault that a person must read.
+        if not self._exit:
+            super()._handle_exception(error)
+
     def on_mount(self) -> None:
         self._load_themes()
         if self.glyphs.ascii_only:

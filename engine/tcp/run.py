@@ -25,7 +25,7 @@ EVENTS_PAUSE_S = 0.05
 
 
 def run(options: Options) -> ExitCode:
-    """Observe until the time is over or SIGINT or SIGTERM comes; the final summary is written in any case.
+    """Observe until the time is over or one of SIGNALS comes; the final summary is written in any case.
 
     A second signal ends it at once. Returns DONE, or INTERRUPTED. Raises OtusError.
     """
@@ -92,8 +92,12 @@ def _tell(observer: Observer) -> None:
         print(f"not measured: {metric}: {why}", file=sys.stderr)
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a run early: interrupted, told to end, its terminal is gone."""
+
+
 class _Signals:
-    """SIGINT and SIGTERM as a flag, and as a descriptor that wakes a poll."""
+    """SIGNALS as a flag, and as a descriptor that wakes a poll."""
 
     def __init__(self) -> None:
         self.came = 0
@@ -122,7 +126,9 @@ class _Signals:
 @contextlib.contextmanager
 def _signals() -> Iterator[_Signals]:
     signals = _Signals()
-    before = {number: signal.signal(number, signals.catch) for number in (signal.SIGINT, signal.SIGTERM)}
+    # Under nohup a hang-up means nothing.
+    numbers = [one for one in SIGNALS if one != signal.SIGHUP or signal.getsignal(one) != signal.SIG_IGN]
+    before = {number: signal.signal(number, signals.catch) for number in numbers}
     try:
         yield signals
     finally:

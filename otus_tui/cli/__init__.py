@@ -55,6 +55,11 @@ def run(arguments: list[str]) -> int:
         return complain(error.message, error.hint, error.code)
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
+    except RuntimeError as error:
+        # Python before 3.12 wraps what interrupts it while a class comes to be.
+        if not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
+        return ExitCode.INTERRUPTED
     except BrokenPipeError:
         _silence()
         return ExitCode.DONE

@@ -162,7 +162,7 @@ def test_a_program_that_the_verifier_refuses_is_left_out(monkeypatch: pytest.Mon
         backend.stop()
 
 
-@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [None, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_the_program_leaves_nothing_however_it_ends(number: signal.Signals | None) -> None:
     """`otus-tui tcp` at the end of its time, told to end, killed: bpftool lists what it listed before."""
     before = held()

@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from textual.css.query import NoMatches
 
 from tests.captures import sip_capture
+from tests.tui.conftest import Start
 
 BOUND = 2.5
 """The grace, and time for a machine with much to do."""
@@ -97,6 +99,13 @@ def test_a_terminal_that_takes_nothing(screens: Screens) -> None:
 def test_sigterm(screens: Screens) -> None:
     os.kill(screens.pid, signal.SIGTERM)
     assert screens.gone_after() < BOUND
+
+
+async def test_what_screens_miss_while_the_program_ends_is_no_fault(start: Start) -> None:
+    async with start(screen="calls") as desk:
+        desk.app.exit("leave")
+        desk.app._handle_exception(NoMatches())
+        assert desk.app._exception is None
 
 
 STANDING = """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from engine.errors import OtusError
+from engine.errors import ExitCode, OtusError
 from otus_tui import cli, demo
 from otus_tui.cli.group import VERBS
 from otus_tui.control_client import start_engine
@@ -140,6 +140,18 @@ def test_standard_streams_that_are_closed(tmp_path: Path) -> None:
 
 def test_no_terminal_shows_the_help(tmp_path: Path) -> None:
     assert b"Verbs:" in run(tmp_path=tmp_path).stderr
+
+
+def test_an_interrupt_while_modules_load_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(_: list[str]) -> None:
+        class Interrupts:
+            def __set_name__(self, owner: type, name: str) -> None:
+                raise KeyboardInterrupt
+
+        type("Owner", (), {"name": Interrupts()})
+
+    monkeypatch.setattr("otus_tui.cli.group.call", load)
+    assert cli.run(["status"]) == ExitCode.INTERRUPTED
 
 
 def test_closed_output_is_quiet(tmp_path: Path) -> None:
