@@ -199,7 +199,7 @@ struct socket_state {
 	__u8 closed_from; /* the state before CLOSE, until a reset is put on its account */
 	__u8 deferred; /* CLOSE to SYN_SENT waits for its local port */
 	char comm[COMM];
-	__u32 padding;
+	__u32 jump_us; /* the last RTT sample that was told of as a jump */
 };
 
 struct tuple {

@@ -146,6 +146,18 @@ static __noinline void rtt_trigger(struct sock *sk, __u32 trigger, __u64 value, 
 	emit(sk, &cause);
 }
 
+/* A sample stays until the next one, for long where the peer alone sends: each is one jump. */
+static __noinline void rtt_jumps(struct sock *sk, __u32 sample, __u64 threshold)
+{
+	struct socket_state *state = state_for(sk);
+
+	if (state && state->jump_us == sample)
+		return;
+	if (state)
+		state->jump_us = sample;
+	rtt_trigger(sk, RTT_JUMP, sample, threshold);
+}
+
 /* By flow, so that what is seen of a connection is whole. */
 static __always_inline bool sampled_out(const struct sock *sk)
 {
@@ -200,7 +212,7 @@ int segment(__u64 *arguments)
 	if (config.rtt_jump_percent && srtt && bpf_core_field_exists(tp->rack.rtt_us)) {
 		threshold = (__u64)srtt * config.rtt_jump_percent / 100;
 		if (tp->rack.rtt_us > threshold)
-			rtt_trigger(sk, RTT_JUMP, tp->rack.rtt_us, threshold);
+			rtt_jumps(sk, tp->rack.rtt_us, threshold);
 	}
 	if (config.cwnd_halved_ns &&
 	    BPF_CORE_READ_BITFIELD(tp, inet_conn.icsk_ca_state) >= TCP_CA_CWR)

@@ -31,12 +31,14 @@ class Past:
         "retransmits",
         "rtos",
         "shut",
+        "srtt",
         "time_ns",
     )
 
     def __init__(self) -> None:
         self.time_ns = 0
         self.mean_rtt = 0.0
+        self.srtt = 0
         self.retransmits = 0
         self.rtos = 0
         self.cwnds: deque[tuple[int, int]] = deque(maxlen=MOST_SAMPLES)
@@ -103,7 +105,9 @@ def _closing(past: Past, closed: bool, shut: bool) -> list[str]:
 def _rtt(triggers: Triggers, past: Past, srtt: int, p99_us: int, add: Add) -> None:
     if triggers.rtt_above_us is not None and srtt > triggers.rtt_above_us:
         add("rtt_above", srtt, triggers.rtt_above_us)
-    if triggers.rtt_jump is not None and past.mean_rtt and srtt > past.mean_rtt * triggers.rtt_jump:
+    # Without a new sample it stands still: it has jumped once.
+    moved, past.srtt = srtt != past.srtt, srtt
+    if triggers.rtt_jump is not None and moved and past.mean_rtt and srtt > past.mean_rtt * triggers.rtt_jump:
         add("rtt_jump", srtt, round(past.mean_rtt * triggers.rtt_jump))
     if triggers.rtt_p99 and p99_us and srtt > p99_us:
         add("rtt_p99", srtt, p99_us)

@@ -22,6 +22,7 @@ from engine.tcp.libbpf import LibbpfBackend
 from engine.tcp.namespaces import call_inside
 from engine.tcp.netlink import NetlinkBackend
 from engine.tcp.throughput import Throughput
+from tests.live.tcp_delay import FAR, delay
 from tests.live.tcp_path import CLIENT, CLIENT6, NEEDS_PROGRAMS, SERVER, SERVER6, Path, needs
 
 pytestmark = [*NEEDS_PROGRAMS, needs("nft")]
@@ -156,3 +157,35 @@ def test_a_process_is_called_by_its_own_name(between: Path, kind: str) -> None:
     with open("/proc/self/comm", encoding="ascii") as file:
         name = file.read().strip()
     assert (event.connection.pid, event.connection.comm) == (os.getpid(), name)
+
+
+def test_a_sample_that_stands_still_jumps_once(between: Path) -> None:
+    """Where the peer alone sends there is no new one, for however long."""
+    triggers = Triggers(rtt_jump=3.0, rto=False, tlp=False)
+    with delay(between, 0.002) as slow, started("libbpf", between.client, triggers) as made:
+        listener = between.listen()
+        client = between.open()
+        client.connect((FAR, 8080))
+        server, _ = listener.accept()
+        between.sockets.append(server)
+
+        def ask(times: int) -> None:
+            for _ in range(times):
+                client.sendall(b"q")
+                server.recv(1)
+                server.sendall(b"a")
+                client.recv(1)
+
+        ask(60)
+        made.events()
+        slow.seconds = 0.06
+        ask(1)
+        slow.seconds = 0.002
+        for _ in range(15):
+            server.sendall(b"z")
+            client.recv(1)
+            time.sleep(0.1)
+        told = [event.value for event in made.events() if event.trigger == "rtt_jump"]
+        assert 1 <= len(told) <= 2
+        assert len(set(told)) == len(told)
+        assert made.read().suppressed["repeat"] <= 1

@@ -123,6 +123,7 @@ def triggered(triggers: Triggers, *looks: dict[str, int], p99: int = 0, **extra:
         (Triggers(rtt_above_us=1000), [{"srtt_us": 999}, {"srtt_us": 1001}], {}, ["rtt_above"]),
         (Triggers(rtt_jump=3), [{"srtt_us": 100}, {"srtt_us": 110}, {"srtt_us": 400}], {}, ["rtt_jump"]),
         (Triggers(rtt_jump=3), [{"srtt_us": 100}, {"srtt_us": 250}], {}, []),
+        (Triggers(rtt_jump=3), [{"srtt_us": 100}, *3 * [{"srtt_us": 1000}]], {}, ["rtt_jump"]),
         (Triggers(rtt_p99=True), [{"srtt_us": 100}, {"srtt_us": 501}], {"p99": 500}, ["rtt_p99"]),
         (Triggers(retransmit_burst=5), [{"retransmits": 90}, {"retransmits": 95}], {}, ["retransmit_burst"]),
         (Triggers(retransmit_burst=5), [{"retransmits": 90}, {"retransmits": 94}], {}, []),
