@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.builds import ROOT
+from tests.live import tcp_path
 from tests.live.capture import make_pair
+from tests.live.engines import Engine, Traffic, own_engine
 from tests.live.namespace import own_namespace
 from tests.live.tcp_command import Hosts
-from tests.live.tcp_path import Path, path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
@@ -33,9 +35,25 @@ def loopback() -> Iterator[int]:
 
 
 @pytest.fixture
-def between() -> Iterator[Path]:
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    """An engine that runs, in a namespace of its own, entered."""
+    with own_namespace(), own_engine(tmp_path) as found:
+        found.start()
+        yield found
+
+
+@pytest.fixture
+def traffic(engine: Engine) -> Iterator[Traffic]:
+    """SIP over `lo` of the engine's namespace."""
+    found = Traffic()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def between() -> Iterator[tcp_path.Path]:
     """Two hosts, and the network between them."""
-    with path() as made:
+    with tcp_path.path() as made:
         yield made
 
 

@@ -68,13 +68,6 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
         yield found
 
 
-@pytest.fixture
-def traffic(engine: Engine) -> Iterator[Traffic]:
-    found = Traffic()
-    yield found
-    found.close()
-
-
 def begin(
     engine: Engine,
     tmp_path: Path,

@@ -30,13 +30,6 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         yield found
 
 
-@pytest.fixture
-def traffic(engine: Engine) -> Iterator[Traffic]:
-    found = Traffic()
-    yield found
-    found.close()
-
-
 def test_wire_to_lines(engine: Engine, traffic: Traffic, tmp_path: Path) -> None:
     path = tmp_path / "packets.jsonl"
     engine.start()

@@ -12,31 +12,11 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import pytest
+from typing import Any
 
 from engine.books import balance
 from otus_tui.client import Client
-from tests.live.engines import Engine, Traffic, alive, lines_of, own_engine, wait_for
-from tests.live.namespace import own_namespace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    with own_namespace(), own_engine(tmp_path) as found:
-        found.start()
-        yield found
-
-
-@pytest.fixture
-def traffic(engine: Engine) -> Iterator[Traffic]:
-    found = Traffic()
-    yield found
-    found.close()
+from tests.live.engines import Engine, Traffic, alive, lines_of, wait_for
 
 
 def settled(engine: Engine, sent: int) -> dict[str, Any]:

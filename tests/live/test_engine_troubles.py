@@ -16,22 +16,7 @@ from tests.live.engines import Engine, Traffic, alive, lines_of, own_engine, wai
 from tests.live.namespace import own_namespace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    with own_namespace(), own_engine(tmp_path) as found:
-        found.start()
-        yield found
-
-
-@pytest.fixture
-def traffic(engine: Engine) -> Iterator[Traffic]:
-    found = Traffic()
-    yield found
-    found.close()
 
 
 def verb(engine: Engine, *words: str) -> str:

@@ -7,7 +7,7 @@ import socket
 import time
 from contextlib import ExitStack
 from ipaddress import ip_network
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -20,9 +20,6 @@ from engine.tcp.namespaces import call_inside
 from engine.tcp.netlink import NetlinkBackend
 from engine.tcp.observer import Observer
 from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, Path, watch
-
-if TYPE_CHECKING:
-    pass
 
 pytestmark = NEEDS_PROGRAMS
 TCP_REPAIR = 19

@@ -34,20 +34,6 @@ STARTED_WITHIN = 0.4
 """Seconds in which a process is imported on a machine that is not overloaded."""
 
 
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    with own_namespace(), own_engine(tmp_path) as found:
-        found.start()
-        yield found
-
-
-@pytest.fixture
-def traffic(engine: Engine) -> Iterator[Traffic]:
-    found = Traffic()
-    yield found
-    found.close()
-
-
 def live(workers: int = 2, interface: str = "lo", ring_mb: int = 4, **changes: Any) -> dict[str, Any]:
     options = {"ring_mb": ring_mb, **changes.pop("config", {})}
     capture = {"interface": interface, "workers": workers, "config": options, **changes}
