@@ -278,13 +278,6 @@ def _terminal() -> list[Finding]:
     return [*findings, Finding("locale", "warn", text, "export LC_ALL=C.UTF-8")]
 
 
-def _tools() -> list[Finding]:
-    if found := shutil.which("tshark"):
-        return [Finding("tshark", "ok", f"{found}, for dissection in depth")]
-    text = "not installed (optional): no dissection in depth"
-    return [Finding("tshark", "warn", text, "sudo apt-get install tshark")]
-
-
 _EXAMINATIONS: tuple[Callable[[], list[Finding]], ...] = (
     _python,
     _kernel,
@@ -295,6 +288,5 @@ _EXAMINATIONS: tuple[Callable[[], list[Finding]], ...] = (
     _libbpf,
     _memory_lock,
     _terminal,
-    _tools,
     _tcp_probes,
 )

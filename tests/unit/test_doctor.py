@@ -48,6 +48,8 @@ def test_every_fault_names_what_mends_it() -> None:
     names = [finding.name for finding in findings]
     assert len(set(names)) == len(names)
     assert {"kernel", "capture", "compiled", "libpcap", "libbpf", "terminal", "locale"} <= set(names)
+    # Nothing of the program needs it: nobody is told to install it.
+    assert "tshark" not in names
     for finding in findings:
         assert finding.level in ("ok", "warn", "missing")
         assert "\n" not in finding.text + finding.mend
