@@ -51,7 +51,7 @@ static __always_inline int dropped(void *ctx, const void *skb, u64 location, u32
 	if (!sk)
 		sk = READ(struct sk_buff, skb, sk);
 	if (sk) {
-		if (!is_tcp(sk) || !watched(sk) || !packet_of_listener_passes(sk, skb))
+		if (!is_tcp(sk) || !watched_with(sk, skb) || !packet_of_listener_passes(sk, skb))
 			return 0;
 	} else if (!packet_watched(skb, &tuple)) {
 		return 0;

@@ -65,7 +65,7 @@ static __always_inline void dropped(const struct sk_buff *skb, __u64 location, _
 	if (!sk)
 		sk = BPF_CORE_READ(skb, sk);
 	if (sk) {
-		if (!is_tcp(sk) || !watched_address(sk) || !packet_of_listener_passes(sk, skb))
+		if (!is_tcp(sk) || !watched_with(sk, skb) || !packet_of_listener_passes(sk, skb))
 			return;
 	} else if (!packet_watched(skb, &tuple)) {
 		return;

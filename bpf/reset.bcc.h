@@ -21,6 +21,35 @@ int reset_received(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+static __always_inline const void *device_of(const void *skb)
+{
+	const void *device = READ(struct sk_buff, skb, dev);
+	unsigned long route;
+
+	if (device)
+		return device;
+	route = READ(struct sk_buff, skb, _skb_refdst) & ~1UL;
+	return route ? READ(struct dst_entry, route, dev) : NULL;
+}
+
+/* sk: any kind of socket; skb: a packet of it, or NULL. */
+static __always_inline bool watched_with(const void *sk, const void *skb)
+{
+	struct tuple tuple;
+
+	if (!INTERFACE || !skb || is_full(READ(struct sock, sk, __sk_common.skc_state)))
+		return watched(sk);
+	if (NETNS && netns_of(sk) != NETNS)
+		return false;
+	/* A request and one in TIME_WAIT have no route of their own: the packet says which interface it is. */
+	read_tuple(sk, &tuple);
+	if (!tuple.interface)
+		tuple.interface = READ(struct sk_buff, skb, skb_iif);
+	if (!tuple.interface)
+		tuple.interface = READ(struct net_device, device_of(skb), ifindex);
+	return tuple_passes(&tuple);
+}
+
 /* Addresses of a received TCP packet, as its receiver sees them; false: it is none. */
 static __always_inline bool read_packet(const void *skb, struct tuple *out)
 {
@@ -28,7 +57,6 @@ static __always_inline bool read_packet(const void *skb, struct tuple *out)
 	u16 protocol = READ(struct sk_buff, skb, protocol), ports[2] = {};
 	u8 first = 0, next = 0;
 	u32 address = 0, length;
-	unsigned long route;
 
 	__builtin_memset(out, 0, sizeof(*out));
 	ip += READ(struct sk_buff, skb, network_header);
@@ -54,13 +82,9 @@ static __always_inline bool read_packet(const void *skb, struct tuple *out)
 	out->remote_port = ntohs(ports[0]);
 	out->local_port = ntohs(ports[1]);
 	out->interface = READ(struct sk_buff, skb, skb_iif);
-	device = READ(struct sk_buff, skb, dev);
-	if (!device) {
-		route = READ(struct sk_buff, skb, _skb_refdst) & ~1UL;
-		if (!route)
-			return true;
-		device = READ(struct dst_entry, route, dev);
-	}
+	device = device_of(skb);
+	if (!device)
+		return true;
 	out->netns = READ(struct net, READ(struct net_device, device, nd_net.net), ns.inum);
 	if (!out->interface)
 		out->interface = READ(struct net_device, device, ifindex);
@@ -94,7 +118,7 @@ static __always_inline int reset_sent(void *ctx, const void *sk, const void *skb
 	struct totals *here;
 	u8 number;
 
-	if (sk ? !watched(sk) || !packet_of_listener_passes(sk, skb) : !packet_watched(skb, &tuple))
+	if (sk ? !watched_with(sk, skb) || !packet_of_listener_passes(sk, skb) : !packet_watched(skb, &tuple))
 		return 0;
 	here = totals_here();
 	if (!here)

@@ -22,14 +22,47 @@ int reset_received(__u64 *arguments)
 	return 0;
 }
 
+static __always_inline const struct net_device *device_of(const struct sk_buff *skb)
+{
+	const struct net_device *device = BPF_CORE_READ(skb, dev);
+	const struct dst_entry *route;
+
+	if (device)
+		return device;
+	route = (const void *)(BPF_CORE_READ(skb, _skb_refdst) & ~1UL);
+	return route ? BPF_CORE_READ(route, dev) : NULL;
+}
+
+/* A request and one in TIME_WAIT have no route of their own: the packet says which interface it is. */
+static __noinline bool routeless_passes(const struct sock_common *sk, const struct sk_buff *skb)
+{
+	struct tuple tuple;
+
+	read_tuple(sk, &tuple);
+	if (!tuple.interface)
+		tuple.interface = BPF_CORE_READ(skb, skb_iif);
+	if (!tuple.interface)
+		tuple.interface = BPF_CORE_READ(device_of(skb), ifindex);
+	return !config.cgroup && !config.pid_filtered && tuple_passes(&tuple);
+}
+
+/* sk: any kind of socket; skb: a packet of it, or NULL. */
+static __always_inline bool watched_with(const struct sock *sk, const struct sk_buff *skb)
+{
+	if (!config.interface || !skb || is_full(BPF_CORE_READ(sk, __sk_common.skc_state)))
+		return watched_address(sk);
+	if (config.netns && BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum) != config.netns)
+		return false;
+	return routeless_passes(&sk->__sk_common, skb);
+}
+
 /*
  * Addresses of a received TCP packet, as its receiver sees them; false: it is none.
  * Only fixed places: an IPv6 packet with extension headers is not recognised.
  */
 static __noinline bool read_packet(const struct sk_buff *skb, struct tuple *out)
 {
-	const struct net_device *device = BPF_CORE_READ(skb, dev);
-	const struct dst_entry *route;
+	const struct net_device *device = device_of(skb);
 	const unsigned char *ip = BPF_CORE_READ(skb, head) + BPF_CORE_READ(skb, network_header);
 	__u16 protocol = bpf_ntohs(BPF_CORE_READ(skb, protocol));
 	__u8 first = 0, next = 0;
@@ -60,12 +93,8 @@ static __noinline bool read_packet(const struct sk_buff *skb, struct tuple *out)
 	out->remote_port = bpf_ntohs(ports[0]);
 	out->local_port = bpf_ntohs(ports[1]);
 	out->interface = BPF_CORE_READ(skb, skb_iif);
-	if (!device) {
-		route = (const void *)(BPF_CORE_READ(skb, _skb_refdst) & ~1UL);
-		if (!route)
-			return true;
-		device = BPF_CORE_READ(route, dev);
-	}
+	if (!device)
+		return true;
 	out->netns = BPF_CORE_READ(device, nd_net.net, ns.inum);
 	if (!out->interface)
 		out->interface = BPF_CORE_READ(device, ifindex);
@@ -100,7 +129,7 @@ static __always_inline void reset_sent(const struct sock *sk, const struct sk_bu
 	struct tuple tuple;
 	__u8 number = 0;
 
-	if (sk ? !watched_address(sk) || !packet_of_listener_passes(sk, skb) : !packet_watched(skb, &tuple))
+	if (sk ? !watched_with(sk, skb) || !packet_of_listener_passes(sk, skb) : !packet_watched(skb, &tuple))
 		return;
 	here = totals_here();
 	if (!here)

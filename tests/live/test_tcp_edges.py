@@ -189,3 +189,20 @@ def test_a_sample_that_stands_still_jumps_once(between: Path) -> None:
         assert 1 <= len(told) <= 2
         assert len(set(told)) == len(told)
         assert made.read().suppressed["repeat"] <= 1
+
+
+@with_programs
+def test_resets_of_what_has_no_route_are_of_the_interface_of_their_packet(between: Path, kind: str) -> None:
+    """A client that goes on after the server has closed: what is left of the socket there sends the reset."""
+    listener = between.listen()
+    for interface, resets in (("otus0", 3), ("lo", 0)):
+        with started(kind, between.server, interface=interface) as made:
+            for _ in range(3):
+                client, server = between.pair(listener)
+                server.close()
+                time.sleep(0.02)
+                client.sendall(b"late")
+                time.sleep(0.02)
+                client.close()
+            reading = made.read()
+        assert reading.counters["resets_sent"] == resets
