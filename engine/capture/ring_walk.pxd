@@ -6,6 +6,8 @@ from engine.shm cimport atomics
 
 cdef Py_ssize_t BLOCK_HEADER
 cdef Py_ssize_t PACKET_HEADER
+cdef Py_ssize_t CACHE_LINE
+cdef Py_ssize_t HEADERS
 cdef unsigned int STATUS_USER
 cdef unsigned int CSUM_NOT_READY
 cdef unsigned int VLAN_VALID
@@ -82,6 +84,7 @@ cdef class RingWalk:
         base=Py_ssize_t, limit=Py_ssize_t, place=Py_ssize_t, word=Py_ssize_t, packets=cython.ulonglong, done=cython.ulonglong,
         number=cython.ulonglong, step=cython.ulonglong, taken=cython.ulonglong)
     cdef int walk(self, Py_ssize_t block) except -1
+    cdef int fetch(self, Py_ssize_t place, Py_ssize_t limit) except -1
     @cython.locals(
         word=Py_ssize_t, start=Py_ssize_t, end=Py_ssize_t, network=Py_ssize_t, captured=Py_ssize_t, offsets=cython.uint,
         status=cython.uint, vlan=cython.uint, tpid=cython.uint, hardware=cython.uint, protocol=cython.uint, link=cython.uint,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BLOCK_HEADER = 48
 PACKET_HEADER = 68
 """tpacket3_hdr and the sockaddr_ll behind it."""
+CACHE_LINE, HEADERS = 64, 192
 STATUS_USER = 1
 CSUM_NOT_READY = 8
 VLAN_VALID = 0x10
@@ -323,10 +324,11 @@ class RingWalk:
             while taken < packets:
                 if place & 3 or place < base + BLOCK_HEADER or place + PACKET_HEADER > limit:
                     break
+                step = self.ring[place >> 2]
+                self.fetch(place + step, limit)
                 if taken >= done and not self.packet(place, limit):
                     break
                 taken += 1
-                step = self.ring[place >> 2]
                 if step == 0:
                     break
                 place += step
@@ -339,6 +341,18 @@ class RingWalk:
             self.counters[SKIPPED_WORD] += packets - taken
         self.counters[BLOCKS_WORD] += 1
         atomics.store32(self.ring, (base + 8) >> 2, 0)
+        return 0
+
+    def fetch(self, place: int, limit: int) -> int:
+        """Bring the headers of the packet at `place` near while the one before it is worked on.
+
+        The kernel wrote them on another CPU. Three cache lines reach from the ring's own header into the
+        payload of RTP over IPv4 and UDP.
+        """
+        if place + HEADERS <= limit:
+            atomics.prefetch32(self.ring, place >> 2)
+            atomics.prefetch32(self.ring, (place + CACHE_LINE) >> 2)
+            atomics.prefetch32(self.ring, (place + 2 * CACHE_LINE) >> 2)
         return 0
 
     def packet(self, place: int, limit: int) -> int:

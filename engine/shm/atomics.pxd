@@ -10,6 +10,7 @@ cdef extern from "atomics.h":
     unsigned long long otus_add(unsigned long long *word, unsigned long long value) noexcept nogil
     int otus_swap(unsigned long long *word, unsigned long long old, unsigned long long value) noexcept nogil
     void otus_fence() noexcept nogil
+    void otus_prefetch(const void *place) noexcept nogil
     unsigned int otus_load32(const unsigned int *word) noexcept nogil
     void otus_store32(unsigned int *word, unsigned int value) noexcept nogil
 
@@ -38,4 +39,8 @@ cdef inline unsigned int load32(unsigned int[::1] words, Py_ssize_t index) excep
 
 cdef inline int store32(unsigned int[::1] words, Py_ssize_t index, unsigned int value) except -1:
     otus_store32(&words[index], value)
+    return 0
+
+cdef inline int prefetch32(unsigned int[::1] words, Py_ssize_t index) except -1:
+    otus_prefetch(&words[index])
     return 0
