@@ -26,7 +26,7 @@ EXAMPLES = (
     ("sudo otus-tui -d eth0 port 5060", "live calls on eth0, SIP only"),
     ("otus-tui -I call.pcapng", "the same screens over a capture file"),
     ("otus-tui report call.pcapng --json", "its analysis as one JSON document"),
-    ("sudo otus-tui --headless -d any", "the engine alone; come back with: otus-tui attach"),
+    ("sudo otus-tui --headless -d any", "the engine alone, for otus-tui attach"),
 )
 
 

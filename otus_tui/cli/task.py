@@ -63,7 +63,10 @@ def create(file: str, as_json: bool, path: str | None) -> None:
 @json_option
 @socket_option
 def stop(task_id: str, as_json: bool, path: str | None) -> None:
-    """Stop a task: what it holds is reported, then its sockets are closed. Its calls stay visible."""
+    """Stop a task.
+
+    What it holds is reported, then its sockets are closed. Its calls stay visible.
+    """
     with ControlClient(path) as client:
         answer = client.call("stop_task", task_id=task_id)
     if as_json:
@@ -126,7 +129,10 @@ def list_(as_json: bool, path: str | None) -> None:
 @json_option
 @socket_option
 def status(task_id: str, as_json: bool, path: str | None) -> None:
-    """Show one task with its books: what was captured, reported and dropped, by layer."""
+    """Show one task with its books.
+
+    What was captured, reported and dropped, by layer.
+    """
     with ControlClient(path) as client:
         task = client.call("task_status", task_id=task_id)
     if as_json:

@@ -176,6 +176,7 @@ class ShowText(Dialog[None]):
         with Vertical(id="box"):
             yield Label(self.title_text, classes="title", markup=False)
             yield TextView(id="lines", words=True)
+            yield Label("", id="more", classes="more", markup=False)
             if self.note_text:
                 yield Label(self.note_text, classes="note", markup=False)
 
@@ -183,3 +184,15 @@ class ShowText(Dialog[None]):
         view = self.query_one(TextView)
         view.set_lines(self.lines)
         view.focus()
+        self.watch(view, "scroll_y", self._tell_more, init=False)
+        self.call_after_refresh(self._tell_more)
+
+    def on_resize(self) -> None:
+        self.call_after_refresh(self._tell_more)
+
+    def _tell_more(self) -> None:
+        """Say that there is more below, where nothing else shows it."""
+        view = self.query_one(TextView)
+        left = view.row_total() - view.page - view.scroll_offset.y
+        text = f"{view.glyphs.down} {left} more line{'' if left == 1 else 's'}" if left > 0 else ""
+        self.query_one("#more", Label).update(text)

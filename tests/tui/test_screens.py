@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from textual.app import App
 
@@ -153,6 +155,9 @@ async def test_the_help_breaks_no_word(start: Start) -> None:
         for number in range(view.row_total()):
             assert set(plain(view.row(number)).split()) <= words
         assert view.row_total() > len(view.source)
+        assert re.search(r"▼ \d+ more lines", desk.text)
+        await desk.press("end")
+        assert "more line" not in desk.text
 
 
 async def test_the_number_of_a_screen_leads_down_to_it(start: Start) -> None:

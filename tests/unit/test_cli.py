@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -41,6 +42,15 @@ def test_help_names_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
 def test_help_of_a_verb_has_an_example(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run([*words, "--help"]) == 0
     assert "Example:" in capsys.readouterr().out
+
+
+def test_help_cuts_no_sentence_and_no_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["task"]):
+        with pytest.raises(SystemExit):
+            cli.main([*words, "--help"])
+        printed = capsys.readouterr().out
+        assert "..." not in printed.split("Commands:")[-1].replace("FILTER...", "")
+        assert not re.search(r"otus-$", printed, re.MULTILINE)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
