@@ -48,7 +48,7 @@ _HISTOGRAMS = (
 _COUNTERS = (
     ("handshake_us.failed", "handshake_client_failures", "Connects that failed.", 1),
     ("handshake_us.unsampled", "handshake_server_unsampled",
-     "Handshakes whose SYN-ACK was sent again, so that no time could be taken.", 1),
+     "Handshakes of which no time could be taken, as where a SYN-ACK was sent again.", 1),
     ("retransmits.tlp_new_data", "tail_loss_probes_new_data", "Tail loss probes that carried new data.", 1),
     ("zero_window.received.episodes", "zero_window_received", "Times that a peer closed its window.", 1),
     ("zero_window.received.seconds", "zero_window_received_seconds", "Time with a peer's window closed.", 1),
