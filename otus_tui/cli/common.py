@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from engine.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -165,3 +167,9 @@ def books_lines(books: dict[str, Any]) -> list[tuple[str, str]]:
         *partly_lines(books),
         ("books", even),
     ]
+
+
+def check_device(device: str | None) -> None:
+    """Refuse `-d ""`, which a variable that is not set leaves; without -d it is another matter."""
+    if device is not None and not device.strip():
+        raise UsageError("-d: no interface is named", "a name, several with commas, or any")

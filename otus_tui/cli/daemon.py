@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from otus_tui.cli.common import check_device
+
 
 @click.command(epilog="Example: otus-tui daemon --config /etc/otus/otus.yml")
 @click.option("--config", metavar="FILE", help="The node file (YAML).")
@@ -21,6 +23,7 @@ def command(
     It captures nothing until it has -d, a task file or a command (otus-tui task create). Its log goes to
     standard error, one JSON object a line.
     """
+    check_device(device)
     return run_engine(config=config, task=task, device=device, path=path, expression=" ".join(expression))
 
 

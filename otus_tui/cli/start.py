@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import stat
 import sys
@@ -10,6 +11,7 @@ from typing import Any, NoReturn
 import click
 
 from engine.errors import OtusError, UsageError
+from otus_tui.cli.common import check_device
 from otus_tui.control_client import (
     ClientError,
     ControlClient,
@@ -57,6 +59,7 @@ def command(
 ) -> int:
     """The screens; FILTER is an expression in tcpdump's syntax."""
     file, expression = _file_or_filter(file, device, rest)
+    check_device(device)
     if headless:
         from otus_tui.cli.daemon import run_engine
 
@@ -118,6 +121,10 @@ def _file_or_filter(file: str | None, device: str | None, rest: tuple[str, ...])
             raise UsageError(
                 f"{rest[0]} is a verb: it comes before the options", f"see otus-tui {rest[0]} --help"
             )
+        # `port` is the one word of filters that looks like a verb.
+        near = difflib.get_close_matches(rest[0], VERBS, 1, 0.75) if rest[0] != "port" else []
+        if near:
+            raise UsageError(f"{rest[0]} is no verb and no capture filter", f"did you mean {near[0]}?")
     return file, " ".join(rest)
 
 
