@@ -107,6 +107,16 @@ def status_role(status: int | None, method: str = "") -> str:
     ]
 
 
+def fitting(label: str, room: int, warning: str) -> str:
+    """The parts of a stream's label that have room, in their order: what is wrong before all else."""
+    parts = label.split("  ")
+    kept: list[int] = []
+    for number in sorted(range(len(parts)), key=lambda n: warning not in parts[n]):
+        if cells("  ".join(parts[n] for n in sorted([*kept, number]))) <= room:
+            kept.append(number)
+    return "  ".join(parts[n] for n in sorted(kept)) if kept else label
+
+
 def stream_label(stream: dict[str, Any], glyphs: Glyphs) -> tuple[str, str]:
     """`RTP PCMA 3,612  loss 0.0 %` and its role."""
     codec = fmt.clean(str(stream["codec"] or "?"), glyphs.ascii_only)
@@ -324,6 +334,8 @@ class Ladder(RowsView):
             return fmt.fit(item.label, room, "^", g.ellipsis)
         stroke = g.double if item.kind == "stream" else g.line
         label = item.label
+        if item.kind == "stream" and cells(label) > room - 6:
+            label = fitting(label, room - 6, g.warning)
         if cells(label) > room - 6:
             label = fmt.fit(label, max(1, room - 6), "<", g.ellipsis)
         rest = room - cells(label) - 3

@@ -24,7 +24,7 @@ from otus_tui.widgets.chart import nice_ceiling, plot
 from otus_tui.widgets.columns import lay_out
 from otus_tui.widgets.frame import books_spans
 from otus_tui.widgets.ink import ROLES, plain, shorten, width_of
-from otus_tui.widgets.ladder import Flow, Ladder, Options, split_endpoint
+from otus_tui.widgets.ladder import Flow, Ladder, Options, fitting, split_endpoint
 from otus_tui.widgets.text_view import TextView, fold, highlight, message_lines
 from tests.tui.conftest import Start
 from tests.tui.engine_rows import NOW_NS, SECOND, call_row, message_row, stream_row, task
@@ -417,6 +417,15 @@ def test_figures_of_a_reporter_go_on_in_the_next_line() -> None:
     ]
     assert wrapped("", 10) == [""]
     assert wrapped("cannot write the file  now", 12) == ["cannot write", "the file", "now"]
+
+
+def test_a_narrow_arrow_of_media_keeps_what_is_wrong() -> None:
+    label = "RTP PCMA 230  ▲ loss 2.54 %  MOS 4.18"
+    assert fitting(label, 40, "▲") == label
+    assert fitting(label, 30, "▲") == "RTP PCMA 230  ▲ loss 2.54 %"
+    assert fitting(label, 15, "▲") == "▲ loss 2.54 %"
+    assert fitting("RTP PCMA 230  loss 0.0 %  MOS 4.41", 15, "▲") == "RTP PCMA 230"
+    assert fitting(label, 5, "▲") == label
 
 
 def test_a_line_without_room_loses_whole_words() -> None:
