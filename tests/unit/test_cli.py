@@ -76,7 +76,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["-l", "0"], 2, "--limit"),
         (["-d", ""], 2, "-d: no interface is named"),
         (["daemon", "-d", ""], 2, "-d: no interface is named"),
-        (["reprot", "x.pcap"], 2, "did you mean report?"),
+        (["doctr"], 2, "did you mean doctor?"),
         (["port", "5060"], 2, "need a terminal"),
         ([], 2, "need a terminal"),
         (["udp", "port", "5060"], 2, "need a terminal"),
