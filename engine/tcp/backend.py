@@ -44,10 +44,12 @@ COUNTERS = (
     "retransmit_events", "retransmit_segments", "tlp_new_data", "send_bytes", "receive_bytes",
     "zero_window_received", "zero_window_received_ns", "zero_window_sent", "zero_window_sent_ns",
     "resets_sent", "resets_received", "drops", "drops_benign", "events_emitted", "events_lost",
-    "sockets_evicted", "closed_lost", "listen_drops", "listen_syn_drops", "listen_accept_drops",
+    "sockets_evicted", "closed_lost", "runs_missed",
+    "listen_drops", "listen_syn_drops", "listen_accept_drops",
 )  # fmt: skip
 """Counters of a reading; sockets_evicted are those that there was no room to follow, closed_lost connections
-that ended and were not told (at least so many: inet_diag does not say how many messages were lost). Those
+that ended and were not told (at least so many: inet_diag does not say how many messages were lost),
+runs_missed runs of programs that the kernel left out because the program ran on that CPU already. Those
 of events that a stage kept back stand in `Reading.suppressed`. send_bytes and
 receive_bytes are the observer's: it adds up connections() and closed(). retransmit_events and
 retransmit_segments are only there where the total is known without the classes; else the observer adds the

@@ -59,6 +59,7 @@ _COUNTERS = (
     ("events.emitted", "events_emitted", "Detail events given out.", 1),
     ("events.lost", "events_lost", "Detail events lost in the ring.", 1),
     ("tables.sockets_evicted", "sockets_evicted", "Sockets that made room for others in a full table.", 1),
+    ("tables.runs_missed", "program_runs_missed", "Runs of eBPF programs that the kernel left out.", 1),
     ("tables.closed_lost", "closed_lost", "Ends of connections for which the ring had no room.", 1),
 )  # fmt: skip
 

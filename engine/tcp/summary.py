@@ -107,7 +107,7 @@ def document(
             "suppressed": None if "events" in off else dict(reading.suppressed),
             "lost": count("events_lost", "events"),
         },
-        "tables": {name: counters.get(name) for name in ("sockets_evicted", "closed_lost")},
+        "tables": {name: counters.get(name) for name in ("sockets_evicted", "closed_lost", "runs_missed")},
         "kernel": {name: reading.kernel[name] for name in KERNEL if name in reading.kernel},
         "sampling": dict(sampling or {}),
         "quantile_error": histogram.error(sub_bits),

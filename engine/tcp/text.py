@@ -227,7 +227,9 @@ def _footer(document: dict[str, Any]) -> list[str]:
     lines += _wrap("tables were full", [*full, "larger: --sockets"]) if full else []
     sampling = document["sampling"]
     cost = f"observer {sampling['cpu_percent']:.1f} % of a CPU, {sampling['start_cpu_s']:.1f} s to start"
-    return lines + _wrap("accuracy", [error, cost])
+    missed = document["tables"]["runs_missed"]
+    left_out = [f"{missed:,} runs of programs were left out by the kernel"] if missed else []
+    return lines + _wrap("accuracy", [error, *left_out, cost])
 
 
 def costs(backend: Backend) -> list[str]:

@@ -18,6 +18,7 @@ import pytest
 from engine.errors import OtusError
 from engine.tcp.backend import Filters, Limits, Namespace, Sizes, Triggers
 from engine.tcp.bcc import BccBackend
+from engine.tcp.bcc import backend as bcc
 from engine.tcp.libbpf import LibbpfBackend
 from engine.tcp.namespaces import call_inside
 from engine.tcp.netlink import NetlinkBackend
@@ -206,3 +207,21 @@ def test_resets_of_what_has_no_route_are_of_the_interface_of_their_packet(betwee
                 client.close()
             reading = made.read()
         assert reading.counters["resets_sent"] == resets
+
+
+@with_programs
+def test_runs_that_the_kernel_left_out_are_counted(
+    between: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupt that meets the program which it interrupted has no run: the kernel counts them."""
+    with started(kind, between.server) as made:
+        assert made.read().counters["runs_missed"] >= 0
+        if kind == "bcc":
+            monkeypatch.setattr(bcc, "_figures", lambda _: {"recursion_misses": 2})
+            programs = len(made._attached)
+        else:
+            told = {"segment": (1, 1, 2), "destroy": (1, 1, None)}
+            monkeypatch.setattr(made._object, "costs", lambda: told)
+            programs = 1
+        assert made.read().counters["runs_missed"] == 2 * programs
+    assert made.read().counters["runs_missed"] == 2 * programs

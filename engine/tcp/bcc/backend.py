@@ -87,6 +87,8 @@ class BccBackend:
         self._setting = [0, 0]
         self._failed = 0
         """Records of events that could not be taken."""
+        self._missed: int | None = None
+        """Runs that the kernel left out."""
         self._last: Reading | None = None
         self._made: OrderedDict[tuple[int, str, int, str, int], int] = OrderedDict()
         """Namespace and ends of a connection -> the number that the programs have given it."""
@@ -154,6 +156,9 @@ class BccBackend:
             if name not in rest.counters:
                 reading.counters.pop(name, None)
         reading.counters["events_lost"] = reading.counters.get("events_lost", 0) + self._failed
+        self._count_missed()
+        if self._missed is not None:
+            reading.counters["runs_missed"] = self._missed
         for stage, value in rest.suppressed.items():
             reading.suppressed[stage] = reading.suppressed.get(stage, 0) + value
         return reading
@@ -213,12 +218,20 @@ class BccBackend:
             self._costs = [_cost(name, descriptor) for name, descriptor in self._attached.items()]
         return list(self._costs)
 
+    def _count_missed(self) -> None:
+        """While the programs are attached."""
+        told = [_figures(descriptor).get("recursion_misses") for descriptor in self._attached.values()]
+        known = [missed for missed in told if missed is not None]
+        if known:
+            self._missed = sum(known)
+
     def stop(self) -> None:
         """Detach, take what is left, unload."""
         module = self._module
         if module is None:
             return
         self.costs()
+        self._count_missed()
         for hook in list(module.raw_tracepoint_fds):
             module.detach_raw_tracepoint(hook)
         if self._poll is not None:
@@ -395,15 +408,21 @@ def _reader_descriptor(reader: int) -> int:
     return number
 
 
-def _cost(name: str, descriptor: int) -> Cost:
-    """run_cnt and run_time_ns of a program (Linux 5.1)."""
-    found = {"run_cnt": 0, "run_time_ns": 0}
+def _figures(descriptor: int) -> dict[str, int]:
+    """What the kernel tells of a program: run_cnt and run_time_ns (Linux 5.1), recursion_misses (5.12)."""
+    found: dict[str, int] = {}
     with contextlib.suppress(OSError), open(f"/proc/self/fdinfo/{descriptor}", encoding="ascii") as file:
         for line in file:
             key, _, value = line.partition(":")
-            if key in found:
+            if key in ("run_cnt", "run_time_ns", "recursion_misses"):
                 found[key] = int(value)
-    return Cost(name, found["run_cnt"], found["run_time_ns"])
+    return found
+
+
+def _cost(name: str, descriptor: int) -> Cost:
+    told = _figures(descriptor)
+    runs, ns, missed = (told.get(key, 0) for key in ("run_cnt", "run_time_ns", "recursion_misses"))
+    return Cost(name, runs, ns, missed)
 
 
 def _verdict(lines: Sequence[str]) -> str:

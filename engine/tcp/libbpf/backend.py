@@ -79,6 +79,8 @@ class LibbpfBackend:
         self._watched: dict[int, int] = {}
         """Inode -> process, of the sockets that watched processes had at the start."""
         self._surplus = self._found_events = 0
+        self._missed: int | None = None
+        """Runs that the kernel left out."""
         self._second = self._in_second = 0
         self._last: Reading | None = None
         self._runtime: mmap.mmap | None = None
@@ -145,6 +147,9 @@ class LibbpfBackend:
         reading.counters["events_lost"] += failed
         if "closed" in self._rings:
             reading.counters["closed_lost"] += self._rings["closed"].failed
+        self._count_missed()
+        if self._missed is not None:
+            reading.counters["runs_missed"] = self._missed
         reading.suppressed["rate"] += self._surplus
         for stage, count in self._stages.suppressed.items():
             reading.suppressed[stage] += count
@@ -220,7 +225,8 @@ class LibbpfBackend:
     def costs(self) -> list[Cost]:
         """Of each program."""
         if self._object is not None and self._statistics is not None:
-            self._costs = [Cost(name, *figures) for name, figures in self._object.costs().items()]
+            told = self._object.costs().items()
+            self._costs = [Cost(name, runs, ns, missed or 0) for name, (runs, ns, missed) in told]
         return list(self._costs)
 
     def stop(self) -> None:
@@ -229,6 +235,7 @@ class LibbpfBackend:
         if opened is None:
             return
         self.costs()
+        self._count_missed()
         opened.detach()
         if "events" in self._rings:
             self._consume("events")
@@ -348,6 +355,13 @@ class LibbpfBackend:
             return False
         struct.pack_into("=QQ", self._runtime, place, flow, triggers)
         return True
+
+    def _count_missed(self) -> None:
+        """While the programs are attached."""
+        told = self._object.costs().values() if self._object is not None else ()
+        known = [missed for _, _, missed in told if missed is not None]
+        if known:
+            self._missed = sum(known)
 
     def _set(self, name: str, value: int) -> None:
         """Set a variable that the running programs read."""

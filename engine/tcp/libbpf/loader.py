@@ -130,8 +130,8 @@ class BpfObject:
         number: int = self._library.bpf_map__fd(self.map(name))
         return number
 
-    def costs(self) -> dict[str, tuple[int, int, int]]:
-        """Attached program -> (runs, ns, runs that the kernel skipped for recursion)."""
+    def costs(self) -> dict[str, tuple[int, int, int | None]]:
+        """Attached program -> (runs, ns, runs that the kernel left out, None where it does not say)."""
         found = {}
         for name in self._links:
             program = self._library.bpf_object__find_program_by_name(self._handle, name.encode())
@@ -144,7 +144,7 @@ class BpfObject:
                 int.from_bytes(bytes(info[at : at + 8]), sys.byteorder)
                 for at in (_RUN_TIME, _RUN_COUNT, _MISSED)
             )
-            found[name] = (runs, ns, missed)
+            found[name] = (runs, ns, missed if length.value >= _MISSED + 8 else None)
         return found
 
     def detach(self) -> None:
