@@ -9,6 +9,7 @@ from pathlib import Path
 
 import engine
 from engine import resources
+from engine.tcp.bcc import source as bcc
 
 scripts = Path(sysconfig.get_path("scripts"))
 installed = Path(sysconfig.get_path("platlib"))
@@ -27,6 +28,8 @@ check(not resources.uncompiled(), f"not compiled: {resources.uncompiled()}")
 for folder, name in (("bpf", "probe.bpf.o"), ("configs", ""), ("themes", "otus.tcss")):
     found = resources.data(folder, name)
     check(found.is_file() or (not name and any(found.iterdir())), f"no {folder}/{name}")
+# Raises where a part is missing.
+check("int segment(" in bcc.programs(), "no programs for BCC in the wheel")
 for group in ("parser", "processor", "reporter"):
     for point in entry_points(group=f"otus.{group}"):
         point.load()
