@@ -12,7 +12,7 @@ import time
 from typing import IO, TYPE_CHECKING, Any
 
 from engine.control.methods import ERROR_INVALID, ERROR_NOT_PERMITTED, MAX_LINE, PROTOCOL
-from engine.control.paths import client_socket_path, own_socket_path, prepare_directory
+from engine.control.paths import SERVICE_SOCKET, client_socket_path, own_socket_path, prepare_directory
 from engine.errors import ExitCode, OtusError
 
 if TYPE_CHECKING:
@@ -90,9 +90,10 @@ def connect_error(path: str, error: OSError) -> ClientError:
         trouble.code = ExitCode.NOT_PERMITTED
         return trouble
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-        return ClientError(
-            f"no engine runs at {path}", "start one: otus-tui --headless, or otus-tui for the screens"
-        )
+        hint = "start one: otus-tui --headless, or otus-tui for the screens"
+        if os.path.isdir(service := os.path.dirname(SERVICE_SOCKET)) and not os.access(service, os.X_OK):
+            hint += "; the service's needs sudo"
+        return ClientError(f"no engine runs at {path}", hint)
     return ClientError(f"cannot reach the engine at {path}: {error.strerror or error}")
 
 

@@ -87,8 +87,10 @@ def call(arguments: list[str]) -> object:
         return cli.main(arguments, prog_name="otus-tui", standalone_mode=False)
     except click.UsageError as error:
         name = error.ctx.command_path if error.ctx else "otus-tui"
-        name = name.removesuffix(f" {_START}")
-        raise UsageError(error.format_message(), f"see {name} --help") from error
+        hint = f"see {name.removesuffix(f' {_START}')} --help"
+        if name.endswith(f" {_START}") and arguments[0] == "tcp":
+            hint = f"`tcp {arguments[1]}` begins a capture filter; the verb tcp has options only"
+        raise UsageError(error.format_message(), hint) from error
     except click.ClickException as error:
         raise OtusError(error.format_message()) from error
     except click.Abort as error:

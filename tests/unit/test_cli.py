@@ -77,6 +77,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["-d", ""], 2, "-d: no interface is named"),
         (["daemon", "-d", ""], 2, "-d: no interface is named"),
         (["doctr"], 2, "did you mean doctor?"),
+        (["tcp", "port", "5060", "--duration", "1"], 2, "`tcp port` begins a capture filter"),
         (["port", "5060"], 2, "need a terminal"),
         ([], 2, "need a terminal"),
         (["udp", "port", "5060"], 2, "need a terminal"),
