@@ -27,7 +27,7 @@ MESSAGE = (
 )
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 5.0, what: str = "") -> Any:
+def wait_for(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
     """Poll until `condition()` is true; its value. Fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:

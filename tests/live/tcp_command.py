@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
-import time
+import termios
 import uuid
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from engine.tcp.backend import Namespace
 from engine.tcp.namespaces import call_inside
 from tests.builds import ROOT
+from tests.live.engines import wait_for
 from tests.live.namespace import ip
-from tests.live.tcp_lines import check_lines
+from tests.live.tcp_lines import WINDOW, check_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HERE = "10.79.0.1"
 THERE = "10.79.0.2"
@@ -126,6 +132,28 @@ def written(process: subprocess.Popen[str]) -> str:
     return os.pread(file.fileno(), size, 0).decode()
 
 
+def until(process: subprocess.Popen[str], told: Callable[[str], bool]) -> None:
+    """Wait until this holds of all that it has written."""
+
+    def holds() -> bool:
+        assert process.poll() is None, process.communicate()
+        return told(written(process))
+
+    wait_for(holds, 60.0, "what it writes")
+
+
+def windows(process: subprocess.Popen[str], count: int = 2) -> None:
+    """Wait for so many more windows: what was before them is counted and told."""
+    before = written(process).count(WINDOW)
+    until(process, lambda text: text.count(WINDOW) >= before + count)
+
+
+def acknowledged(sender: socket.socket) -> None:
+    """Wait until the other end has acknowledged all that was sent."""
+    octets = struct.Struct("i")
+    wait_for(lambda: not octets.unpack(fcntl.ioctl(sender, termios.TIOCOUTQ, bytes(4)))[0], what="an ACK")
+
+
 def finish(process: subprocess.Popen[str], code: int = 0) -> list[dict[str, Any]]:
     """Wait for its end with this code; its lines, which conform to their schemas."""
     _, err = process.communicate(timeout=60)
@@ -137,9 +165,7 @@ def finish(process: subprocess.Popen[str], code: int = 0) -> list[dict[str, Any]
 
 def observing(process: subprocess.Popen[str]) -> dict[str, Any]:
     """Wait for the first window: from then on everything counts."""
-    while "\n" not in written(process):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+    until(process, lambda text: "\n" in text)
     first: dict[str, Any] = json.loads(written(process).splitlines()[0])
     return first
 

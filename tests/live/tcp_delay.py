@@ -43,7 +43,10 @@ class Delay:
             ip("-n", where.name, "link", "set", "slow0", "up")
         self.handshakes: list[float] = []
         """Seconds from SYN to SYN-ACK, as the near end of the wire sees them."""
+        self.answers: list[float] = []
+        """Seconds from SYN-ACK to ACK, as the far end of the wire sees them."""
         self._syn: dict[bytes, float] = {}
+        self._syn_ack: dict[bytes, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._carry, daemon=True)
         self._thread.start()
@@ -60,12 +63,16 @@ class Delay:
                 side = self.ends.index(descriptor)
                 if side == 0 and self._flags(packet) == SYN:
                     self._syn[packet[20:22]] = now
+                elif side == 1 and self._flags(packet) == SYN | ACK:
+                    self._syn_ack[packet[22:24]] = now
                 number += 1
                 heapq.heappush(waiting, (now + self.seconds, number, 1 - side, packet))
             while waiting and waiting[0][0] <= time.monotonic():
                 _, _, side, packet = heapq.heappop(waiting)
                 if side == 0 and self._flags(packet) == SYN | ACK and packet[22:24] in self._syn:
                     self.handshakes.append(time.monotonic() - self._syn.pop(packet[22:24]))
+                elif side == 1 and self._flags(packet) == ACK and packet[20:22] in self._syn_ack:
+                    self.answers.append(time.monotonic() - self._syn_ack.pop(packet[20:22]))
                 os.write(self.ends[side], packet)
 
     @staticmethod

@@ -49,6 +49,8 @@ def _is(value: Any, name: str) -> bool:
     return isinstance(value, kinds[name]) and (name == "boolean" or not isinstance(value, bool))
 
 
+WINDOW = '"window_s"'
+"""What each line of a window has, once, and no other line."""
 SCHEMAS = {
     name: json.loads((ROOT / f"docs/schemas/tcp-{name}.json").read_text()) for name in ("summary", "event")
 }

@@ -6,13 +6,13 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path as File
 from typing import TYPE_CHECKING, Any
 
 from tests.builds import ROOT
-from tests.live.tcp_lines import check_lines
+from tests.live.engines import wait_for
+from tests.live.tcp_lines import WINDOW, check_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,12 +33,26 @@ class Run:
         inside = ["nsenter", f"--net=/run/netns/{where.name}"]
         with self._out.open("wb") as out, self._err.open("wb") as err:
             self._process = subprocess.Popen([*inside, *command], stdout=out, stderr=err, cwd=ROOT)
-        ends = time.monotonic() + 20
         # --verbose tells what runs as soon as it does.
-        while "on " not in self._err.read_text():
-            assert self._process.poll() is None, self._err.read_text()
-            assert time.monotonic() < ends
-            time.sleep(0.02)
+        wait_for(lambda: "on " in self._err.read_text() or self._ended(), 60.0, "it watches")
+
+    def _ended(self) -> bool:
+        assert self._process.poll() is None, self._err.read_text()
+        return False
+
+    def until(self, *words: str) -> None:
+        """Until all these stand in what it has written."""
+        wait_for(
+            lambda: all(word in self._out.read_text() for word in words) or self._ended(), 60.0, str(words)
+        )
+
+    def windows(self, count: int = 2) -> None:
+        """Until it has written so many more windows: what was before them is counted and told."""
+        before = self._out.read_text().count(WINDOW)
+        wait_for(
+            lambda: self._out.read_text().count(WINDOW) >= before + count or self._ended(),
+            60.0, f"{count} more windows",
+        )  # fmt: skip
 
     def end(self) -> None:
         """SIGINT, and take what it wrote."""

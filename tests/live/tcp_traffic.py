@@ -8,7 +8,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from tests.live.tcp_path import SERVER
+from tests.live.engines import wait_for
+from tests.live.tcp_path import SERVER, TCP_REPAIR
 
 if TYPE_CHECKING:
     from tests.live.tcp_path import Path
@@ -82,7 +83,10 @@ def refused_by_a_firewall(between: Path, segments: int) -> int:
     for _ in range(segments):
         client.send(b"x" * 100)
         time.sleep(0.05)
-    time.sleep(0.8)
+    wait_for(lambda: between.dropped(between.server) > segments, what="a retransmission")
+    # Forgotten without a word: nothing comes while the drops are read and lifted.
+    client.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    client.close()
     packets = between.dropped(between.server)
     between.lift(between.server)
     return packets

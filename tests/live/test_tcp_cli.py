@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.builds import ROOT
-from tests.live.tcp_command import HERE, THERE, Hosts, finish, start, written
+from tests.live.tcp_command import HERE, THERE, Hosts, finish, start, until, written
 
 
 def test_prometheus_text_is_well_formed(hosts: Hosts, backend: str, tmp_path: Path) -> None:
@@ -46,12 +47,15 @@ def test_masks_hide_consistently(hosts: Hosts, backend: str) -> None:
     peers = [hosts.accept(server) for _ in ends]
     words = ("--backend", backend, "--mode", "detail", "--rtt-above", "1us", "--mask", "all")
     process = start(hosts, *words, "--interval", "0.3")
-    ends_at = time.monotonic() + 15
-    # The first of them come while it begins to watch.
-    while written(process).count("\n") < 6 and time.monotonic() < ends_at:
-        time.sleep(0.3)
+    ports = re.compile(r'"src_port": ?"?([^",]+)')
+
+    def of_all_three(text: str) -> bool:
         for peer in peers:
             peer.sendall(b"r" * 100)
+        time.sleep(0.1)
+        return len(set(ports.findall(text))) >= 3
+
+    until(process, of_all_three)
     process.send_signal(signal.SIGINT)
     lines = finish(process, 130)
     events = [line for line in lines if line["event_type"] == "tcp"]

@@ -6,13 +6,26 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
 
+from tests.live.engines import wait_for
 from tests.live.namespace import ip
-from tests.live.tcp_command import HERE, THERE, Hosts, final_of, finish, observing, popen, start, written
+from tests.live.tcp_command import (
+    HERE,
+    THERE,
+    Hosts,
+    acknowledged,
+    final_of,
+    finish,
+    observing,
+    popen,
+    start,
+    until,
+    windows,
+    written,
+)
 
 
 def test_filters_take_both_families(hosts: Hosts, backend: str) -> None:
@@ -31,7 +44,9 @@ def test_filters_take_both_families(hosts: Hosts, backend: str) -> None:
         got = 0
         while got < size:
             got += len(peer.recv(size))
-    time.sleep(0.5)
+        acknowledged(client)
+    for process in (four, six, mapped):
+        windows(process)
     assert final_of(four)["sampling"]["send_bytes"] == pytest.approx(1000, abs=2)
     assert final_of(six)["sampling"]["send_bytes"] == pytest.approx(3000, abs=2)
     assert final_of(mapped)["sampling"]["receive_bytes"] == pytest.approx(5000, abs=2)
@@ -51,7 +66,9 @@ def test_every_namespace_or_one_of_them(hosts: Hosts, backend: str) -> None:
     peer = hosts.accept(server)
     client.sendall(b"q" * 1000)
     peer.recv(1000)
-    time.sleep(1.2)
+    acknowledged(client)
+    for process in observers:
+        windows(process)
     named, every, other = (final_of(process) for process in observers)
     assert named["netns"] == hosts.inode(hosts.a)
     assert every["netns"] == "all"
@@ -76,7 +93,8 @@ def test_an_interface_is_that_of_the_namespace_watched(hosts: Hosts, backend: st
         peer = hosts.accept(server)
         client.sendall(b"q" * size)
         peer.recv(size)
-    time.sleep(0.7)
+        acknowledged(client)
+    windows(process)
     assert final_of(process)["sampling"]["send_bytes"] == pytest.approx(1000, abs=2)
 
 
@@ -87,7 +105,7 @@ def test_a_namespace_is_watched_when_its_name_is_gone(hosts: Hosts, backend: str
     client = hosts.connect(hosts.a, THERE, 7000)
     peer = hosts.accept(server)
     sleeper = popen(hosts, ["ip", "netns", "exec", hosts.a, "sleep", "60"])
-    time.sleep(0.2)
+    wait_for(lambda: os.stat(f"/proc/{sleeper.pid}/ns/net").st_ino == hosts.inode(hosts.a))
     word = hosts.a if named_by == "name" else str(sleeper.pid)
     command = [sys.executable, "-m", "otus_tui", "tcp", "--backend", backend, "--format", "jsonl"]
     process = popen(hosts, [*command, "--netns", word, "--rport", "7000", "--interval", "0.3"])
@@ -98,8 +116,8 @@ def test_a_namespace_is_watched_when_its_name_is_gone(hosts: Hosts, backend: str
         ip("netns", "del", hosts.a)
     client.sendall(b"q" * 1000)
     peer.recv(1000)
-    time.sleep(1)
-    assert process.poll() is None, process.communicate()
+    acknowledged(client)
+    windows(process, 3)
     assert final_of(process)["sampling"]["send_bytes"] == pytest.approx(1000, abs=2)
 
 
@@ -117,7 +135,9 @@ def test_a_process_and_its_name(hosts: Hosts, backend: str) -> None:
     observing(process)
     observing(mine)
     peer.sendall(b"r" * 900)
-    time.sleep(0.8)
+    acknowledged(peer)
+    windows(process)
+    windows(mine)
     process.send_signal(signal.SIGINT)
     lines = finish(process, 130)
     last = next(line for line in reversed(lines) if "final" in line)
@@ -139,14 +159,12 @@ def test_the_name_of_a_process_commands_no_terminal(hosts: Hosts, backend: str) 
     )
     words = ("--backend", backend, "--mode", "both", "--interval", "0.3", "--rtt-above", "1us")
     process = start(hosts, *words)
-    while "RTT" not in written(process):
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+    until(process, lambda text: "RTT" in text)
     popen(hosts, ["ip", "netns", "exec", hosts.a, sys.executable, "-c", code])
     peer = hosts.accept(server)
     peer.recv(1)
     peer.sendall(b"r")
-    time.sleep(1.5)
+    until(process, lambda text: "\\x1b" in text)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)
     page = written(process)

@@ -169,17 +169,18 @@ def test_events_of_a_rate_of_nothing(between: Path, tmp_path: File) -> None:
 
 
 def test_events_of_resets_and_drops(between: Path, tmp_path: File) -> None:
-    words = ("--mode", "both", "--resets", "--reset-rate", "10/s", "--drops", "--interval", "0.5")
+    words = ("--mode", "both", "--resets", "--reset-rate", "2/s", "--drops", "--interval", "0.5")
     with watching(between.server, tmp_path, *words, "--max-events", "1000/s") as run:
         for _ in range(20):
             with between.open() as client, suppress(ConnectionRefusedError):
                 client.connect((SERVER, 81))
+        run.until('"reset_rate"')
         packets = refused_by_a_firewall(between, 4)
     last = run.final
     assert last["resets"]["sent"] == last["resets"]["by_reason"]["NO_SOCKET"] == 20
     assert len(run.events("reset")) == 20
     [rate, *_] = run.events("reset_rate")
-    assert rate["trigger"]["value"] > rate["trigger"]["threshold"] == 10
+    assert rate["trigger"]["value"] > rate["trigger"]["threshold"] == 2
     assert rate["trigger"]["unit"] == "resets/s"
     drops = last["drops"]
     assert drops["by_reason"]["NETFILTER_DROP"] == packets >= 4

@@ -19,10 +19,9 @@ from engine.tcp.bcc import BccBackend
 from engine.tcp.namespaces import call_inside
 from engine.tcp.netlink import NetlinkBackend
 from engine.tcp.observer import Observer
-from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, Path, watch
+from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, TCP_REPAIR, Path, watch
 
 pytestmark = NEEDS_PROGRAMS
-TCP_REPAIR = 19
 
 
 def test_a_reset_closes_no_window(between: Path) -> None:
