@@ -19,7 +19,7 @@ from engine.shm.counters import Counters
 from tests.live.namespace import ip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 ETHERNET, RAW = 1, 101
 SIP = filters.live_program({"ports": [5060], "protocol": "udp"})
@@ -50,6 +50,7 @@ class Reader:
         self.counters = Counters.create("test", 0)
         self.sink = Sink(self.counters)
         ring_map = map_ring(ring.fileno(), ring.block_size, ring.block_count)
+        self._map, self._size, self._count = ring_map, ring.block_size, ring.block_count
         self.walk = RingWalk(ring_map, ring.block_size, ring.block_count, self.counters, self.sink)
         self.poll = RingPoll(ring.fileno())
 
@@ -57,21 +58,56 @@ class Reader:
     def rows(self) -> list[tuple[Any, ...]]:
         return self.sink.rows
 
-    def read(self, count: int, timeout: float = 3.0) -> list[tuple[Any, ...]]:
+    def read(self, count: int, timeout: float = 20.0) -> list[tuple[Any, ...]]:
         """Until `count` packets are there, or the time is over; then a little longer for what is too much."""
+        self.read_until(lambda: len(self.rows) >= count, timeout)
+        self.settle()
+        return self.rows
+
+    def read_until(self, condition: Callable[[], bool], timeout: float = 20.0) -> list[tuple[Any, ...]]:
+        """Until something holds, or the time is over."""
         end = time.monotonic() + timeout
-        while len(self.rows) < count and time.monotonic() < end:
-            if not self.walk.run(8):
-                self.poll.wait(20)
-        settle = time.monotonic() + 0.06
-        while time.monotonic() < settle:
+        while not condition() and time.monotonic() < end:
             if not self.walk.run(8):
                 self.poll.wait(20)
         return self.rows
 
+    def settle(self) -> None:
+        """Until nothing has come at some looks, however long they took; not for ever where there is no end."""
+        quiet = 0
+        for _ in range(100):
+            quiet = 0 if self.walk.run(8) else quiet + 1
+            if quiet > 3:
+                return
+            self.poll.wait(20)
+
+    def ready(self) -> list[int]:
+        """The states of the blocks that the kernel has handed over."""
+        return [state for state, _ in self._blocks() if state & 1]
+
+    def waiting(self) -> int:
+        """Packets in the blocks that the kernel has handed over."""
+        return sum(packets for state, packets in self._blocks() if state & 1)
+
+    def _blocks(self) -> list[tuple[int, int]]:
+        """State and number of packets of each block (struct tpacket_hdr_v1)."""
+        size, count = self._size, self._count
+        return [struct.unpack_from("=II", self._map, block * size + 8) for block in range(count)]
+
     def close(self) -> None:
         self.poll.close()
         os.close(self.counters.region.fd)
+
+
+def gather(readers: list[Reader], count: int, timeout: float = 20.0) -> list[list[tuple[Any, ...]]]:
+    """What each has read when all together have `count` packets, or the time is over; and what is too much."""
+    end = time.monotonic() + timeout
+    while sum(len(reader.rows) for reader in readers) < count and time.monotonic() < end:
+        if not sum(reader.walk.run(8) for reader in readers):
+            readers[0].poll.wait(5)
+    for reader in readers:
+        reader.settle()
+    return [reader.rows for reader in readers]
 
 
 class Wire:
@@ -140,11 +176,11 @@ def own_peer() -> Iterator[None]:
         ip("-n", name, "link", "set", "vb", "up")
         with socket.create_server(("10.1.0.1", 7000)) as server:
             code = (
-                "import socket,time; s=socket.create_connection(('10.1.0.1',7000),5)\n"
-                "[(s.send(b'q'*60000), time.sleep(.01)) for _ in range(40)]"
+                "import socket,time; s=socket.create_connection(('10.1.0.1',7000),20)\n"
+                "[(s.send(b'q'*60000), time.sleep(.01)) for _ in range(6000)]"
             )
             sender = subprocess.Popen(["ip", "netns", "exec", name, sys.executable, "-S", "-c", code])
-            server.settimeout(5)
+            server.settimeout(20)
             connection, _ = server.accept()
             drain = subprocess.Popen(
                 [sys.executable, "-S", "-c", "import os\nwhile os.read(0, 1<<20): pass"],
@@ -160,8 +196,8 @@ def own_peer() -> Iterator[None]:
 
 
 def links(rings: list[af_packet.RingSocket], wanted: str) -> bool:
-    """Whether check() finds all rings so within a second: the kernel reports carriers a little late."""
-    end = time.monotonic() + 1
+    """Whether check() finds all rings so: the kernel reports carriers a little late."""
+    end = time.monotonic() + 20
     while any(ring.check() != wanted for ring in rings):
         if time.monotonic() > end:
             return False

@@ -8,7 +8,8 @@ import time
 import pytest
 
 from engine.capture import interfaces
-from tests.live.capture import SIP, Reader, capturing, frame, links, make_pair, promiscuity, sending
+from tests.live.capture import SIP, Reader, capturing, frame, gather, links, make_pair, promiscuity, sending
+from tests.live.engines import wait_for
 from tests.live.namespace import ip
 
 
@@ -29,7 +30,7 @@ class TestInterfacesThatGo:
             assert links(rings, "up")
             with sending() as wire:
                 wire.send(*[frame(4000 + n) for n in range(40)])
-            assert sum(len(reader.read(0)) for reader in readers) == 40
+            assert sum(map(len, gather(readers, 40))) == 40
             assert [ring.generation for ring in rings] == [0] * workers
 
     @pytest.mark.parametrize("workers", [1, 2])
@@ -41,7 +42,7 @@ class TestInterfacesThatGo:
             assert links(rings, "up")
             with sending() as wire:
                 wire.send(*[frame(4000 + n) for n in range(40)])
-            assert sum(len(reader.read(0)) for reader in readers) == 40
+            assert sum(map(len, gather(readers, 40))) == 40
 
     def test_deleted_and_made_again_on_the_same_ring(self) -> None:
         with capturing("va", SIP) as (rings, (reader,)):
@@ -65,7 +66,7 @@ class TestInterfacesThatGo:
         with capturing("va", SIP, 2) as (rings, old):
             with sending() as wire:
                 wire.send(*[frame(4000 + n) for n in range(20)])
-            time.sleep(0.05)
+            wait_for(lambda: sum(reader.waiting() for reader in old) == 20)
             ip("link", "del", "va")
             assert links(rings, "gone")
             make_pair()
@@ -74,8 +75,8 @@ class TestInterfacesThatGo:
             new = [Reader(ring) for ring in rings]
             with sending() as wire:
                 wire.send(*[frame(4000 + n) for n in range(30)])
-            assert sum(len(reader.read(0)) for reader in new) == 30
-            assert sum(len(reader.read(0)) for reader in old) == 20
+            assert sum(map(len, gather(new, 30))) == 30
+            assert sum(map(len, gather(old, 20))) == 20
             assert sum(ring.statistics()["packets"] for ring in rings) == 50
             for reader in new:
                 reader.close()
