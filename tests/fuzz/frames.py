@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CAPTURES = Path(os.environ.get("OTUS_CAPTURES") or ROOT.parent / "shared" / "captures")
 """A collection of captures, where there is one: each gives some frames to begin with."""
 FROM_EACH = 24
-LINKS = (1, 113, 276, 101, 0, 108, 12, 228, 229, 9, 105, 1, 1, 1, 1, 1)
+LINKS = (1, 113, 276, 101, 0, 108, 12, 228, 229, 9, 105, 127, 239, 107, 1, 1)
 """Link types by the low four bits of the octet in front of a frame."""
 OUTGOING, SNAPPED, OTHER_INTERFACE, TAGGED = 16, 32, 64, 128
 ALICE, BOB = "10.0.0.7", "10.0.0.9"

@@ -241,7 +241,7 @@ def test_what_is_no_ip(bench: Bench) -> None:
     assert bench.decode(bytes(CookedLinux(proto=4)), link=113) == NON_IP
     assert bench.decode(struct.pack("<I", 7) + bytes(9), link=0) == NON_IP
     assert bench.decode(bytes(ETHER / PPPoE() / PPP(proto=0xC021))) == NON_IP
-    assert bench.decode(b"whatever", link=105) == UNKNOWN_LINK
+    assert bench.decode(b"whatever", link=147) == UNKNOWN_LINK
     assert bench.decode(b"", link=1) == MALFORMED
     assert bench.decode(b"\x12", link=101) == MALFORMED
     assert bench.counted() == {"non_ip": 4, "link_unknown": 1, "malformed_link": 2}
