@@ -117,7 +117,7 @@ class Tunnels(Model):
     """Which tunnels are taken off a live capture; of a capture file all are."""
 
     vxlan: bool = False
-    vxlan_ports: list[Port] = Field([4789, 8472], min_length=1, max_length=16)
+    vxlan_ports: list[Port] = Field([4789, 8472, 4790], min_length=1, max_length=16)
     """UDP destination ports of VXLAN: the registered one, and the one that Linux had before it."""
     geneve: bool = False
     gtp_u: bool = False

@@ -91,5 +91,7 @@ cdef class Decoder(Tunnels):
     cdef int tunnel_port(self) except -1
     @cython.locals(verdict=int)
     cdef int other_transport(self, unsigned int protocol, Py_ssize_t position, Py_ssize_t end) except -1
+    @cython.locals(size=Py_ssize_t, following=cython.uint)
+    cdef int authenticated(self, Py_ssize_t position, Py_ssize_t end) except -1
     @cython.locals(header=Py_ssize_t)
     cdef int tcp(self, Py_ssize_t position, Py_ssize_t end) except -1

@@ -439,8 +439,23 @@ class Decoder(Tunnels):
             verdict = self.over_ip(protocol, position, end)
             if verdict != V_OTHER:
                 return verdict
+        if protocol == 51:
+            return self.authenticated(position, end)
         self.counters[C_OTHER_TRANSPORT] += 1
         return V_OTHER
+
+    def authenticated(self, position: int, end: int) -> int:
+        """What an IPv4 packet carries behind an authentication header (RFC 4302 section 2)."""
+        if end - position < 12:
+            return self.too_short(C_MALFORMED_IPV4)
+        size = (self.buf[position + 1] + 2) << 2
+        if size > end - position:
+            return self.too_short(C_MALFORMED_IPV4)
+        following = self.buf[position]
+        if size < 12 or following == 51:
+            return self.malformed(C_MALFORMED_IPV4)
+        self.protocol = following
+        return self.transport_layer(following, position + size, end)
 
     def tcp(self, position: int, end: int) -> int:
         """RFC 9293: ports, flags (octet 13) and data offset."""

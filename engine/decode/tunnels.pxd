@@ -88,7 +88,7 @@ cdef class Tunnels(LinkLayer):
     cdef unsigned int word24(self, Py_ssize_t position) except? 0xFFFFFFFF
 
     cdef int over_udp(self, unsigned int port, Py_ssize_t position, Py_ssize_t end) except -1
-    @cython.locals(flags=cython.uint, group=cython.uint)
+    @cython.locals(flags=cython.uint, group=cython.uint, usual=cython.bint, kind=cython.uint)
     cdef int vxlan(self, Py_ssize_t position, Py_ssize_t end) except -1
     @cython.locals(kind=cython.uint, inner=Py_ssize_t, option=Py_ssize_t)
     cdef int geneve(self, Py_ssize_t position, Py_ssize_t end) except -1

@@ -28,8 +28,8 @@ VXLAN, GRE, ERSPAN, GENEVE, IPIP, GTP_U, NVGRE, PPP_GRE = (
 )
 ALL = (1 << len(records.TUNNELS)) - 2
 """Every type switched on."""
-VXLAN_PORTS = (4789, 8472)
-"""RFC 7348, and what Linux took before it."""
+VXLAN_PORTS = (4789, 8472, 4790)
+"""RFC 7348, what Linux took before it, and the generic protocol extension."""
 PORT_GENEVE, PORT_GTP_U = 6081, 2152
 T_VXLAN, T_GRE, T_ERSPAN, T_GENEVE = VXLAN, GRE, ERSPAN, GENEVE
 T_IPIP, T_GTP_U, T_NVGRE, T_PPP_GRE = IPIP, GTP_U, NVGRE, PPP_GRE
@@ -162,16 +162,26 @@ class Tunnels(LinkLayer):
         return self.vxlan(position, end)
 
     def vxlan(self, position: int, end: int) -> int:
-        """RFC 7348 section 5; reserved bits must be 0 but for those of the group policy extension."""
+        """RFC 7348 section 5 and its extensions: group policy, and GPE (draft-ietf-nvo3-vxlan-gpe) with IP.
+
+        With other reserved bits set, which a receiver ignores, a frame must be to be seen behind the header.
+        """
         flags = self.word16(position)
         group = self.word16(position + 2)
-        if flags & 0x7F00 != 0x0800 or flags & 0xB7 or (not flags & 0x8000 and (flags & 0xFF or group)):
+        if not flags & 0x800:
             return V_UDP
+        usual = flags & 0x7FB7 == 0x800 and (flags & 0x8000 != 0 or (flags & 0xFF == 0 and group == 0))
         if end - position < 8:
-            return self.too_short(C_MALFORMED_TUNNEL)
-        if self.buf[position + 7]:
-            return V_UDP
-        return self.found(T_VXLAN, self.word24(position + 4), True, ETHER, position + 8, end)
+            return self.too_short(C_MALFORMED_TUNNEL) if usual else V_UDP
+        kind = ETHER
+        if not usual or self.buf[position + 7]:
+            if flags & 0xF9FF == 0x800 and 1 <= group <= 2 and end - position > 8:
+                self.by_version(position + 8)
+                if self.ether_type == (IPV4 if group == 1 else IPV6):
+                    kind = self.ether_type
+            if kind == ETHER and not self.is_frame(position + 8, end):
+                return V_UDP
+        return self.found(T_VXLAN, self.word24(position + 4), True, kind, position + 8, end)
 
     def geneve(self, position: int, end: int) -> int:
         """RFC 8926 section 3.4; a control packet (O) or one of another protocol is left as it is."""

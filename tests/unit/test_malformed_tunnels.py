@@ -31,6 +31,17 @@ from tests.unit.tunnel_bench import (
 )
 
 VXLAN_OK = bytes.fromhex("0800000000000500") + bytes(INNER / inner(4))
+UNUSUAL = [
+    bytes.fromhex(octets)
+    for octets in (
+        "0c00000000000500",
+        "0840000000000500",
+        "0800000100000500",
+        "8801000000000500",
+        "0800000000000501",
+    )
+]
+"""VXLAN headers with bits that RFC 7348 reserves."""
 GENEVE_OK = bytes.fromhex("0000655800000500") + bytes(INNER / inner(4))
 G_PDU = b"\x30\xff" + struct.pack(">HI", len(inner(4)), 9) + bytes(inner(4))
 
@@ -47,11 +58,10 @@ def bench(build: Build) -> Bench:
     ("port", "octets"),
     [
         (4789, b"\x00" + VXLAN_OK[1:]),
-        (4789, b"\x0c" + VXLAN_OK[1:]),
-        (4789, b"\x08\x40" + VXLAN_OK[2:]),
-        (4789, b"\x08\x00\x00\x01" + VXLAN_OK[4:]),
-        (4789, b"\x88\x01" + VXLAN_OK[2:]),
-        (4789, VXLAN_OK[:7] + b"\x01" + VXLAN_OK[8:]),
+        *((4789, front + bytes(60)) for front in UNUSUAL),
+        (4790, bytes.fromhex("0c00000100000500") + bytes(60)),
+        (4790, bytes.fromhex("0c00000200000500") + bytes(inner(4))),
+        (4790, bytes.fromhex("0c00000100000500")),
         (4789, b"OPTIONS sip:a SIP/2.0\r\n\r\n"),
         (4789, BODY.load),
         (4789, b""),
@@ -74,6 +84,22 @@ def test_another_protocol_on_a_tunnel_port_is_udp(bench: Bench, port: int, octet
     assert bench.payload() == octets
     assert (bench.decoder.depth, bench.decoder.domain, bench.decoder.dport) == (0, 0, port)
     assert bench.counted() == {"ipv4": 1, "udp": 1}
+
+
+@pytest.mark.parametrize("header", [*UNUSUAL, bytes.fromhex("0c00000300000500")])
+def test_reserved_bits_of_vxlan_are_ignored_before_a_frame(bench: Bench, header: bytes) -> None:
+    assert bench.decode(bytes(OUTER / V4 / udp(4789) / Raw(header + VXLAN_OK[8:]))) == UDP_
+    assert (bench.decoder.depth, bench.decoder.vni) == (1, 5)
+    assert bench.payload() == BODY.load
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("flags", ["08", "0c", "0e"])
+def test_vxlan_gpe_with_ip(bench: Bench, version: int, flags: str) -> None:
+    header = bytes.fromhex(flags + ("00000100000500" if version == 4 else "00000200000500"))
+    assert bench.decode(bytes(OUTER / V4 / udp(4790) / Raw(header) / inner(version))) == UDP_
+    assert (bench.decoder.depth, bench.decoder.vni) == (1, 5)
+    assert bench.payload() == BODY.load
 
 
 def over(octets: bytes, port: int = 0) -> bytes:
