@@ -68,12 +68,10 @@ class RtpParser:
         self.octets = end - start - header
         self.payload = start + header
         if first & 0x20 and not snapped:
-            if self.octets == 0:
-                return 3
+            # SRTP encrypts the count (RFC 3711 section 3.1): one that cannot be is no fault of the packet.
             padding = self.buf[end - 1]
-            if padding == 0 or padding > self.octets:
-                return 3
-            self.octets -= padding
+            if padding <= self.octets:
+                self.octets -= padding
         return 1
 
     def rtcp(self, start: int, end: int, snapped: bool) -> int:
