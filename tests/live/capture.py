@@ -73,7 +73,7 @@ class Reader:
         return self.rows
 
     def settle(self) -> None:
-        """Until nothing has come at some looks, however long they took; not for ever where there is no end."""
+        """Until nothing has come at some looks, however long they took; not for ever if there is no end."""
         quiet = 0
         for _ in range(100):
             quiet = 0 if self.walk.run(8) else quiet + 1
@@ -100,7 +100,7 @@ class Reader:
 
 
 def gather(readers: list[Reader], count: int, timeout: float = 20.0) -> list[list[tuple[Any, ...]]]:
-    """What each has read when all together have `count` packets, or the time is over; and what is too much."""
+    """What each has read when all have `count` packets together, or time is over; and what is too much."""
     end = time.monotonic() + timeout
     while sum(len(reader.rows) for reader in readers) < count and time.monotonic() < end:
         if not sum(reader.walk.run(8) for reader in readers):
