@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from engine.errors import OtusError
+from engine.errors import NotPermittedError, OtusError
 from engine.tcp import choose, events, lacks, listen, summary
 from engine.tcp.backend import Connection, Event, Histogram
 from engine.tcp.governor import JUDGE_S, Governor
@@ -100,10 +100,9 @@ class Observer:
             self.backend.count_costs()
         if self.wants_events:
             self.notes += lacks.events(options.triggers, self.backend.off)
-        self._open_kernels(options.filters.namespaces)
+        shut = self._open_kernels(options.filters.namespaces)
         if options.every_namespace:
-            there = len(options.filters.namespaces)
-            self.notes += _left_out(there - len(self._kernels), unseen(), there >= MOST)
+            self.notes += _left_out(shut, unseen(), len(options.filters.namespaces) >= MOST)
         self.begun = time.monotonic()
         self.governor.begin(self.backend)
         self.windows = Windows(_without_events(self.read()), time.time_ns())
@@ -366,7 +365,9 @@ class Observer:
             self.backend.set_namespaces(found)
             self._open_kernels(found)
 
-    def _open_kernels(self, namespaces: Sequence[Namespace]) -> None:
+    def _open_kernels(self, namespaces: Sequence[Namespace]) -> int:
+        """How many may not be entered; those that are gone by now are no loss."""
+        shut = 0
         wanted = {namespace.inode: namespace for namespace in namespaces}
         for inode in set(self._kernels) - set(wanted):
             counters = self._kernels.pop(inode)
@@ -377,9 +378,11 @@ class Observer:
             if inode not in self._kernels:
                 try:
                     self._kernels[inode] = Counters(namespace)
-                except (OSError, OtusError):
+                except (OSError, OtusError) as error:
+                    shut += isinstance(error, PermissionError | NotPermittedError)
                     continue
                 self._kernel_base[inode] = self._kernels[inode].read()
+        return shut
 
     def _read_kernels(self) -> dict[int, dict[str, int]]:
         return {inode: counters.read() for inode, counters in self._kernels.items()}

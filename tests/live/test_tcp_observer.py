@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from engine.tcp import options
+from engine.tcp.backend import Namespace
 from engine.tcp.observer import Observer
 from tests.builds import ROOT
 from tests.live.tcp_path import NEEDS_PROGRAMS, SERVER, Path, needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from engine.tcp.backend import Namespace
 
 pytestmark = [*NEEDS_PROGRAMS, needs("nft")]
 
@@ -151,12 +150,12 @@ def test_events_before_the_first_reading_are_counted(between: Path) -> None:
     run = Run(between.server, resets=True)
     start = run.observer._open_kernels
 
-    def late(namespaces: Any) -> None:
+    def late(namespaces: Any) -> int:
         # The programs are attached, and nothing was read yet.
         for client in connect(between, 5):
             client.close()
         time.sleep(0.2)
-        start(namespaces)
+        return start(namespaces)
 
     run.observer._open_kernels = late  # type: ignore[method-assign]
     try:
@@ -166,6 +165,18 @@ def test_events_before_the_first_reading_are_counted(between: Path) -> None:
     finally:
         run.observer.close()
     assert len(run.of("reset")) == 5 == run.end["emitted"] == run.final["events"]["emitted"]
+
+
+def test_a_namespace_that_is_gone_by_now_is_none_that_may_not_be_entered(between: Path) -> None:
+    """Those of others come and go, also between the list and the look."""
+    run = Run(between.server, netns="all", backend="netlink")
+    gone = Namespace(1, "/run/netns/otus-gone", "otus-gone")
+    run.observer.options.filters.namespaces = (*run.observer.options.filters.namespaces, gone)
+    try:
+        run.observer.start()
+        assert not [note for note in run.observer.notes if "may not be entered" in note]
+    finally:
+        run.observer.close()
 
 
 def test_no_events_without_somebody_to_take_them(between: Path) -> None:
