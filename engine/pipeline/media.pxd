@@ -85,9 +85,12 @@ cdef class MediaPath:
     @cython.locals(_=Py_ssize_t, count=Py_ssize_t, word=cython.ulonglong)
     cdef int count_held(self, Py_ssize_t place) except -1
     cdef bint negotiates(self, SipParser sip) except -1
-    @cython.locals(
-        index=Py_ssize_t, codec=Py_ssize_t, place=Py_ssize_t, flags=cython.uint, outcome=int, port=cython.ulonglong)
+    @cython.locals(index=Py_ssize_t, outcome=int, port=cython.ulonglong)
     cdef int register(self, SipParser sip, SdpParser sdp, unsigned long long domain, unsigned long long now) except -1
+    @cython.locals(flags=cython.uint)
+    cdef bint wanted(self, SdpParser sdp, Py_ssize_t index) except -1
+    @cython.locals(other=Py_ssize_t, codec=Py_ssize_t, place=Py_ssize_t)
+    cdef int stage_codecs(self, SdpParser sdp, Py_ssize_t index) except -1
     @cython.locals(port=cython.uint)
     cdef bint own_rtcp(self, SdpParser sdp, Py_ssize_t index) except -1
     @cython.locals(outcome=int, steady=cython.ulonglong)

@@ -358,21 +358,13 @@ class MediaPath:
             return 0
         outcome = 0
         for index in range(sdp.count):
-            flags = sdp.flags[index]
             port = sdp.port[index]
-            if flags & NOT_FOR_MEDIA or not flags & RTP_MEDIA or port == 0:
+            if not self.wanted(sdp, index):
                 self.counters[C_SDP_REJECTED] += 1
                 continue
-            self.flows.codec_count = 0
-            for codec in range(sdp.codecs[index]):
-                place = index * CODECS_OF_MEDIA + codec
-                if sdp.codec_type[place] < 128:
-                    self.flows.stage_codec(
-                        sdp.codec_type[place],
-                        sdp.codec_clock[place],
-                        sdp.codec_name0[place],
-                        sdp.codec_name1[place],
-                    )
+            if self.stage_codecs(sdp, index):
+                self.counters[C_SDP_MEDIA] += 1
+                continue
             outcome += self.endpoint(
                 sdp.address0[index], sdp.address1[index], port, False, index, domain, now
             )
@@ -388,6 +380,38 @@ class MediaPath:
                     now,
                 )
         return outcome
+
+    def wanted(self, sdp: SdpParser, index: int) -> bool:
+        """Whether a media description announces RTP over UDP at a known place."""
+        flags = sdp.flags[index]
+        return not flags & NOT_FOR_MEDIA and flags & RTP_MEDIA != 0 and sdp.port[index] != 0
+
+    def stage_codecs(self, sdp: SdpParser, index: int) -> int:
+        """Those of a media description and of others at the same place, as in a bundle (RFC 9143).
+
+        1: one in front of it is at this place, and has them.
+        """
+        self.flows.codec_count = 0
+        for other in range(sdp.count):
+            if other != index and (
+                sdp.port[other] != sdp.port[index]
+                or sdp.address0[other] != sdp.address0[index]
+                or sdp.address1[other] != sdp.address1[index]
+                or not self.wanted(sdp, other)
+            ):
+                continue
+            if other < index:
+                return 1
+            for codec in range(sdp.codecs[other]):
+                place = other * CODECS_OF_MEDIA + codec
+                if sdp.codec_type[place] < 128:
+                    self.flows.stage_codec(
+                        sdp.codec_type[place],
+                        sdp.codec_clock[place],
+                        sdp.codec_name0[place],
+                        sdp.codec_name1[place],
+                    )
+        return 0
 
     def own_rtcp(self, sdp: SdpParser, index: int) -> bool:
         """Whether RTCP of a media description goes to another place than RTP.

@@ -61,6 +61,25 @@ def test_media_that_cannot_be_followed(build: Build, body: str) -> None:
     assert road.counted("sdp_media", "rtp_packets", "unmatched") == (0, 0, 1)
 
 
+def test_a_bundle_has_the_codecs_of_all_its_media(build: Build) -> None:
+    """Audio and video on one port (RFC 9143)."""
+    road = Road(build)
+    video = "m=video 4000 RTP/AVP 96 97\r\na=rtpmap:96 VP8/90000\r\na=rtpmap:97 H264/90000\r\n"
+    alone = "m=video 4010 RTP/AVP 96\r\na=rtpmap:96 AV1/90000\r\n"
+    road.say(sip(body=sdp(formats="101", more="m=text 0 RTP/AVP 8\r\n" + video + alone)))
+    for number in range(3):
+        for payload_type in (96, 101):
+            road.udp(rtp(number, payload_type, payload_type), BOB, 5000, ALICE, 4000)
+        road.udp(rtp(number, 7, 96), BOB, 5010, ALICE, 4010)
+    rows = {row["ssrc"]: row for row in road.streams.rows()}
+    assert [rows[ssrc]["codec"] for ssrc in (96, 7)] == ["VP8", "AV1"]
+    assert rows[101]["dtmf_count"] == 0
+    assert road.counted("sdp_media", "sdp_rejected", "rtp_by_sdp") == (3, 1, 9)
+    before = road.flows.figures()["added"]
+    road.say(sip(body=sdp(formats="101", more="m=text 0 RTP/AVP 8\r\n" + video + alone)))
+    assert road.flows.figures()["added"] == before
+
+
 def test_rtcp_on_the_port_of_the_media(build: Build) -> None:
     road = Road(build)
     road.say(sip(body=sdp(more="a=rtcp-mux\r\n")))
