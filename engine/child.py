@@ -36,6 +36,8 @@ class Channel:
         self.ended = False
         self._buffer = bytearray()
         self._pending = bytearray()
+        self._early: list[dict[str, Any]] = []
+        """What came together with the configuration."""
 
     @classmethod
     def inherited(cls, descriptor: int) -> Channel:
@@ -53,13 +55,14 @@ class Channel:
             messages = self._take(self.connection.recv(_CHUNK))
             if messages:
                 self.connection.setblocking(False)
+                self._early = messages[1:]
                 return messages[0]
             if self.ended:
                 raise SystemExit(0)
 
     def receive(self) -> list[dict[str, Any]]:
         """What has arrived; sets `ended` when the other end is closed."""
-        messages: list[dict[str, Any]] = []
+        messages, self._early = self._early, []
         while not self.ended:
             try:
                 messages += self._take(self.connection.recv(_CHUNK, socket.MSG_DONTWAIT))
@@ -98,6 +101,8 @@ class Channel:
 
     def wait(self, seconds: float) -> bool:
         """Sleep until a message arrives, what is queued can leave or the time is over; whether one has."""
+        if self._early:
+            return True
         try:
             events = self._poll(select.POLLIN | (select.POLLOUT if self._pending else 0), seconds)
         except OSError:

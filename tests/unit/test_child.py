@@ -34,6 +34,17 @@ def test_messages_arrive_whole(ends: tuple[Channel, socket.socket]) -> None:
     assert not channel.ended
 
 
+def test_what_comes_with_the_configuration_is_not_lost(ends: tuple[Channel, socket.socket]) -> None:
+    """A child that is slow to begin is asked before it has read its first line."""
+    channel, other = ends
+    other.sendall(b'{"task": "t"}\n{"id": 1, "method": "query"}\n{"id": 2}\n')
+    assert channel.first() == {"task": "t"}
+    assert channel.wait(5.0)
+    assert channel.receive() == [{"id": 1, "method": "query"}, {"id": 2}]
+    assert not channel.wait(0.0)
+    assert channel.receive() == []
+
+
 @pytest.mark.parametrize(
     "line", [b"no JSON", b"[1]", b'"text"', b'{"id": [1]}', b"\xff\xfe", b"[" * 100_000, b"NaN"]
 )
