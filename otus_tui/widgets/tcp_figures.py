@@ -274,6 +274,8 @@ def more_words(tcp: TcpSection, width: int, glyphs: Glyphs) -> Line:
         parts.insert(2, [(f"{glyphs.warning} {full['closed_lost']:,} ends lost", "warning")])
     if full["sockets_evicted"]:
         parts.insert(2, [(f"{glyphs.warning} {full['sockets_evicted']:,} evicted", "warning")])
+    if full["runs_missed"]:
+        parts.append([(f"{full['runs_missed']:,} runs of programs left out", "dim")])
     line: Line = [(" ", "")]
     for part in parts:
         if width_of(line) + width_of(part) > width - 6:

@@ -250,7 +250,7 @@ def tcp_window(seconds: float, **changes: Any) -> dict[str, Any]:
             "total": 31, "by_reason": {"NO_SOCKET": 30, "SUBSYSTEM_9_1": 1},
             "by_function": {"tcp_v4_rcv": 30, "somewhere": 1}, "benign": {"TCP_OLD_ACK": 4},
         },
-        "tables": {"sockets_evicted": 0, "closed_lost": None},
+        "tables": {"sockets_evicted": 0, "closed_lost": None, "runs_missed": 0},
     }  # fmt: skip
     return {**window, **changes}
 

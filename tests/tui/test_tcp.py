@@ -400,11 +400,12 @@ def test_events_of_a_connection_read_well() -> None:
 
 
 def test_full_tables_and_short_windows_are_told() -> None:
-    tables = {"sockets_evicted": 1200, "closed_lost": 34}
+    tables = {"sockets_evicted": 1200, "closed_lost": 34, "runs_missed": 3}
     lengths = {"1": 1.0, "10": 4.0, "60": 4.0, "run": 764.0}
     windows = {name: tcp_window(length, tables=tables) for name, length in lengths.items()}
-    text = "\n".join(plain(line) for line in figure_lines(tcp_section(windows=windows), 160, 12, UNICODE))
+    text = "\n".join(plain(line) for line in figure_lines(tcp_section(windows=windows), 180, 12, UNICODE))
     assert "1,200 evicted" in text
+    assert "3 runs of programs left out" in text
     assert "34 ends lost" in text
     assert "RTT, 4 s" in text
     assert "RTT, 10 s" not in text
