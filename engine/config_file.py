@@ -79,6 +79,8 @@ class Document:
                 stack.extend((item, depth + 1) for item in value.values())
             elif isinstance(value, list):
                 stack.extend((item, depth + 1) for item in value)
+            elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+                raise UsageError(f"{self.name}: {value!r} is no text", "half a character in \\u notation")
 
     def where(self, place: Place) -> str:
         """`file:line:column` of a value (in a mapping, of its key), or of what is above an absent one."""
@@ -140,7 +142,8 @@ class Document:
                     f"unknown key; expected `{key}:` here" + (f" (this is {other})" if other else ""),
                     nearest(str(found), [key]),
                 )
-        return self.values.get(key) or {}
+        found = self.values.get(key)
+        return {} if found is None else found
 
     def check_part(self, model: type[Model], value: Any, place: Place) -> None:
         """UsageError as of validate(), but nothing has to be there: another document may bring it."""

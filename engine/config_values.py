@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
 from engine.plugin import LABEL_KEY
 
@@ -15,6 +23,13 @@ _SIZE = re.compile(r"(\d+)\s*([kmg]?i?b?)", re.IGNORECASE)
 _UNIT_OCTETS = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3}
 
 
+def no_truth(value: Any) -> Any:
+    """A number that is meant as one: YAML reads yes, no, on and off as truth values."""
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted here, not yes or no")
+    return value
+
+
 def parse_duration(value: Any) -> Any:
     """Seconds from `300s`, `50ms`, `7d` or a bare number of seconds."""
     if isinstance(value, str):
@@ -22,7 +37,7 @@ def parse_duration(value: Any) -> Any:
         if match is None:
             raise ValueError(f"{value!r} is no duration such as 300s, 50ms or 7d")
         return float(match[1]) * _UNIT_SECONDS[match[2] or "s"]
-    return value
+    return no_truth(value)
 
 
 def parse_size(value: Any) -> Any:
@@ -32,12 +47,12 @@ def parse_size(value: Any) -> Any:
         if match is None:
             raise ValueError(f"{value!r} is no size such as 128MB or 32KB")
         return int(match[1]) * _UNIT_OCTETS[match[2].lower().rstrip("ib")]
-    return value
+    return no_truth(value)
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), Field(ge=0)]
 Size = Annotated[int, BeforeValidator(parse_size), Field(ge=0)]
-Port = Annotated[int, Field(ge=0, le=65535)]
+Port = Annotated[int, BeforeValidator(no_truth), Field(ge=0, le=65535)]
 
 
 def check_label_key(key: str) -> str:
@@ -53,6 +68,12 @@ LabelKey = Annotated[str, AfterValidator(check_label_key)]
 
 
 class Model(BaseModel):
-    """Every section: unknown keys are refused."""
+    """Every section: unknown keys are refused, and yes or no where a number is wanted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        return no_truth(value) if field.annotation in (int, float) else value

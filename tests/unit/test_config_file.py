@@ -243,6 +243,30 @@ def test_tunnels() -> None:
             node_with_tunnels(f"{{vxlan_ports: {bad}}}")
 
 
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (
+            "otus: {resources: {max_workers: yes}}",
+            "otus.yml:1:20: otus.resources.max_workers: a number is wanted",
+        ),
+        ("otus: {backpressure: {reporter: {send_timeout: on}}}", "send_timeout: a number is wanted here"),
+        (
+            "otus: {backpressure: {reporter: {send_timeout: .inf}}}",
+            "otus.yml:1:34: .*send_timeout: input should be less",
+        ),
+        ("otus: {stores: {message_bytes: true}}", "message_bytes: a number is wanted here"),
+        ("otus: {core: {decoder: {tunnel: {vxlan_ports: [no]}}}}", "vxlan_ports.*: a number is wanted here"),
+        ("otus: []", "otus.yml:1:1: otus: a mapping is wanted here"),
+        ("otus: no", "otus.yml:1:1: otus: a mapping is wanted here"),
+        ('otus: {node: {dc: "\\ud800"}}', "is no text"),
+    ],
+)
+def test_values_of_another_kind(text: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        config_file.node_from_text(text, "otus.yml")
+
+
 PIPELINE = """\
 task:
   id: t
