@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.live.engines import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -116,9 +118,14 @@ class Hosts:
         write_media(self.folder / "callee.pcap", packets, 0x0000BEEF)
         scenario = self.folder / "callee.xml"
         scenario.write_text(callee_scenario(self.folder / "callee.pcap"))
-        return self.popen(
+        sipp = self.popen(
             self.callee, "sipp", "-sf", str(scenario), "-i", CALLEE, "-p", "5060", "-nostdin", cwd=self.folder
         )
+        listening = ["ip", "netns", "exec", self.callee, "ss", "-ulnH", "sport", "=", ":5060"]
+        wait_for(
+            lambda: subprocess.run(listening, check=True, capture_output=True).stdout, what="sipp listens"
+        )
+        return sipp
 
     def call(
         self, calls: int = 1, rate: float = 1, packets: int = 50, hold_ms: int = 1500

@@ -101,7 +101,7 @@ def metric(name: str, /, **labels: str) -> float:
 
 def finished(engine: Engine, sent: int) -> dict[str, Any]:
     """Stop the task once all is captured; its books, which balance to the packet."""
-    wait_for(lambda: engine.task()["books"]["captured"] >= sent, 8.0, f"{sent} packets captured")
+    wait_for(lambda: engine.task()["books"]["captured"] >= sent, 20.0, f"{sent} packets captured")
     books: dict[str, Any] = engine.call("stop_task", task_id="test")["books"]
     assert books["even"], books
     assert books["captured"] == books["received"] == sent, books
@@ -121,7 +121,7 @@ def test_a_reporter_that_hangs(engine: Engine, traffic: Traffic, tmp_path: Path)
     traffic.send(10)
     time.sleep(0.3)
     traffic.send(390)
-    wait_for(lambda: "hangs" in engine.task()["reporters"][0]["problem"], 5.0, "it is told")
+    wait_for(lambda: "hangs" in engine.task()["reporters"][0]["problem"], 20.0, "it is told")
     hanging = engine.task()["reporters"][0]
     assert 1 <= hanging["report_timeout"] <= 100
     assert hanging["queue_full"] == 400 - 100 - hanging["report_timeout"]
@@ -139,7 +139,7 @@ def test_a_reporter_that_hangs(engine: Engine, traffic: Traffic, tmp_path: Path)
 def test_a_reporter_that_fails(engine: Engine, traffic: Traffic, tmp_path: Path, how: str) -> None:
     begin(engine, tmp_path, reporter=bad(how))
     traffic.send(300)
-    wait_for(lambda: engine.task()["books"]["dropped"]["report"]["report_error"] == 300, 5.0)
+    wait_for(lambda: engine.task()["books"]["dropped"]["report"]["report_error"] == 300)
     assert metric("otus_reporter_error_drops_total", task="test") == 300
     books = finished(engine, 300)
     assert books["dropped"]["report"]["report_error"] == 300
@@ -150,11 +150,10 @@ def test_a_reporter_that_is_slow_loses_the_oldest(engine: Engine, traffic: Traff
     begin(engine, tmp_path, capacity=4096, reporter=bad("slow", pause=0.5, queue=200))
     traffic.send(20)
     time.sleep(0.2)
-    begun = time.monotonic()
     traffic.send(2000)
-    wait_for(lambda: engine.received() == 2020, 3.0, "the capture does not wait")
-    assert time.monotonic() - begun < 3.0
-    wait_for(lambda: engine.task()["books"]["reported"] >= 200, 5.0, "what the queue kept is reported")
+    wait_for(lambda: engine.received() == 2020)
+    assert engine.task()["books"]["reported"] < 1000, "the capture does not wait"
+    wait_for(lambda: engine.task()["books"]["reported"] >= 200, 20.0, "what the queue kept is reported")
     books = finished(engine, 2020)
     assert books["dropped"]["report"]["queue_full"] >= 1000
 
@@ -163,15 +162,20 @@ def test_a_sender_that_is_stopped(engine: Engine, traffic: Traffic, tmp_path: Pa
     path = tmp_path / "p.jsonl"
     begin(engine, tmp_path, capacity=64, reporter={"type": "file", "config": {"path": str(path)}})
     traffic.send(50)
-    wait_for(lambda: engine.task()["books"]["reported"] == 50, 5.0)
+    wait_for(lambda: engine.task()["books"]["reported"] == 50)
     sender = engine.child("engine.reporters.sender")
     os.kill(sender, signal.SIGSTOP)
     traffic.send(1000)
-    wait_for(lambda: engine.received() == 1050, 3.0, "the capture does not wait")
-    assert engine.task()["send_buffer"]["usage"] > 0.8
-    assert metric("otus_sender_buffer_usage_ratio", task="test") > 0.8
-    wait_for(lambda: engine.task()["reporters"][0]["restarts"] == 1, 6.0, "it is replaced")
-    wait_for(lambda: not engine.task()["books"]["in_flight"], 5.0, "its successor sends the rest")
+    # For as long as it is not replaced.
+    wait_for(
+        lambda: (
+            engine.task()["send_buffer"]["usage"] > 0.8
+            and metric("otus_sender_buffer_usage_ratio", task="test") > 0.8
+        )
+    )
+    wait_for(lambda: engine.received() == 1050, 20.0, "the capture does not wait")
+    wait_for(lambda: engine.task()["reporters"][0]["restarts"] == 1, 20.0, "it is replaced")
+    wait_for(lambda: not engine.task()["books"]["in_flight"], 20.0, "its successor sends the rest")
     drops = metric("otus_sender_buffer_drops_total", task="test")
     traffic.send(10)
     books = finished(engine, 1060)
@@ -185,8 +189,8 @@ def test_a_sender_that_is_stopped(engine: Engine, traffic: Traffic, tmp_path: Pa
 def test_a_full_disk(engine: Engine, traffic: Traffic, tmp_path: Path) -> None:
     begin(engine, tmp_path, reporter={"type": "file", "config": {"path": "/dev/full"}})
     traffic.send(400)
-    wait_for(lambda: engine.task()["books"]["dropped"]["report"]["report_error"] == 400, 5.0)
-    wait_for(lambda: "No space left" in engine.task()["reporters"][0]["problem"], 2.0)
+    wait_for(lambda: engine.task()["books"]["dropped"]["report"]["report_error"] == 400)
+    wait_for(lambda: "No space left" in engine.task()["reporters"][0]["problem"])
     finished(engine, 400)
 
 
@@ -244,7 +248,7 @@ class Wire:
         before = signalled(engine)
         for number in range(1, count + 1):
             self.send(frame(200, 5060, 5060, invite(number)))
-        wait_for(lambda: signalled(engine) == before + count, 5.0, "the calls are known")
+        wait_for(lambda: signalled(engine) == before + count, 20.0, "the calls are known")
 
     def media(self, streams: int, count: int, seconds: float) -> None:
         """`count` packets over all streams in turn, spread over `seconds`."""
@@ -283,7 +287,7 @@ def test_a_burst_of_ten_times_the_rate_loses_nothing(engine: Engine, wire: Wire,
     wire.media(20, 1000, 1.0)
     wire.media(20, 10_000, 1.0)
     wire.media(20, 1000, 1.0)
-    wait_for(lambda: engine.task()["books"]["reported"] == wire.sent, 10.0, "all of it is out")
+    wait_for(lambda: engine.task()["books"]["reported"] == wire.sent, 20.0, "all of it is out")
     books = finished(engine, wire.sent)
     assert sum(sum(names.values()) for names in books["dropped"].values()) == 0
     with path.open("rb") as file:
@@ -295,7 +299,7 @@ def test_one_record_a_stream_and_interval_by_default(engine: Engine, wire: Wire,
     begin(engine, tmp_path, **veth_task({"type": "file", "config": {"path": str(path)}}, ""))
     wire.calls(engine, 5)
     wire.media(5, 1000, 0.5)
-    wait_for(lambda: engine.received() == wire.sent, 5.0)
+    wait_for(lambda: engine.received() == wire.sent)
     books = finished(engine, wire.sent)
     lines = [line for line in lines_of(path) if line["protocol"] == "rtp"]
     assert len(lines) == 10, "the first packet and the newest one of each stream"
@@ -317,15 +321,15 @@ def test_sampling_above_the_high_watermark(engine: Engine, wire: Wire, tmp_path:
         wire.media(100, 1500, 0.15)
         return bool(engine.task()["send_buffer"]["sample_rate"] < 0.3)
 
-    wait_for(sampled, 8.0, "media is sampled")
+    wait_for(sampled, 20.0, "media is sampled")
     assert metric("otus_backpressure_sample_rate", task="test") < 0.3
     wire.media(100, 1500, 0.15)
     wire.calls(engine, 100)
-    wait_for(lambda: engine.received() == wire.sent, 5.0)
+    wait_for(lambda: engine.received() == wire.sent)
     figures = engine.task()
     assert figures["books"]["dropped"]["left_out"]["sampled"] > 200
     assert signalled(engine) == 200, "signalling never"
-    wait_for(lambda: engine.task()["send_buffer"]["sample_rate"] == 1.0, 10.0, "all of it again")
+    wait_for(lambda: engine.task()["send_buffer"]["sample_rate"] == 1.0, 20.0, "all of it again")
     finished(engine, wire.sent)
     log = [json.loads(line) for line in engine.log.read_text().splitlines() if line.startswith("{")]
     said = [line["msg"] for line in log if line["component"] == "sampling"]
@@ -342,6 +346,19 @@ def test_a_port_of_the_metrics_that_is_taken(engine: Engine, tmp_path: Path) -> 
     assert engine.answers()
 
 
+def at_rest(engine: Engine) -> dict[str, Any]:
+    """The task once its workers have all that was captured, and no more comes."""
+    seen: list[tuple[int, int]] = []
+
+    def rests() -> dict[str, Any] | None:
+        figures = engine.task()
+        seen.append((figures["books"]["captured"], figures["books"]["received"]))
+        time.sleep(0.05)
+        return figures if len(seen) > 3 and len({*seen[-4:]}) == 1 and seen[-1][0] == seen[-1][1] else None
+
+    return dict(wait_for(rests, what="rest"))
+
+
 def test_sampling_in_the_kernel(engine: Engine, wire: Wire, tmp_path: Path) -> None:
     slow = bad("slow", pause=0.4, queue=4000)
     begin(engine, tmp_path, capacity=4096, sampling=True, kernel=True, **veth_task(slow, "every"))
@@ -351,19 +368,18 @@ def test_sampling_in_the_kernel(engine: Engine, wire: Wire, tmp_path: Path) -> N
         """Of 1500 packets of 100 conversations, those that came to the workers at one rate; else -1."""
         rate, before = engine.task()["send_buffer"]["sample_rate"], engine.received()
         wire.media(100, 1500, 0.15)
-        time.sleep(0.15)
-        figures = engine.task()
+        figures = at_rest(engine)
         same = figures["send_buffer"]["sample_rate"] == rate < 1
         return int(figures["books"]["received"]) - before if same else -1
 
-    found = wait_for(lambda: (count := passed()) >= 0 and (count,), 15.0, "a steady rate")[0]
+    found = wait_for(lambda: (count := passed()) >= 0 and (count,), 20.0, "a steady rate")[0]
     assert found < 1000, "much of it does not come to the workers"
     assert found % 15 == 0, "conversations are whole or absent"
     wire.calls(engine, 100)
-    wait_for(lambda: signalled(engine) == 200, 5.0)
-    wait_for(lambda: engine.task()["send_buffer"]["sample_rate"] == 1.0, 10.0, "all of it again")
+    wait_for(lambda: signalled(engine) == 200)
+    wait_for(lambda: engine.task()["send_buffer"]["sample_rate"] == 1.0, 20.0, "all of it again")
     before = engine.received()
     wire.media(100, 1500, 0.15)
-    wait_for(lambda: engine.received() == before + 1500, 5.0)
+    wait_for(lambda: engine.received() == before + 1500)
     books = engine.call("stop_task", task_id="test")["books"]
     assert books["even"], books

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -34,12 +33,9 @@ def test_call_with_media(tmp_path: Path, interface: str) -> None:
             reporter={"type": "file", "config": {"path": str(path)}},
         )
         hosts.answer(PACKETS)
-        time.sleep(0.3)
-        begun = time.monotonic()
         caller = hosts.call(calls=1, packets=PACKETS)
-        wait_for(lambda: engine.call("query", store="calls", count=10)["total"], 2.0)
-        assert time.monotonic() - begun < 2.0
-        assert caller.wait(20) == 0
+        wait_for(lambda: engine.call("query", store="calls", count=10)["total"])
+        assert caller.wait(60) == 0
         row = wait_for(lambda: _completed(engine.call("query", store="calls", count=10)["rows"]))
         assert row["src"] == f"{CALLER}:5060"
         assert row["dst"] == f"{CALLEE}:5060"
@@ -92,8 +88,7 @@ def test_one_packet_on_two_interfaces_counts_once_and_is_marked(tmp_path: Path) 
             reporter={"type": "file", "config": {"path": str(path)}},
         )
         hosts.answer(PACKETS)
-        time.sleep(0.3)
-        assert hosts.call(calls=1, packets=PACKETS).wait(20) == 0
+        assert hosts.call(calls=1, packets=PACKETS).wait(60) == 0
         row = wait_for(lambda: _completed(engine.call("query", store="calls", count=10)["rows"]))
         assert row["messages"] == 6
         wait_for(lambda: all(one["copies"] for one in engine.call("call", id=row["id"])["messages"]))

@@ -115,7 +115,7 @@ def test_a_group_signal_while_children_start(tmp_path: Path) -> None:
     task.write_text("task: {id: t, capture: {interface: lo, workers: 2, config: {ring_mb: 4}}}\n")
     with own_namespace(), own_engine(tmp_path) as engine:
         process = engine.start("--task", str(task), wait=False, prefix=["setsid"])
-        wait_for(engine.children, 10.0)
+        wait_for(engine.children)
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait(3) in (0, 130)
         assert not lines_with(engine, "error")

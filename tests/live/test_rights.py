@@ -6,7 +6,6 @@ import os
 import signal
 import struct
 import tempfile
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -53,14 +52,14 @@ def test_who_decodes_has_no_rights(tmp_path: Path) -> None:
         assert sender == min(ours + BEHIND_WORKERS, 19)
         assert [os.getpriority(os.PRIO_PROCESS, pid) for pid in workers] == [ours] * 2
         os.kill(workers[0], signal.SIGSTOP)
-        wait_for(lambda: not alive(workers[0]), 5.0, "the controller ends a worker that hangs")
-        wait_for(lambda: engine.task()["workers"][0]["state"] == "running", 5.0, "its successor runs")
+        wait_for(lambda: not alive(workers[0]), 20.0, "the controller ends a worker that hangs")
+        wait_for(lambda: engine.task()["workers"][0]["state"] == "running", 20.0, "its successor runs")
         successor = engine.task()["workers"][0]["pid"]
         assert rights_of(successor) == NOTHING
         assert os.getpriority(os.PRIO_PROCESS, successor) == ours
         engine.process.kill()
         engine.process.wait()
-        wait_for(lambda: not any(map(alive, [successor, workers[1], *others])), 5.0, "all end with it")
+        wait_for(lambda: not any(map(alive, [successor, workers[1], *others])), 20.0, "all end with it")
 
 
 @pytest.mark.parametrize("owner", [0, 1234])
@@ -79,8 +78,8 @@ def test_sender_that_writes_files_is_the_owner_of_their_folder(tmp_path: Path, o
         assert rights_of(engine.child("engine.reporters.sender")) == ({str(owner)}, [0, 0, 0, 0], "1")
         for _ in range(3):
             traffic.send(5)
-            time.sleep(0.2)
-        wait_for(lambda: os.path.exists(f"{path}.2"), 5.0, "the file is renamed")
+            wait_for(lambda: engine.task()["books"]["reported"] == traffic.sent)
+        wait_for(lambda: os.path.exists(f"{path}.2"), 20.0, "the file is renamed")
         assert {os.stat(f"{folder}/{name}").st_uid for name in os.listdir(folder)} == {owner}
         assert engine.task()["reporters"][0]["problem"] == ""
 
@@ -109,5 +108,5 @@ def test_worker_of_a_file_has_no_rights(tmp_path: Path, expression: str) -> None
         assert rights_of(engine.task()["workers"][0]["pid"]) == ({user}, [0, 0, 0, 0], "1")
         os.write(pipe, record(4001) + record(4002) + record(4001))
         os.close(pipe)
-        wait_for(lambda: engine.task()["state"] == "finished", 10.0, "the file is read")
+        wait_for(lambda: engine.task()["state"] == "finished", 20.0, "the file is read")
         assert engine.received() == (2 if expression else 4)

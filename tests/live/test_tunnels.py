@@ -109,8 +109,7 @@ def test_calls_inside_the_kernels_vxlan(tmp_path: Path) -> None:
         engine.start("--config", node_file(tmp_path, "vxlan"), prefix=["ip", "netns", "exec", hosts.caller])
         engine.create(**options(path, filter={"bpf": "udp port 4789"}))
         hosts.answer(PACKETS)
-        time.sleep(0.3)
-        assert hosts.call(calls=calls, rate=4, packets=PACKETS).wait(30) == 0
+        assert hosts.call(calls=calls, rate=4, packets=PACKETS).wait(60) == 0
         rows = wait_for(lambda: len(found := completed(engine)) == calls and found)
         # A datagram beyond the MTU below: the kernel sends the tunnel's own datagram in fragments.
         message = sip(4, "large", filler=2500)
