@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -26,6 +25,7 @@ from otus_tui.widgets.frame import books_spans
 from otus_tui.widgets.ink import ROLES, plain, shorten, width_of
 from otus_tui.widgets.ladder import Flow, Ladder, Options, fitting, split_endpoint
 from otus_tui.widgets.text_view import TextView, fold, highlight, message_lines
+from tests.pace import within
 from tests.tui.conftest import Start
 from tests.tui.engine_rows import NOW_NS, SECOND, call_row, message_row, stream_row, task
 
@@ -219,18 +219,18 @@ def test_fold_keeps_the_text_and_the_width(line: list[tuple[str, str]], room: in
 
 @pytest.mark.parametrize("text", ["a" * 262_144, "\u00e9" * 131_072, "a\u754c" * 65_536])
 def test_a_line_from_the_wire_is_folded_in_a_moment(text: str) -> None:
-    began = time.process_time()
-    pieces = fold([(text, "")], 80)
-    assert "".join(plain(piece[1:] if number else piece) for number, piece in enumerate(pieces)) == text
-    assert time.process_time() - began < 1
+    def folded() -> None:
+        pieces = fold([(text, "")], 80)
+        assert "".join(plain(piece[1:] if number else piece) for number, piece in enumerate(pieces)) == text
+
+    assert within(1200, folded)
 
 
 def test_messages_from_the_wire_are_compared_in_a_moment() -> None:
     first = [f"X-Header-{number}: value" for number in range(1000)]
     second = [f"X-Haeder-{number * 7}: values" for number in range(1000)]
-    began = time.process_time()
+    assert within(1200, lambda: compare_lines(first, second))
     assert len(compare_lines(first, second)) == 2000
-    assert time.process_time() - began < 1
 
 
 async def test_a_ladder_of_a_thousand_hosts_is_painted_in_a_moment(start: Start) -> None:
@@ -242,10 +242,7 @@ async def test_a_ladder_of_a_thousand_hosts_is_painted_in_a_moment(start: Start)
         await desk.press("end", "enter")
         ladder = desk.app.screen.query_one(Ladder)
         assert len(ladder.flow.hosts) >= 1000
-        began = time.process_time()
-        for index in range(40):
-            ladder.row(index)
-        assert time.process_time() - began < 1
+        assert within(1200, lambda: [ladder.row(index) for index in range(40)])
 
 
 async def test_find_reaches_every_place_on_the_last_page(start: Start) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine.calls.process import fit
+from engine.calls.process import HOLD_BACK, fit
 from engine.child import END
 from engine.control.methods import ERROR_INVALID, ERROR_REFUSED, MAX_LINE
 from engine.shm import ring
@@ -68,11 +68,11 @@ class Process:
         answer = self.ask("query", **params)
         return answer.get("result", answer)
 
-    def wait_for(self, total: int, seconds: float = 5) -> dict[str, Any]:
+    def wait_for(self, total: int, seconds: float = 20, messages: int = 0) -> dict[str, Any]:
         end = time.monotonic() + seconds
         while True:
             answer = self.query(store="calls", count=1000)
-            if answer["total"] >= total:
+            if answer["total"] >= total and sum(row["messages"] for row in answer["rows"]) >= messages:
                 return answer
             assert time.monotonic() < end, answer
             time.sleep(0.005)
@@ -110,15 +110,12 @@ def option(n: int) -> bytes:
     return TEMPLATE.replace(b"NNNN", b"%04d" % n)
 
 
-def test_a_call_stands_in_the_list_in_a_moment(rings: list[Region]) -> None:
+def test_a_call_stands_in_the_list_with_its_first_message(rings: list[Region]) -> None:
     writer = ring.RingWriter(rings[0])
     with running(rings[:1], clock="live") as process:
         assert process.query(store="calls", count=1)["total"] == 0
-        time.sleep(0.2)
-        begun = time.monotonic()
         writer.write(SIP, 0, time.time_ns(), record(sip("INVITE", "1 INVITE", body=SDP), A, B))
         rows = process.wait_for(1)["rows"]
-        assert time.monotonic() - begun < 0.5
         assert rows[0]["state"] == "call_setup"
         ladder = process.ask("call", id=rows[0]["id"])["result"]
         assert ladder["messages"][0]["sdp"] == "audio 40012 PCMA PCMU sendrecv"
@@ -132,21 +129,26 @@ def test_a_call_stands_in_the_list_in_a_moment(rings: list[Region]) -> None:
 def test_rings_are_merged_in_time_order(rings: list[Region]) -> None:
     """Answers come through one worker, requests through the other, the answers' worker is ahead."""
     writers = [ring.RingWriter(region) for region in rings]
-    with running(rings, clock="live") as process:
-        now = time.time_ns()
-        for n in range(20):
-            answer = sip("200 OK", "1 OPTIONS", f"c{n:04}@test", f"z9hG4bK{n:04}", to_tag="t")
-            writers[1].write(SIP, 0, now + n * MS + 1000, record(answer, B, A))
-        time.sleep(0.01)
-        for n in range(20):
-            writers[0].write(SIP, 0, now + n * MS, option(n))
-        process.wait_for(20)
-        time.sleep(0.2)
-        rows = process.query(store="calls", count=100)["rows"]
-        assert [row["call_id"] for row in rows] == [f"c{n:04}@test" for n in range(20)]
-        assert {(row["method"], row["state"], row["src"], row["messages"]) for row in rows} == {
-            ("OPTIONS", "done", A, 2)
-        }
+    for _ in range(20):
+        with running(rings, clock="live") as process:
+            process.query(store="calls", count=1)
+            begun, now = time.monotonic(), time.time_ns()
+            for n in range(20):
+                answer = sip("200 OK", "1 OPTIONS", f"c{n:04}@test", f"z9hG4bK{n:04}", to_tag="t")
+                writers[1].write(SIP, 0, now + n * MS + 1000, record(answer, B, A))
+            time.sleep(0.01)
+            for n in range(20):
+                writers[0].write(SIP, 0, now + n * MS, option(n))
+            took = time.monotonic() - begun
+            rows = process.wait_for(20, messages=40)["rows"]
+        # A worker that is further behind than records are held back is another matter.
+        if took < HOLD_BACK:
+            break
+    assert took < HOLD_BACK, "this machine is too busy to show it"
+    assert [row["call_id"] for row in rows] == [f"c{n:04}@test" for n in range(20)]
+    assert {(row["method"], row["state"], row["src"], row["messages"]) for row in rows} == {
+        ("OPTIONS", "done", A, 2)
+    }
 
 
 def test_a_wall_clock_that_was_set_back_holds_nothing_up(rings: list[Region]) -> None:
@@ -157,7 +159,7 @@ def test_a_wall_clock_that_was_set_back_holds_nothing_up(rings: list[Region]) ->
         for number, at in enumerate((time.time_ns() + hour, time.time_ns() - hour)):
             for place, writer in enumerate(writers):
                 writer.write(SIP, 0, at + place, option(2 * number + place))
-            process.wait_for(2 * number + 2, 2.0)
+            process.wait_for(2 * number + 2)
 
 
 def test_records_of_both_sides_of_a_step_hold_nothing_up(rings: list[Region]) -> None:
@@ -166,7 +168,7 @@ def test_records_of_both_sides_of_a_step_hold_nothing_up(rings: list[Region]) ->
     for number, at in enumerate((now + 3_600_000 * MS, now, now + MS)):
         writer.write(SIP, 0, at, option(number))
     with running(rings, clock="live") as process:
-        process.wait_for(3, 2.0)
+        process.wait_for(3)
 
 
 def test_packet_clock_needs_no_time_to_pass(rings: list[Region]) -> None:

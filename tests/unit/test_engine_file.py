@@ -63,7 +63,7 @@ async def test_calls_of_a_file(tmp_path: Path) -> None:
     assert (await client.call("query", store="calls", count=1))["total"] == 500
     pid = client.hello["pid"]
     await client.close()
-    for _ in range(100):
+    for _ in range(1000):
         if not alive(pid):
             break
         await asyncio.sleep(0.02)
@@ -90,7 +90,7 @@ async def test_a_stopped_load_keeps_what_was_read(tmp_path: Path) -> None:
     pipe.write(capture(300))
     pipe.flush()
     client = await client_at_work
-    for _ in range(500):
+    for _ in range(2000):
         if (await client.call("stats"))["tasks"][0]["books"]["handled"] == 300:
             break
         await asyncio.sleep(0.01)

@@ -7,7 +7,6 @@ import os
 import random
 import struct
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from scapy.utils import wrpcap, wrpcapng
 from engine.errors import OtusError, UsageError
 from tests import captures
 from tests.builds import BUILDS, COMPILED, PURE, Build
+from tests.pace import within
 
 PACKETS = [(1_700_000_000_123_456_789 + 1_000_001 * n, bytes([n]) * n) for n in range(40)]
 MICRO = [(time // 1000 * 1000, octets) for time, octets in PACKETS]
@@ -175,10 +175,13 @@ def test_many_interfaces(build: Build, tmp_path: Path) -> None:
 def test_each_interface_with_a_link_type_of_its_own(build: Build, tmp_path: Path) -> None:
     """The most interfaces that are taken, in a time that grows as their number does."""
     octets = captures.section() + b"".join(captures.interface(link_type=number) for number in range(65_536))
-    begun = time.process_time()
-    file = read(build, captures.write(tmp_path / "a", octets + captures.enhanced(65_535, b"x")))[0]
-    assert (len(file.link_types), file.packets) == (65_536, 1)
-    assert time.process_time() - begun < 8
+    path = captures.write(tmp_path / "a", octets + captures.enhanced(65_535, b"x"))
+
+    def load() -> None:
+        file = read(build, path)[0]
+        assert (len(file.link_types), file.packets) == (65_536, 1)
+
+    assert within(10_000, load, tries=2)
 
 
 def test_no_more_octets_than_there_is_room_for(build: Build, tmp_path: Path) -> None:

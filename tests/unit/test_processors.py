@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from ipaddress import ip_address
 from typing import Any
 
@@ -15,6 +14,7 @@ from engine.packet import DictPayload, FiveTuple, NetworkMeta, OutputPacket
 from engine.plugin import Envelope, Processor
 from engine.processors.chain import MOST_REASONS, Chain, build_chain, drop_bad_labels
 from engine.processors.pattern import MATCHED, MAX_LENGTH, check_pattern, pattern_problem
+from tests.pace import within
 
 
 def rule(label: str, *values: str, action: str = "drop") -> dict[str, object]:
@@ -137,18 +137,14 @@ def test_expressions_that_may_take_too_long(text: str, problem: str) -> None:
 def test_expressions_that_are_quick_enough(text: str) -> None:
     pattern = check_pattern(text, "rule")
     for hostile in ("a" * 100_000, "sip:" * 25_000, "1." * 50_000, "ab" * 50_000):
-        begun = time.process_time()
-        pattern.search(hostile, 0, MATCHED)
-        assert time.process_time() - begun < 0.02
+        assert within(25, lambda hostile=hostile: pattern.search(hostile, 0, MATCHED))
 
 
 @settings(max_examples=150, deadline=None)
 @given(st.text("ab.*+?()|[]{}1,2^$\\", max_size=24), st.text("ab", min_size=200, max_size=300))
 def test_no_expression_that_is_taken_takes_long(text: str, value: str) -> None:
     if not pattern_problem(text):
-        begun = time.process_time()
-        check_pattern(text, "rule").search(value, 0, MATCHED)
-        assert time.process_time() - begun < 0.1, text
+        assert within(125, lambda: check_pattern(text, "rule").search(value, 0, MATCHED)), text
 
 
 # ---- counters ----

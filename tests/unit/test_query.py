@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from base64 import b64decode
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +19,7 @@ from engine.calls.store import Calls
 from engine.control.methods import CALL_ROW, MAX_LINE, MESSAGE_ROW
 from engine.errors import OtusError, UsageError
 from engine.shm.records import SIP
+from tests.pace import within
 from tests.sip_records import SDP, SECOND, START, record, sip
 
 A, B = "10.0.0.7:5060", "10.0.0.9:5060"
@@ -229,10 +229,12 @@ def test_a_slow_filter_shows_life_and_is_not_tried_again_at_once() -> None:
     with pytest.raises(UsageError, match="takes longer"):
         windows.find(query, 1, lambda: rows)
     assert len(beats) >= 3
-    began = time.process_time()
-    with pytest.raises(UsageError, match="takes longer"):
-        windows.find(query, 2, lambda: rows)
-    assert time.process_time() - began < 0.05
+
+    def again() -> None:
+        with pytest.raises(UsageError, match="takes longer"):
+            windows.find(query, 2, lambda: rows)
+
+    assert within(60, again)
     assert windows.find(query._replace(filter="aaaa"), 2, lambda: rows).rows == rows
 
 
@@ -520,7 +522,7 @@ def test_section_has_the_figures_of_the_snapshot() -> None:
 
 
 def test_twenty_thousand_calls_answer_in_time() -> None:
-    """Generous bounds: a busy machine must not fail it, a quadratic road must."""
+    """A quadratic road would take far longer."""
     calls = Calls({"message_bytes": 1 << 20}, "packet", patience=0)
     body = record(sip("INVITE", "1 INVITE", "c000000@test"), A, B)
     place = body.index(b"c000000@")
@@ -528,8 +530,10 @@ def test_twenty_thousand_calls_answer_in_time() -> None:
         calls.add(SIP, START + n, body[:place] + b"%07d" % n + body[place + 7 :])
     for params in ({"filter": "alice and state == call_setup"}, {"sort": "from"}, {"sort": "last_ns"}, {}):
         calls.answer("query", {**params, "count": 50})
-        begun = time.process_time()
-        calls.table.version += 1
-        answer = calls.answer("query", {**params, "count": 50, "descending": True})
-        assert time.process_time() - begun < 0.25
-        assert answer["matched"] == 20_000
+
+        def ask(params: dict[str, Any] = params) -> None:
+            calls.table.version += 1
+            answer = calls.answer("query", {**params, "count": 50, "descending": True})
+            assert answer["matched"] == 20_000
+
+        assert within(400, ask)

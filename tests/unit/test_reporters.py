@@ -32,7 +32,7 @@ from engine.shm.records import METHODS, PACKET, RTP_FIXED, SIP_FIXED, SLOTS
 from tests.builds import Build
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 SIDES = (ip_address("10.0.0.1"), ip_address("10.0.0.2"))
@@ -243,9 +243,17 @@ def test_a_reporter_that_gathers_gives_all_of_it_at_the_end() -> None:
 def finish(*queues: ReporterQueue) -> None:
     for queue in queues:
         queue.reporter.gate.set()  # type: ignore[attr-defined]
-        queue.finish(time.monotonic() + 1)
+        queue.finish(time.monotonic() + 30)
     for queue in queues:
         queue.join()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread or process does."""
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def items(count: int, waiting: int = 1) -> list[Item]:
@@ -257,7 +265,7 @@ def test_queue_drops_its_head() -> None:
     queue = make_queue(reporter, figures, capacity=10)
     reporter.gate.clear()
     queue.put(items(1))
-    time.sleep(0.05)
+    until(lambda: len(queue._work) == 1)
     queue.put(items(25))
     finish(queue)
     assert reporter.got == [0, *range(15, 25)]
@@ -283,7 +291,7 @@ def test_queue_counts_what_a_reporter_loses(trouble: Exception, name: str) -> No
     queue = make_queue(reporter, figures)
     queue.on_problem = problems.append
     queue.put(items(30))
-    time.sleep(0.1)
+    until(lambda: figures.as_dict()[name] == 30)
     reporter.trouble = None
     queue.put(items(5))
     finish(queue)
@@ -309,7 +317,7 @@ def test_reporter_that_hangs_at_the_end() -> None:
     queue = make_queue(reporter, figures, capacity=1000)
     reporter.gate.clear()
     queue.put(items(20))
-    time.sleep(0.05)
+    until(lambda: len(queue._work) == 20)
     queue.put(items(30))
     queue.finish(time.monotonic() + 0.1)
     queue.join()
@@ -326,13 +334,13 @@ def test_reporter_that_hangs_loses_what_it_has_in_hand(monkeypatch: pytest.Monke
     queue = make_queue(reporter, figures, capacity=10, timeout=0.1)
     queue.on_problem = problems.append
     reporter.gate.clear()
+    begun = time.monotonic()
     queue.put(items(7))
-    time.sleep(0.05)
-    queue.watch(time.monotonic())
+    until(lambda: len(queue._work) == 7)
+    queue.watch(begun + 0.1)
     assert not figures.settled(), "not yet"
-    time.sleep(0.1)
-    queue.watch(time.monotonic())
-    queue.watch(time.monotonic())
+    queue.watch(time.monotonic() + 0.15)
+    queue.watch(time.monotonic() + 0.15)
     assert figures.as_dict()["report_timeout"] == figures.settled() == 7
     assert problems == ["hangs: no answer for 0.1 s"]
     queue.put(items(25))
@@ -561,7 +569,7 @@ class SenderProcess:
 
     def end(self) -> None:
         self.channel.close()
-        assert self.process.wait(5) == 0
+        assert self.process.wait(30) == 0
 
 
 def test_process_goes_on_where_a_killed_one_stopped(tmp_path: Path) -> None:

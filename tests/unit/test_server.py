@@ -25,7 +25,7 @@ from otus_tui.control_client import ClientError, ControlClient, check_hello
 from tests.builds import ROOT
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 
 async def hello(_: Connection, protocol: int = PROTOCOL) -> dict[str, Any]:
@@ -145,6 +145,13 @@ async def test_line_too_long(raw: Raw) -> None:
     assert await raw.reader.read() == b""
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the server work until something holds."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
 async def test_slow_client_loses_snapshots_and_nobody_else_does(
     server: Server, raw: Raw, tmp_path: Path
 ) -> None:
@@ -153,14 +160,9 @@ async def test_slow_client_loses_snapshots_and_nobody_else_does(
     seen: list[Any] = []
     client.on_snapshot(seen.append)
     await client.call("subscribe", hz=100)
-    for _ in range(100):
-        if server.notifications_lost:
-            break
-        await asyncio.sleep(0.05)
-    assert server.notifications_lost > 0
+    await until(lambda: server.notifications_lost > 0)
     before = len(seen)
-    await asyncio.sleep(0.2)
-    assert len(seen) > before
+    await until(lambda: len(seen) > before)
     await client.close()
 
 
@@ -181,7 +183,7 @@ async def test_client(server: Server, tmp_path: Path) -> None:
     waiting = asyncio.create_task(client.call("hello"))
     await server.close()
     await asyncio.gather(waiting, return_exceptions=True)
-    await asyncio.sleep(0.05)
+    await until(lambda: bool(lost))
     assert len(lost) == 1
     with pytest.raises(ClientError):
         await client.call("hello")
