@@ -171,6 +171,11 @@ class Relocated(Filter):
         return code, k, jt, jf
 
 
+def finds_ip(link_type: int) -> bool:
+    """Whether frame() knows where IP begins in packets of this link type."""
+    return link_type in (MIXED, ETHERNET) or link_type in COOKED or link_type in RAW_IP | LOOPBACK
+
+
 def frame(body: Filter, link_type: int, *, widen: bool, tags: bool, snaplen: int) -> Program:
     """The whole program: prologue for a link type (or MIXED), then the filter.
 

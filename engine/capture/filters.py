@@ -27,8 +27,10 @@ if TYPE_CHECKING:
 MOST_OCTETS = 4096
 SNAPLEN = 262144
 CHILD = Path(__file__).with_name("filter_child.py")
-LINK_TO_DLT = {101: 12}
+LINK_TO_DLT = {100: 11, 101: 12}
 """Where the number in a file (LINKTYPE_) is not libpcap's own (DLT_)."""
+FRAGMENTS = " or (ip[6:2] & 0x3fff != 0) or (ip6[6] == 44)"
+"""For link types whose fragments engine.capture.cbpf does not find: all pass there, too."""
 STRUCTURED_HINT = "use the filter keys src_ip, dst_ip, ports, port_range and protocol"
 
 KEYWORDS = frozenset(
@@ -91,6 +93,8 @@ def compile_filter(
     tokens = check_expression(expression, link_type)
     tagged = any(token.text == "vlan" for token in tokens)
     dlts = [1, 12] if link_type == MIXED else [LINK_TO_DLT.get(link_type, link_type)]
+    if widen and not cbpf.finds_ip(link_type):
+        expression += FRAGMENTS
     results = _run_child(expression, tokens, dlts, time_limit)
     program = _as_program(results[0])
     network = None
@@ -107,11 +111,13 @@ def structured_filter(
 ) -> Program:
     """Compile the keys `src_ip`, `dst_ip` (prefixes), `ports`, `port_range`, `protocol`; both directions.
 
-    Needs no libpcap. UsageError names a key whose value cannot be.
+    Needs no libpcap but for rare link types of files. UsageError names a key whose value cannot be.
     """
     checked = Rules.read(rules)
     if checked.everything():
         return cbpf.accept(snaplen)
+    if not cbpf.finds_ip(link_type):
+        return compile_filter(checked.expression(), link_type, widen=widen, snaplen=snaplen)
     return _bounded(cbpf.frame(RulesFilter(checked), link_type, widen=widen, tags=True, snaplen=snaplen))
 
 

@@ -12,6 +12,7 @@ from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
+from engine.capture import filters
 from engine.shm import counters, records
 from tests.builds import COMPILED, PURE, Build
 
@@ -239,3 +240,24 @@ def test_authentication_header(bench: Bench) -> None:
     for front in (b"\x11\xff" + bytes(22), b"\x33\x04" + bytes(22), b"\x11\x00" + bytes(22)):
         assert bench.decode(1, authenticated(front, ip)) == MALFORMED
     assert bench.counted()["malformed_ipv4"] == 3
+
+
+@pytest.mark.skipif(not filters.libpcap_version(), reason="libpcap is not installed")
+@pytest.mark.parametrize("rules", [{"bpf": "udp port 5060"}, {"ports": [5060], "protocol": "udp"}])
+@pytest.mark.parametrize(
+    "name", ["ppp hdlc", "cisco hdlc", "atm", "802.11", "802.11 qos", "radiotap", "prism", "avs"]
+)
+def test_filters_of_files(build: Build, rules: dict[str, object], name: str) -> None:
+    """Expressions and the structured keys; fragments pass, as with every link type."""
+    link, octets = FORMS[f"{name} v4"]
+    machine = build.module("engine.capture.packet_filter").PacketFilter(filters.build_program(rules, link))
+    ip = IPS[0x0800]
+    for other, passes in (
+        (ip, True),
+        (ip[:20] + b"\0\1\0\2" + ip[24:], False),
+        (ip[:6] + b"\x20\x05" + ip[8:20] + bytes(30), True),
+    ):
+        frame = octets.replace(ip, other)
+        machine.attach(memoryview(frame))
+        machine.wire_length = len(frame)
+        assert bool(machine.match(0, len(frame))) == passes
