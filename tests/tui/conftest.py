@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from textual.widgets import Input
 from otus_tui.app import OtusApp
 from otus_tui.client import Client
 from otus_tui.settings import Settings
+from otus_tui.widgets.prompt import Prompt
 from tests.tui.engine_rows import NOW_NS
 from tests.tui.scripted_engine import ScriptedEngine
 
@@ -33,6 +35,18 @@ SIZES = pytest.mark.parametrize("size", [SMALL, LARGE], ids=["80x24", "160x50"])
 def screen_text(app: OtusApp) -> str:
     """What stands on the screen, line by line."""
     return "\n".join("".join(s.text for s in strip) for strip in app.screen._compositor.render_strips())
+
+
+async def settled(app: OtusApp, pilot: Any) -> None:
+    """Until what was asked of the engine is answered and painted."""
+    quiet = 0
+    for _ in range(100):
+        await pilot._wait_for_screen()
+        await asyncio.sleep(0.01)
+        busy = [w for w in app.workers if w.group != "reconnect" and not w.is_finished]
+        quiet = 0 if busy else quiet + 1
+        if quiet >= 3:
+            return
 
 
 @dataclass
@@ -58,20 +72,23 @@ class Desk:
 
     async def type(self, text: str) -> None:
         """Fill the field in sight, and wait until it was noticed."""
-        self.app.screen.query_one(Input).value = text
-        await self.pilot.pause(0.25)
-        await self.settle()
+        field = self.app.screen.query_one(Input)
+        field.value = text
+        prompts = [one for one in field.ancestors if isinstance(one, Prompt)]
+        await self.until(lambda: all(one._last == text or not one.open for one in prompts))
 
     async def settle(self) -> None:
         """Until what was asked of the engine is answered and painted."""
-        quiet = 0
-        for _ in range(100):
-            await self.pilot._wait_for_screen()
-            await asyncio.sleep(0.01)
-            busy = [w for w in self.app.workers if w.group != "reconnect" and not w.is_finished]
-            quiet = 0 if busy else quiet + 1
-            if quiet >= 3:
-                return
+        await settled(self.app, self.pilot)
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Until something holds, which comes by itself."""
+        ends = time.monotonic() + 20
+        await self.settle()
+        while not condition():
+            assert time.monotonic() < ends, self.text
+            await self.settle()
+        await self.settle()
 
     async def tick(self, seconds: float = 1.0) -> None:
         """The engine sends a snapshot."""
@@ -95,8 +112,6 @@ def _own_surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TZ", "UTC")
     monkeypatch.setenv("TEXTUAL_ANIMATIONS", "none")
     monkeypatch.delenv("NO_COLOR", raising=False)
-    import time
-
     time.tzset()
 
 

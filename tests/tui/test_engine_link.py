@@ -92,13 +92,9 @@ async def test_a_private_engine_ends_without_a_question(start: Start) -> None:
 async def test_a_lost_engine_is_named_and_found_again(start: Start) -> None:
     async with start(screen="calls") as desk:
         await desk.engine.stop()
-        await desk.pilot.pause(0.1)
-        assert "engine lost" in desk.text
+        await desk.until(lambda: "engine lost" in desk.text)
         await desk.engine.start()
-        for _ in range(40):
-            await desk.pilot.pause(0.05)
-            if desk.app.model.lost is None:
-                break
+        await desk.until(lambda: desk.app.model.lost is None)
         await desk.settle()
         assert "engine lost" not in desk.text
         await desk.tick()
@@ -109,8 +105,7 @@ async def test_an_engine_that_refuses_is_shown(start: Start) -> None:
     async with start(screen="tasks", notifications=True) as desk:
         desk.engine.refuse["stop_task"] = (-32001, "this user may only read", "ask root")
         await desk.press("x", "enter")
-        await desk.pilot.pause(0.1)
-        assert "this user may only read" in desk.text
+        await desk.until(lambda: "this user may only read" in desk.text)
 
 
 async def test_a_screen_that_is_not_shown_asks_for_nothing(start: Start) -> None:

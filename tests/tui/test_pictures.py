@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from otus_tui.app import OtusApp
 from otus_tui.client import Client
 from otus_tui.settings import Settings
+from tests.tui.conftest import settled
 from tests.tui.engine_rows import NOW_NS
 from tests.tui.scripted_engine import ScriptedEngine
 
@@ -48,11 +48,10 @@ def test_picture(
         await app._take_client(client)
         for _ in range(2):
             await engine.notify(1.0)
-            await pilot.pause(0.1)
+            await settled(app, pilot)
         for key in keys:
             await pilot.press(key)
-            await pilot.pause(0.2)
-        await asyncio.sleep(0.1)
+            await settled(app, pilot)
         await client.close()
         await engine.stop()
 

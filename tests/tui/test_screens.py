@@ -6,6 +6,7 @@ import re
 
 import pytest
 from textual.app import App
+from textual.command import CommandList, CommandPalette
 
 from otus_tui import format as fmt
 from otus_tui.screens.flow import FlowScreen
@@ -212,14 +213,12 @@ async def test_help_and_palette_come_from_the_registry(start: Start) -> None:
         await desk.press("f1")
         assert "Show only the rows that an expression keeps." in desk.text
         await desk.press("escape", "ctrl+p")
-        await desk.pilot.pause(0.3)
+        await desk.until(lambda: isinstance(desk.app.screen, CommandPalette))
         await desk.type("revers")
-        await desk.pilot.pause(0.3)
-        assert "reverse (z)" in desk.text
+        found = desk.app.screen.query_one(CommandList)
+        await desk.until(lambda: found.option_count == 1 and "reverse (z)" in desk.text)
         await desk.press("enter")
-        await desk.pilot.pause(0.3)
-        await desk.settle()
-        assert desk.engine.asked_of("query")[-1]["descending"] is False
+        await desk.until(lambda: desk.engine.asked_of("query")[-1]["descending"] is False)
 
 
 async def test_ascii_only(start: Start) -> None:
