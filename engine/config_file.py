@@ -26,6 +26,7 @@ MAX_OCTETS = 1_048_576
 MAX_VALUES = 20_000
 MAX_DEPTH = 32
 _REFERENCE = re.compile(r"\$(\$\{)|\$\{([^}]*)\}")
+_HALF = re.compile("[\ud800-\udfff]")
 
 Place = tuple[str | int, ...]
 """Keys and positions from the top of a document down to a value."""
@@ -79,7 +80,8 @@ class Document:
                 stack.extend((item, depth + 1) for item in value.values())
             elif isinstance(value, list):
                 stack.extend((item, depth + 1) for item in value)
-            elif isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value):
+            elif isinstance(value, str) and self.root is not None and _HALF.search(value):
+                # Of what came as values, a path may hold such characters for octets that are no UTF-8.
                 raise UsageError(f"{self.name}: {value!r} is no text", "half a character in \\u notation")
 
     def where(self, place: Place) -> str:
