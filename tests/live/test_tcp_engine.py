@@ -10,7 +10,6 @@ import socket
 import struct
 import subprocess
 import sys
-import time
 import urllib.request
 from typing import TYPE_CHECKING, Any
 
@@ -211,11 +210,13 @@ def test_metrics_of_the_engine(engine: Engine, hosts: Hosts, tmp_path: Path) -> 
     path.write_text(json.dumps({"otus": values}))
     engine.start("--config", str(path))
     wait_for(lambda: _running(engine), 10.0, "figures")
-    time.sleep(0.2)
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
-        text = answer.read().decode()
-    assert 'otus_tcp_observer{backend="' in text
-    assert "otus_tcp_rtt_seconds_bucket" in text
+
+    def scraped() -> bool:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+            text = answer.read().decode()
+        return 'otus_tcp_observer{backend="' in text and "otus_tcp_rtt_seconds_bucket" in text
+
+    wait_for(scraped, what="metrics of the observer")
 
 
 def test_a_scrape_is_a_look(engine: Engine, hosts: Hosts, tmp_path: Path) -> None:

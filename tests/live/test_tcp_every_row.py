@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import socket
-import statistics
 import struct
 import subprocess
 import time
@@ -38,8 +37,10 @@ def test_summary_of_a_transfer_with_loss(between: Path, tmp_path: File) -> None:
     Echo(between.listen(), 60_000)
     with watching(between.client, tmp_path, "--interval", "0.5") as client:
         between.drop("tcp dport 8080 ip length > 100 numgen random mod 1000 < 15")
+        begun = time.monotonic()
         asks(between, 3, 60_000, 3.0)
-        time.sleep(0.3)
+        client.windows()
+        took = (time.monotonic() - begun) * 1e6
     last = client.final
     for name in ("rtt_us", "rttvar_us", "cwnd", "ssthresh", "pacing_bps"):
         hist(last[name])
@@ -60,8 +61,8 @@ def test_summary_of_a_transfer_with_loss(between: Path, tmp_path: File) -> None:
     stay = hist(states["dwell_us"]["ESTABLISHED"])
     assert stay["count"] == 3
     # The mean is sum / count; each connection was open for three seconds.
-    assert 2.5e6 < stay["sum"] / stay["count"] < 5e6
-    assert 2.5e6 < stay["p99"] < 5.5e6
+    assert 2.5e6 < stay["sum"] / stay["count"] < took
+    assert 2.5e6 < stay["p99"] < took * 1.13
     for name in ("send_bytes", "unsent_bytes", "receive_bytes"):
         hist(last["queues"][name])
     assert near(again["segments"], last["kernel"]["TcpRetransSegs"])
@@ -96,13 +97,15 @@ def test_rolling_windows(between: Path, tmp_path: File) -> None:
         for _ in range(20):
             client.sendall(b"q")
             server.recv(1)
-        time.sleep(3.3)
+        run.windows(16)
         client.close()
     lengths = [line["window_s"] for line in run.lines if not line["final"]]
     assert len(lengths) >= 12
     # On a busy machine each is as much longer as its last interval.
-    assert all(0.4 < short < long for short, long in zip(lengths[6::2], lengths[7::2], strict=True))
-    assert statistics.median(lengths[7::2]) == pytest.approx(2.0, abs=0.6)
+    pairs = list(zip(lengths[6::2], lengths[7::2], strict=True))
+    assert all(0.4 < short < long for short, long in pairs)
+    longest = max(short for short, _ in pairs)
+    assert all(1.4 < long < 2 + 2 * longest for _, long in pairs[2:])
     assert run.lines[-3]["rtt_us"]["count"] == 0
     assert run.final["rtt_us"]["count"] > 0
     assert run.final["window_s"] > 3
@@ -126,7 +129,7 @@ def test_events_of_loss(between: Path, tmp_path: File) -> None:
 def test_events_of_a_path_that_becomes_slow(between: Path, tmp_path: File) -> None:
     with delay(between, 0.002) as slow:
         listener = between.listen()
-        words = ("--mode", "detail", "--rtt-jump", "3x", "--rtt-above", "20ms", "--rtt-p99")
+        words = ("--mode", "both", "--rtt-jump", "3x", "--rtt-above", "20ms", "--rtt-p99")
         with watching(between.client, tmp_path, *words, "--interval", "0.5") as run:
             client = between.open()
             client.connect((FAR, 8080))
@@ -141,7 +144,7 @@ def test_events_of_a_path_that_becomes_slow(between: Path, tmp_path: File) -> No
                     client.recv(1)
 
             ask(100)
-            time.sleep(0.7)
+            run.windows()
             slow.seconds = 0.04
             ask(30)
     [jump, *_] = run.events("rtt_jump")
@@ -160,7 +163,7 @@ def test_events_of_a_rate_of_nothing(between: Path, tmp_path: File) -> None:
     client, server = between.pair(listener)
     with watching(between.client, tmp_path, "--mode", "detail", "--interval", "0.3") as run:
         client.setsockopt(socket.SOL_SOCKET, 47, struct.pack("I", 0))  # SO_MAX_PACING_RATE
-        time.sleep(1.0)
+        run.until('"pacing_zero"')
     found = run.events("pacing_zero")
     assert found
     assert found[0]["pacing_bps"] == found[0]["trigger"]["value"] == 0
@@ -201,11 +204,16 @@ def test_limits_of_events(between: Path, tmp_path: File) -> None:
             server.recv(1)
             server.close()
 
+    seconds: list[int] = []
+    """In how many at most it was done."""
+
     def held(*words: str) -> tuple[int, dict[str, int]]:
         with watching(between.client, tmp_path, "--mode", "detail", "--resets", *words) as run:
+            begun = time.monotonic()
             for _ in range(40):
                 with between.open() as client, suppress(ConnectionRefusedError):
                     client.connect((SERVER, 81))
+            seconds.append(int(time.monotonic() - begun) + 2)
             visits(1)
         end = run.lines[-1]
         assert end["event_type"] == "tcp_end"
@@ -215,7 +223,7 @@ def test_limits_of_events(between: Path, tmp_path: File) -> None:
         return end["emitted"], end["suppressed"]
 
     emitted, stages = held("--max-events", "5/s")
-    assert emitted <= 15
+    assert emitted <= 5 * seconds[0]
     assert stages["rate"] == 40 - emitted
     emitted, stages = held("--sample", "1/4")
     assert 0 < emitted < 30

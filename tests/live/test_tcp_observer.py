@@ -136,13 +136,13 @@ def test_events_that_a_look_finds_pass_the_same_stages(between: Path) -> None:
 
 def test_the_rate_of_resets_is_held_by_the_rate_of_events(between: Path) -> None:
     with observing(between.server, reset_rate=1, resets=True, max_events=2) as run:
-        ends = time.monotonic() + 1.5
-        while time.monotonic() < ends:
+        begun = time.monotonic()
+        while time.monotonic() < begun + 1.5:
             for client in connect(between, 3):
                 client.close()
             run.turn(0.1)
     given = len(run.events) - 1
-    assert given == run.end["emitted"] <= 6
+    assert given == run.end["emitted"] <= 2 * (2 + int(time.monotonic() - begun))
     assert run.end["suppressed"]["rate"] > 10
 
 

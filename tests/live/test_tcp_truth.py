@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.tcp.backend import Limits, Triggers
+from tests.live.engines import wait_for
 from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, needs, watch
 from tests.live.tcp_traffic import Echo, asks, near, refused_by_a_firewall
 
 if TYPE_CHECKING:
-    from engine.tcp.backend import Reading
+    from engine.tcp.backend import Closed, Reading
     from tests.live.tcp_path import Path
 
 pytestmark = [*NEEDS_PROGRAMS, needs("nft")]
@@ -104,8 +105,9 @@ def test_syn_that_nobody_answers(between: Path) -> None:
             client = between.open()
             client.setblocking(False)
             client.connect_ex((SERVER, 8080))
-            threading.Timer(3.5, client.close).start()
-        time.sleep(4)
+        wait_for(lambda: observer.read()[0].counters["retransmit_syn_events"] >= 6)
+        for client in between.sockets:
+            client.close()
         reading, gained = observer.read()
         compare(reading, gained)
         assert reading.counters["retransmit_syn_events"] == gained("TcpExtTCPSynRetrans") >= 6
@@ -118,7 +120,7 @@ def test_syn_ack_that_is_lost(between: Path) -> None:
     with watch(between.server) as observer:
         between.drop("tcp sport 8080 tcp flags & (syn | ack) == syn | ack")
         clients = storm(between, 3)
-        time.sleep(2.6)
+        wait_for(lambda: observer.read()[0].counters["retransmit_synack_events"] >= 3)
         between.lift()
         for _ in clients:
             listener.accept()[0].close()
@@ -137,6 +139,7 @@ def test_windows_that_close(between: Path) -> None:
     with ExitStack() as stack:
         sender = stack.enter_context(watch(between.client))
         receiver = stack.enter_context(watch(between.server))
+        begun = time.monotonic()
         client, server = between.pair(listener)
         server.setblocking(False)
         client.settimeout(0.2)
@@ -149,12 +152,13 @@ def test_windows_that_close(between: Path) -> None:
         server.close()
         sent, _ = sender.read()
         received, gained = receiver.read()
+        took = (time.monotonic() - begun) * 1e9
         episodes = gained("TcpExtTCPToZeroWindowAdv")
         assert episodes >= 3
         assert sent.counters["zero_window_received"] == episodes
         assert received.counters["zero_window_sent"] == episodes
         for counters, name in ((sent.counters, "received"), (received.counters, "sent")):
-            assert 1.5e9 < counters[f"zero_window_{name}_ns"] < 6e9
+            assert 1.5e9 < counters[f"zero_window_{name}_ns"] < took
         assert any(event.trigger == "zero_window" for event in sender.backend.events())
 
 
@@ -188,12 +192,14 @@ def test_accept_queue_that_is_full(between: Path) -> None:
     with watch(between.server) as observer:
         observer.backend.connections()
         clients = storm(between, 10)
-        time.sleep(3.5)
+        # What was dropped comes again after a second, and then after more.
+        wait_for(lambda: observer.read()[1]("TcpExtListenDrops") >= 16)
         observer.backend.connections()
+        _, before = observer.read()
         (row,) = [one for one in observer.backend.listeners() if one.port == 8080]
         reading, gained = observer.read()
         compare(reading, gained)
-        assert row.drops == gained("TcpExtListenDrops") >= 8
+        assert 16 <= before("TcpExtListenDrops") <= row.drops <= gained("TcpExtListenDrops")
         assert (row.backlog, row.limit) == (2, 1)
         for client in clients:
             client.close()
@@ -206,9 +212,8 @@ def test_a_listener_that_is_closed_tells_its_last_drops(between: Path) -> None:
     with watch(between.server) as observer:
         observer.backend.connections()
         clients = storm(between, 8)
-        time.sleep(0.4)
+        wait_for(lambda: observer.read()[1]("TcpExtListenDrops") >= 6)
         listener.close()
-        time.sleep(0.05)
         _, gained = observer.read()
         [ended] = observer.backend.closed_listeners()
         assert (ended.port, ended.backlog, ended.limit) == (8080, 2, 1)
@@ -231,9 +236,9 @@ def test_resets(between: Path) -> None:
         # Closed with unread data: a reset after CLOSE.
         client, server = between.pair(listener)
         client.sendall(b"unread")
-        time.sleep(0.1)
+        wait_for(lambda: server.recv(100, socket.MSG_PEEK))
         server.close()
-        time.sleep(0.1)
+        wait_for(lambda: near_end.read()[0].counters["resets_received"] == 8)
         client.close()
         far, far_gained = far_end.read()
         near_reading, near_gained = near_end.read()
@@ -269,18 +274,19 @@ def test_nothing_is_wrong(between: Path) -> None:
     Echo(between.listen(), 6000)
     with watch(between.client) as observer:
         asks(between, 4, 6000, 2.0)
-        time.sleep(0.1)
+        ended: list[Closed] = []
+        wait_for(lambda: ended.extend(observer.backend.closed()) or len(ended) >= 4)
         reading, gained = observer.read()
         compare(reading, gained)
-        # Where the machine is busy, a probe is sent for an answer that is only late.
-        assert segments(reading) == gained("TcpRetransSegs") <= gained("TcpOutSegs") * 0.02
+        # Where the machine is busy, something is sent again for an answer that is late; nothing is lost.
+        assert segments(reading) == gained("TcpRetransSegs")
+        assert reading.counters["retransmit_fast_segments"] == 0
         assert not reading.drops
         assert reading.counters["resets_sent"] == reading.counters["zero_window_received"] == 0
         assert sum(reading.histograms["handshake_client_us"].buckets) == 4
         assert reading.transitions["SYN_SENT", "ESTABLISHED"] == gained("TcpActiveOpens") == 4
-        ended = observer.backend.closed()
         assert len(ended) == 4
-        assert all(event.trigger == "tlp" for event in observer.backend.events())
+        assert {event.trigger for event in observer.backend.events()} <= {"tlp", "rto"}
 
 
 def test_segments_that_this_host_itself_drops(between: Path) -> None:
@@ -293,7 +299,7 @@ def test_segments_that_this_host_itself_drops(between: Path) -> None:
         between.drop("tcp dport 8080")
         client.send(b"x" * 1000)
         between.drop("tcp dport 8080", between.client, "output")
-        time.sleep(2.4)
+        wait_for(lambda: observer.read()[0].counters["retransmit_rto_events"] >= 3)
         # A reset: no timer runs out between the two readings.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
