@@ -37,6 +37,10 @@ NEEDS_PROGRAMS = [
         not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
     ),
 ]
+STEADY = (
+    "TcpRetransSegs", "TcpExtTCPTimeouts", "TcpExtTCPLossProbes", "TcpExtTCPSynRetrans", "TcpExtListenDrops",
+    "TcpOutRsts",
+)  # fmt: skip
 OFFLOADS = ("tso", "off", "gso", "off", "gro", "off")
 
 
@@ -188,8 +192,11 @@ class Watch:
         self.before = self.kernel.read()
 
     def read(self) -> tuple[Reading, Callable[[str], int]]:
-        """The reading, and what a counter of nstat gained."""
-        reading, now = self.backend.read(), self.kernel.read()
+        """The reading, and what a counter of nstat gained: of one moment, in which nothing of this moved."""
+        for _ in range(100):
+            before, reading, now = self.kernel.read(), self.backend.read(), self.kernel.read()
+            if all(before.get(name) == now.get(name) for name in STEADY):
+                break
 
         def gained(name: str) -> int:
             return now.get(name, 0) - self.before.get(name, 0)
