@@ -37,6 +37,9 @@ NEEDS_PROGRAMS = [
         not resources.data("bpf", "tcp_observer.bpf.o").is_file(), reason="the eBPF object is not built"
     ),
 ]
+AS_THE_KERNEL_COUNTS = pytest.mark.flaky(reruns=2, only_rerun="AssertionError")
+"""On some virtual machines one retransmit of two hundred is told to no eBPF program (docs/benchmarks.md):
+a test that compares with nstat has three tries. A fault of ours shows in each."""
 STEADY = (
     "TcpRetransSegs", "TcpExtTCPTimeouts", "TcpExtTCPLossProbes", "TcpExtTCPSynRetrans", "TcpExtListenDrops",
     "TcpOutRsts",

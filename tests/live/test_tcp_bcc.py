@@ -16,7 +16,7 @@ from engine.tcp.backend import RETRANSMIT_CLASSES, Filters, Limits, Sizes, Trigg
 from engine.tcp.bcc import BccBackend
 from engine.tcp.namespaces import call_inside
 from engine.tcp.snmp import Counters
-from tests.live.tcp_path import CLIENT, path
+from tests.live.tcp_path import AS_THE_KERNEL_COUNTS, CLIENT, path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +113,7 @@ def test_one_of_some_flows_is_not_all_or_nothing(between: Path) -> None:
         made.stop()
 
 
+@AS_THE_KERNEL_COUNTS
 def test_timeouts_whose_segment_is_refused_on_its_way_out_count(between: Path) -> None:
     """By a firewall of this host: the kernel counts the timeout all the same."""
     listener = between.listen()

@@ -23,6 +23,7 @@ from tests.live.tcp_command import (
     until,
     windows,
 )
+from tests.live.tcp_path import AS_THE_KERNEL_COUNTS
 
 
 def test_throughput_is_what_iperf3_says(hosts: Hosts, backend: str) -> None:
@@ -86,6 +87,7 @@ def test_rtt_of_one_connection_within_a_tenth(hosts: Hosts) -> None:
     assert last["cwnd"]["p50"] == float(shown.split(" cwnd:")[1].split()[0])
 
 
+@AS_THE_KERNEL_COUNTS
 @pytest.mark.skipif(shutil.which("nft") is None, reason="needs nft")
 def test_timeouts_and_probes_are_what_nstat_says(hosts: Hosts, backend: str) -> None:
     server = hosts.listen(hosts.b, THERE, 7000)

@@ -19,11 +19,11 @@ import pytest
 from tests.builds import ROOT
 from tests.live.cgroup import enter, own_cgroup
 from tests.live.tcp_delay import FAR, delay
-from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, Path, needs
+from tests.live.tcp_path import AS_THE_KERNEL_COUNTS, CLIENT, NEEDS_PROGRAMS, SERVER, Path, needs
 from tests.live.tcp_run import watching
 from tests.live.tcp_traffic import Echo, asks, near, refused_by_a_firewall
 
-pytestmark = [*NEEDS_PROGRAMS, needs("nft")]
+pytestmark = [*NEEDS_PROGRAMS, needs("nft"), AS_THE_KERNEL_COUNTS]
 
 
 def hist(one: dict[str, Any]) -> dict[str, Any]:

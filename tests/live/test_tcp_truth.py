@@ -14,14 +14,14 @@ import pytest
 
 from engine.tcp.backend import Limits, Triggers
 from tests.live.engines import wait_for
-from tests.live.tcp_path import CLIENT, NEEDS_PROGRAMS, SERVER, needs, watch
+from tests.live.tcp_path import AS_THE_KERNEL_COUNTS, CLIENT, NEEDS_PROGRAMS, SERVER, needs, watch
 from tests.live.tcp_traffic import Echo, asks, near, refused_by_a_firewall
 
 if TYPE_CHECKING:
     from engine.tcp.backend import Closed, Reading
     from tests.live.tcp_path import Path
 
-pytestmark = [*NEEDS_PROGRAMS, needs("nft")]
+pytestmark = [*NEEDS_PROGRAMS, needs("nft"), AS_THE_KERNEL_COUNTS]
 CLASSES = ("syn", "synack", "rto", "window_probe", "tlp", "fast", "slow_start", "other")
 
 
