@@ -156,6 +156,9 @@ def test_a_path_of_20_ms(between: Path, tmp_path: File) -> None:
     assert far["handshake_us"]["server"]["sum"] >= 20_000 * CONNECTIONS
     check_rtt(near, truth)
     check_handshakes(near, far, truth)
+    here, there = truth.wires
+    assert near["handshake_us"]["client"]["sum"] == pytest.approx(sum(here) * 1e6, rel=0.2)
+    assert far["handshake_us"]["server"]["sum"] == pytest.approx(sum(there) * 1e6, rel=0.2)
 
 
 def test_a_path_without_delay(between: Path, tmp_path: File) -> None:
