@@ -60,7 +60,7 @@ def test_a_row_has_its_keys_and_rates_are_bits() -> None:
 @pytest.mark.parametrize("column", ["local", "remote", "local_port", "remote_port"])
 def test_what_is_masked_cannot_be_tried_out(kind: Any, column: str) -> None:
     """By a filter, a word or the order: a pseudonym finds its row, the thing itself does not."""
-    mask = Mask(kind)
+    mask = Mask(kind, bytes(32))
     table = Table(mask)
     for cookie in (3, 1, 2):
         one = connection(cookie, local=f"10.0.0.{cookie}", remote=f"203.0.113.{cookie}")
