@@ -86,9 +86,10 @@ def measure(wanted: argparse.Namespace) -> bool:
         f"tcp_soak: {final['window_s']:.0f} s, {windows} windows, {opened} connections, {moved / 1e9:.2f} GB "
         f"(iperf3: {received / 1e9:.2f}), {final['retransmits']['segments']} segments sent again "
         f"(nstat: {again}), {events} events, {final['sampling']['cpu_percent']} % of a CPU, "
-        f"PSS {memory / 2**20:.1f} MiB before"
+        f"PSS {memory / 2**20:.1f} MiB before, {final['tables']['runs_missed']:,} runs of programs left out"
     )
-    lost = final["events"]["lost"] + sum(final["tables"].values())
+    tables = final["tables"]
+    lost = final["events"]["lost"] + tables["closed_lost"] + tables["sockets_evicted"]
     counted = final["states"]["transitions"]["SYN_SENT>ESTABLISHED"]
     # The control connections of iperf3 and what is acknowledged after its time count here, and there not.
     beyond = max(0.0, received * 0.98 - moved, moved - sent * 1.02) / max(received, 1) * 100
