@@ -28,33 +28,6 @@ static __always_inline void count(u32 counter, u64 more)
 		here->counters[counter] += more;
 }
 
-static __always_inline u32 highest_bit(u64 value)
-{
-	u32 position = 0;
-
-	if (value >> 32) {
-		value >>= 32;
-		position = 32;
-	}
-	if (value >> 16) {
-		value >>= 16;
-		position += 16;
-	}
-	if (value >> 8) {
-		value >>= 8;
-		position += 8;
-	}
-	if (value >> 4) {
-		value >>= 4;
-		position += 4;
-	}
-	if (value >> 2) {
-		value >>= 2;
-		position += 2;
-	}
-	return position + (value >> 1);
-}
-
 /* engine.tcp.histogram.bucket(), here. */
 static __always_inline void observe(u32 number, u64 value)
 {

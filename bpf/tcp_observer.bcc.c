@@ -14,6 +14,7 @@
 #include "kernel_types.bcc.h"
 #include "observer.h"
 #include "maps.bcc.h"
+#include "highest_bit.h"
 #include "count.bcc.h"
 #include "filter.bcc.h"
 #include "report.bcc.h"

@@ -22,6 +22,7 @@ struct bpf_pidns_info {
 
 #include "observer.h"
 #include "maps.h"
+#include "highest_bit.h"
 #include "count.h"
 #include "filter.h"
 #include "report.h"
