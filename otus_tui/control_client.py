@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from typing import IO, TYPE_CHECKING, Any
 
@@ -210,6 +211,8 @@ def start_engine(args: Sequence[str] = (), path: str | None = None) -> str:
                 )
             time.sleep(0.01)
         _detach(process)
+        # If it ends before us, it shall be no zombie.
+        threading.Thread(target=os.waitpid, args=(process.pid, 0), daemon=True).start()
     return path
 
 

@@ -291,6 +291,7 @@ def test_detached_engine_tells_why_it_did_not_start(engine: Engine) -> None:
     engine.call("shutdown")
     wait_for(lambda: not alive(pid))
     assert not os.path.exists(path)
+    wait_for(lambda: not os.path.exists(f"/proc/{pid}"), what="it is no zombie of who started it")
 
 
 def test_private_engine_ends_with_its_front_end() -> None:
