@@ -16,6 +16,7 @@ from engine.tcp.namespaces import call_inside
 from tests.live.namespace import ip
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
     from tests.live.tcp_path import Path
@@ -95,3 +96,22 @@ def delay(between: Path, seconds: float) -> Iterator[Delay]:
         yield made
     finally:
         made.close()
+
+
+def far_pair(between: Path) -> tuple[socket.socket, socket.socket]:
+    """A connection over the slow path: the client's end and the server's."""
+    listener = between.listen()
+    client = between.open()
+    client.connect((FAR, 8080))
+    server, _ = listener.accept()
+    between.sockets.append(server)
+    return client, server
+
+
+def exchange(client: socket.socket, server: socket.socket, times: int) -> None:
+    """Requests of an octet, each answered by one before the next is sent."""
+    for _ in range(times):
+        client.sendall(b"q")
+        server.recv(1)
+        server.sendall(b"a")
+        client.recv(1)

@@ -24,7 +24,7 @@ from engine.tcp.namespaces import call_inside
 from engine.tcp.netlink import NetlinkBackend
 from engine.tcp.throughput import Throughput
 from tests.live.engines import wait_for
-from tests.live.tcp_delay import FAR, delay
+from tests.live.tcp_delay import delay, exchange, far_pair
 from tests.live.tcp_path import CLIENT, CLIENT6, NEEDS_PROGRAMS, SERVER, SERVER6, Path, needs
 
 pytestmark = [*NEEDS_PROGRAMS, needs("nft")]
@@ -167,23 +167,11 @@ def test_a_sample_that_stands_still_jumps_once(between: Path) -> None:
     triggers = Triggers(rtt_jump=3.0, rto=False, tlp=False)
     # So long that nothing is late by as much where the machine is busy; and no timeout.
     with delay(between, 0.02) as slow, started("libbpf", between.client, triggers) as made:
-        listener = between.listen()
-        client = between.open()
-        client.connect((FAR, 8080))
-        server, _ = listener.accept()
-        between.sockets.append(server)
-
-        def ask(times: int) -> None:
-            for _ in range(times):
-                client.sendall(b"q")
-                server.recv(1)
-                server.sendall(b"a")
-                client.recv(1)
-
-        ask(30)
+        client, server = far_pair(between)
+        exchange(client, server, 30)
         made.events()
         slow.seconds = 0.09
-        ask(1)
+        exchange(client, server, 1)
         slow.seconds = 0.02
         for _ in range(15):
             server.sendall(b"z")

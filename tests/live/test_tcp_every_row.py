@@ -18,7 +18,7 @@ import pytest
 
 from tests.builds import ROOT
 from tests.live.cgroup import enter, own_cgroup
-from tests.live.tcp_delay import FAR, delay
+from tests.live.tcp_delay import FAR, delay, exchange, far_pair
 from tests.live.tcp_path import AS_THE_KERNEL_COUNTS, CLIENT, NEEDS_PROGRAMS, SERVER, Path, needs
 from tests.live.tcp_run import watching
 from tests.live.tcp_traffic import Echo, asks, near, refused_by_a_firewall
@@ -128,25 +128,13 @@ def test_events_of_loss(between: Path, tmp_path: File) -> None:
 
 def test_events_of_a_path_that_becomes_slow(between: Path, tmp_path: File) -> None:
     with delay(between, 0.002) as slow:
-        listener = between.listen()
         words = ("--mode", "both", "--rtt-jump", "3x", "--rtt-above", "20ms", "--rtt-p99")
         with watching(between.client, tmp_path, *words, "--interval", "0.5") as run:
-            client = between.open()
-            client.connect((FAR, 8080))
-            server, _ = listener.accept()
-            between.sockets.append(server)
-
-            def ask(times: int) -> None:
-                for _ in range(times):
-                    client.sendall(b"q")
-                    server.recv(1)
-                    server.sendall(b"a")
-                    client.recv(1)
-
-            ask(100)
+            client, server = far_pair(between)
+            exchange(client, server, 100)
             run.windows()
             slow.seconds = 0.04
-            ask(30)
+            exchange(client, server, 30)
     [jump, *_] = run.events("rtt_jump")
     assert jump["trigger"]["value"] == jump["rtt_sample_us"] > jump["trigger"]["threshold"] > 3 * 3000
     [above, *_] = run.events("rtt_above")
