@@ -60,6 +60,15 @@ def command(pid: int) -> str:
         return ""
 
 
+def started(pid: int) -> int:
+    """Clock ticks from boot to the start of a process (`/proc/PID/stat`, field 22); -1 when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return -1
+
+
 class Owners:
     """Inode -> process, as far as /proc lets it be seen."""
 
@@ -71,6 +80,8 @@ class Owners:
         """Of the look that is under way; at its end it takes the place of the last one's."""
         self._looked = 0.0
         self._left: list[str] = []
+        self._started: dict[int, int] = {}
+        """Of the processes of this look that share a socket."""
         self._hidden = 0
 
     def fill(self, rows: Iterable[Connection | Listener]) -> None:
@@ -93,10 +104,10 @@ class Owners:
             if now - self._looked < PAUSE_S:
                 return
             self._left = [name for name in os.listdir("/proc") if name.isdecimal()][:MOST_PROCESSES]
-            # Oldest last, for pop(): a process that was just started holds what just appeared.
+            # From the highest number down: a process that was just started holds what just appeared.
             self._left.sort(key=int)
             self._hidden = 0
-            self._fresh = {}
+            self._fresh, self._started = {}, {}
         while self._left and time.monotonic() - now < SECONDS:
             pid = self._left.pop()
             found: set[int] = set()
@@ -105,10 +116,19 @@ class Owners:
             if found and len(self._fresh) < MOST_INODES:
                 owner = (int(pid), command(int(pid)))
                 for inode in found:
+                    other = self._fresh.setdefault(inode, owner)
                     # A socket that was inherited stands under several; the youngest uses it.
-                    self._fresh.setdefault(inode, owner)
+                    if other[0] != owner[0] and self._youth(owner[0]) > self._youth(other[0]):
+                        self._fresh[inode] = owner
         if not self._left:
             # What no process holds any more is forgotten: processes end, and their numbers come again.
             self._owners, self._fresh = self._fresh, {}
             self.hidden = self._hidden
             self._looked = time.monotonic()
+
+    def _youth(self, pid: int) -> tuple[int, int]:
+        """Greater for the younger of two: numbers begin again at the end of their range, so they decide only
+        within one tick."""
+        if pid not in self._started:
+            self._started[pid] = started(pid)
+        return self._started[pid], pid

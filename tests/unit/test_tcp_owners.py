@@ -46,6 +46,26 @@ def test_a_process_that_has_ended_owns_nothing(
     assert owner(known, server)[0] == os.getpid()
 
 
+def test_the_youngest_is_the_one_that_was_started_last(
+    server: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the one with the highest number: after the last number comes a low one again."""
+    monkeypatch.setattr(owners, "SECONDS", 30.0)
+    last = Path("/proc/sys/kernel/ns_last_pid")
+    if not os.access(last, os.W_OK):
+        pytest.skip("only root may choose the next process number")
+    for _ in range(50):
+        last.write_text("310")
+        with subprocess.Popen(["sleep", "60"], pass_fds=[server.fileno()]) as child:
+            try:
+                if child.pid < os.getpid():
+                    assert owner(owners.Owners(), server) == (child.pid, "sleep")
+                    return
+            finally:
+                child.kill()
+    pytest.skip("no number below that of the test itself is free")
+
+
 def test_another_name_is_seen(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(owners, "SECONDS", 30.0)
     monkeypatch.setattr(owners, "PAUSE_S", 0.0)
