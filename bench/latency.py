@@ -1,11 +1,12 @@
 """Time from a block that is handed to the worker until its packets are in the send buffer, at several rates.
 
-    python bench/latency.py [--seconds 4]
+    python bench/latency.py [--seconds 20]
 
 RTP of known flows from bench/frames.py, all reported (`report: every`) to a file reporter on /dev/null. The
 worker books each block from the moment it finds it ready until the last of its packets is in the send buffer
 (engine.capture.ring_walk); the buckets are 25 % wide, and the upper bound of the one that holds the quantile
-is printed. Wire -> user, which adds up to `retire_ms`, is another figure: see the note at the end.
+is printed. In 20 s there are 1,000 blocks or more at each rate; of 200 the P99 would be the third worst.
+Wire -> user, which adds up to `retire_ms`, is another figure: see the note at the end.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def run(seconds: float) -> bool:
 def main() -> int:
     """Measure once; 1 when a figure is missed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args()
     if reason := lab.missing("nsenter", "taskset"):
         print(f"latency: not measured: {reason}")
