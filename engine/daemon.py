@@ -162,7 +162,7 @@ class Controller:
             "protocol": PROTOCOL,
             "version": engine.__version__,
             "pid": os.getpid(),
-            "node": self._node_name(),
+            "node": self.node_name(),
             "started": self.started_ns,
             "mode": self.mode(),
         }
@@ -297,7 +297,7 @@ class Controller:
         return {
             "version": engine.__version__,
             "pid": os.getpid(),
-            "node": self._node_name(),
+            "node": self.node_name(),
             "mode": self.mode(),
             "started_ns": self.started_ns,
             "uptime_s": (time.time_ns() - self.started_ns) / 1e9,
@@ -307,7 +307,8 @@ class Controller:
             "clients": len(self.server.connections),
         }
 
-    def _node_name(self) -> str:
+    def node_name(self) -> str:
+        """As the node file has it, else the host's."""
         return self.node.node.id or self.node.node.hostname or os.uname().nodename
 
     # ---- life ----
@@ -435,7 +436,7 @@ async def run(options: argparse.Namespace) -> None:
     node = load_node(options)
     log.configure(node.log.level, node.log.format)
     controller = Controller(node)
-    log.fields = {"node": controller._node_name()}
+    log.fields = {"node": controller.node_name()}
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, controller.stopping.set)

@@ -97,7 +97,6 @@ class Task:
         self._sender: Child | None = None
         self._problems: list[str] = []
         self._progress: LoadProgress | None = None
-        self._file_facts: dict[str, Any] = {}
         self._measure: asyncio.Task[None] | None = None
         self._calls_beat = -1
         self._background: set[asyncio.Task[None]] = set()
@@ -247,7 +246,6 @@ class Task:
                 "done": progress["done"],
                 "warning": progress["warning"],
             }
-            self._file_facts = progress
 
     def _from_sender(self, message: dict[str, Any]) -> None:
         if "problems" in message:

@@ -338,9 +338,6 @@ class FileWorker(Worker):
             "octets": file.octets_read,
             "size": file.size,
             "packets": self.counters.get("received"),
-            "first_ns": file.first_ns or None,
-            "last_ns": file.last_ns or None,
-            "format": file.format,
             "done": done,
             "warning": warning,
         }

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from engine.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    Function = TypeVar("Function", bound=Callable[..., Any])
+    from collections.abc import Sequence
 
 UNKNOWN = "·"
 WARNING = "▲"

@@ -11,7 +11,7 @@ from otus_tui.cli.common import check_device
 @click.option("--config", metavar="FILE", help="The node file (YAML).")
 @click.option("--task", metavar="FILE", help="Run the task of this file from the start.")
 @click.option(
-    "-d", "--device", metavar="IF", help="Capture from this interface (a name, or any) from the start."
+    "-d", "--device", metavar="IF", help="Capture from this interface (a name, a,b or any) from the start."
 )
 @click.option("--socket", "path", metavar="PATH", help="Where to listen.")
 @click.argument("expression", nargs=-1, metavar="[FILTER]...")

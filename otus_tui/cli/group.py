@@ -17,7 +17,7 @@ VERBS = {
     "shutdown": "End the engine that runs.",
     "stats": "All figures of the engine.",
     "status": "The engine in short.",
-    "task": "Create, stop, list tasks, and look at one.",
+    "task": "Create, stop, list tasks, look at one, change its filter.",
     "tcp": "What the kernel's TCP does: a summary each second, events when it hurts.",
 }
 """Verb -> line of the help. The module of a verb is imported when it is called."""

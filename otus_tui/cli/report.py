@@ -8,7 +8,7 @@ from otus_tui.cli.report_file import report
 
 
 @click.command(
-    epilog="Example:  otus-tui report call.pcapng --json | jq '.sip.dialogs[] | {call_id, state, setup_s}'"
+    epilog="Example: otus-tui report call.pcapng --json | jq '.sip.dialogs[] | {call_id, state, setup_s}'"
 )
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")

@@ -1,4 +1,4 @@
-"""`otus-tui task create|stop|list|status`."""
+"""`otus-tui task create|stop|filter|list|status`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CREATE_TIMEOUT = 60.0
 
 @click.group()
 def command() -> None:
-    """Create, stop, list tasks, and look at one."""
+    """Create, stop, list tasks, look at one, change its filter."""
 
 
 @command.command(epilog="Example: otus-tui task create --file configs/tasks/sip.yml")

@@ -70,7 +70,6 @@ def option_answer(at: float, line: str, cseq: int = 1) -> Step:
 
 
 CALL = [invite(0), answer(0.1, "100 Trying"), answer(0.4, "180 Ringing"), answer(1.3, "200 OK"), ack(1.31)]
-HOP = {"src": P, "dst": B}
 """Flows: name -> (messages, seconds at which it is looked at, what is expected)."""
 FLOWS: dict[str, tuple[list[Step], float, dict[str, Any]]] = {
     "invite": ([invite(0)], 1, {"state": "call_setup", "code": None, "duration_s": None}),
