@@ -32,8 +32,8 @@ SOL_NETLINK, NETLINK_ADD_MEMBERSHIP = 270, 1
 GROUPS = (1, 3)
 """SKNLGRP_INET_TCP_DESTROY, SKNLGRP_INET6_TCP_DESTROY."""
 SO_RCVBUFFORCE = 33
-ATTRIBUTE_INFO, ATTRIBUTE_CONG, ATTRIBUTE_SKMEMINFO, ATTRIBUTE_CGROUP = 2, 4, 7, 21
-_EXTENSIONS = 1 << ATTRIBUTE_INFO - 1 | 1 << ATTRIBUTE_CONG - 1 | 1 << ATTRIBUTE_SKMEMINFO - 1
+ATTRIBUTE_INFO, ATTRIBUTE_SKMEMINFO, ATTRIBUTE_CGROUP = 2, 7, 21
+_EXTENSIONS = 1 << ATTRIBUTE_INFO - 1 | 1 << ATTRIBUTE_SKMEMINFO - 1
 LISTEN = 10
 CONNECTED = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
 """Every state but TIME_WAIT, CLOSE, LISTEN and NEW_SYN_RECV."""
@@ -118,7 +118,6 @@ class Socket:
     inode: int
     info: dict[str, int]
     """Fields of struct tcp_info that this kernel has; empty where there is none (request sockets)."""
-    congestion: str = ""
     memory: dict[str, int] | None = None
     """skmem: SK_MEMINFO_*."""
     cgroup: int | None = None
@@ -263,8 +262,6 @@ def _attribute(one: Socket, kind: int, value: bytes) -> None:
     elif kind == ATTRIBUTE_SKMEMINFO:
         count = min(len(value) // 4, len(_MEMORY))
         one.memory = dict(zip(_MEMORY, struct.unpack_from(f"={count}I", value), strict=False))
-    elif kind == ATTRIBUTE_CONG:
-        one.congestion = value.rstrip(b"\0").decode("ascii", "replace")
     elif kind == ATTRIBUTE_CGROUP and len(value) == 8:
         one.cgroup = int.from_bytes(value, "little" if struct.pack("=H", 1)[0] else "big")
 

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from prometheus_client.metrics_core import Metric
 
-MOST_BUCKETS = 20
 MOST_REASONS = 100
 """Values of a label `reason`, `function` or `transition`; the rarest are left out."""
 _TIMES = [2**power for power in range(4, 23)]
@@ -46,21 +45,21 @@ _HISTOGRAMS = (
 """Place in the summary, name, help, bounds in the metric's unit times the divisor where that is exact."""
 
 _COUNTERS = (
-    ("handshake_us.failed", "handshake_client_failures", "Connects that failed.", 1),
+    ("handshake_us.failed", "handshake_client_failures", "Connects that failed."),
     ("handshake_us.unsampled", "handshake_server_unsampled",
-     "Handshakes of which no time could be taken, as where a SYN-ACK was sent again.", 1),
-    ("retransmits.tlp_new_data", "tail_loss_probes_new_data", "Tail loss probes that carried new data.", 1),
-    ("zero_window.received.episodes", "zero_window_received", "Times that a peer closed its window.", 1),
-    ("zero_window.received.seconds", "zero_window_received_seconds", "Time with a peer's window closed.", 1),
-    ("zero_window.sent.episodes", "zero_window_sent", "Times that this host closed its window.", 1),
-    ("zero_window.sent.seconds", "zero_window_sent_seconds", "Time with this host's window closed.", 1),
-    ("resets.sent", "resets_sent", "RST segments sent.", 1),
-    ("resets.received", "resets_received", "RST segments received.", 1),
-    ("events.emitted", "events_emitted", "Detail events given out.", 1),
-    ("events.lost", "events_lost", "Detail events lost in the ring.", 1),
-    ("tables.sockets_evicted", "sockets_evicted", "Sockets that made room for others in a full table.", 1),
-    ("tables.runs_missed", "program_runs_missed", "Runs of eBPF programs that the kernel left out.", 1),
-    ("tables.closed_lost", "closed_lost", "Ends of connections for which the ring had no room.", 1),
+     "Handshakes of which no time could be taken, as where a SYN-ACK was sent again."),
+    ("retransmits.tlp_new_data", "tail_loss_probes_new_data", "Tail loss probes that carried new data."),
+    ("zero_window.received.episodes", "zero_window_received", "Times that a peer closed its window."),
+    ("zero_window.received.seconds", "zero_window_received_seconds", "Time with a peer's window closed."),
+    ("zero_window.sent.episodes", "zero_window_sent", "Times that this host closed its window."),
+    ("zero_window.sent.seconds", "zero_window_sent_seconds", "Time with this host's window closed."),
+    ("resets.sent", "resets_sent", "RST segments sent."),
+    ("resets.received", "resets_received", "RST segments received."),
+    ("events.emitted", "events_emitted", "Detail events given out."),
+    ("events.lost", "events_lost", "Detail events lost in the ring."),
+    ("tables.sockets_evicted", "sockets_evicted", "Sockets that made room for others in a full table."),
+    ("tables.runs_missed", "program_runs_missed", "Runs of eBPF programs that the kernel left out."),
+    ("tables.closed_lost", "closed_lost", "Ends of connections for which the ring had no room."),
 )  # fmt: skip
 
 _LABELLED = (
@@ -89,7 +88,7 @@ def families(document: dict[str, Any]) -> Iterator[Metric]:
         one = _at(document, path)
         if one is not None:
             yield _histogram(name, text, one, bounds, divisor)
-    for path, name, text, _ in _COUNTERS:
+    for path, name, text in _COUNTERS:
         value = _at(document, path)
         if value is not None:
             yield CounterMetricFamily(f"otus_tcp_{name}", text, value)
