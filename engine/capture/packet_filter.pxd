@@ -4,7 +4,21 @@ cdef unsigned int MASK32
 cdef unsigned int ANCILLARY
 cdef unsigned int NETWORK
 cdef unsigned int LINK_LAYER
+cdef unsigned int LD
+cdef unsigned int LDX
+cdef unsigned int ST
+cdef unsigned int STX
+cdef unsigned int ALU
+cdef unsigned int JMP
+cdef unsigned int RET
+cdef unsigned int ABS
+cdef unsigned int IND
+cdef unsigned int MEM
+cdef unsigned int LEN
+cdef unsigned int MSH
+cdef unsigned int TXA
 
+@cython.final
 cdef class PacketFilter:
     cdef const unsigned char[::1] buf
     cdef unsigned int[::1] codes
@@ -30,5 +44,9 @@ cdef class PacketFilter:
     cdef unsigned int ancillary(self, unsigned int k) except? 0x5a5a5a5a
     @cython.locals(other=cython.uint)
     cdef unsigned int compute(self, unsigned int code, unsigned int a, unsigned int x, unsigned int k) except? 0x5a5a5a5a
-    @cython.locals(a=cython.uint, x=cython.uint, k=cython.uint, code=cython.uint, kind=cython.uint, place=Py_ssize_t, other=cython.uint, hit=cython.bint)
+    @cython.locals(size=Py_ssize_t, mode=cython.uint)
+    cdef unsigned int operand(self, unsigned int code, unsigned int k, unsigned int x) except? 0x5a5a5a5a
+    @cython.locals(code=cython.uint, k=cython.uint, hit=cython.bint)
+    cdef Py_ssize_t jump(self, Py_ssize_t place, unsigned int a, unsigned int x) except -1
+    @cython.locals(a=cython.uint, x=cython.uint, k=cython.uint, code=cython.uint, kind=cython.uint, place=Py_ssize_t)
     cpdef unsigned int match(self, Py_ssize_t start, Py_ssize_t end) except? 0x5a5a5a5a

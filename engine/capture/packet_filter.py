@@ -12,6 +12,11 @@ MASK32 = 0xFFFFFFFF
 ANCILLARY = 0xFFFFF000
 NETWORK = 0xFFF00000
 LINK_LAYER = 0xFFE00000
+LD, LDX, ST, STX, ALU, JMP, RET = range(7)
+"""Classes of instructions: the lowest three bits; the eighth is MISC, with TAX and TXA."""
+ABS, IND, MEM, LEN, MSH = 0x20, 0x40, 0x60, 0x80, 0xA0
+"""Modes of loads; the remaining one, 0, is an immediate value."""
+TXA = 0x87
 MOST_INSTRUCTIONS = 4096
 _LOADS = frozenset({0x00, 0x20, 0x28, 0x30, 0x40, 0x48, 0x50, 0x60, 0x80, 0x01, 0x61, 0x81, 0xB1})
 _COMPUTE = frozenset(op | source | 0x04 for op in range(0, 0xB0, 0x10) for source in (0, 8)) - {0x8C}
@@ -127,6 +132,39 @@ class PacketFilter:
             a ^= other
         return a & MASK32
 
+    def operand(self, code: int, k: int, x: int) -> int:
+        """What a load instruction (BPF_LD, BPF_LDX) loads; sets `outside` beyond the packet."""
+        size = 4 >> ((code & 0x18) >> 3)
+        mode = code & 0xE0
+        if mode == ABS:
+            return self.load(k, size)
+        if mode == IND:
+            return self.load((x + k) & MASK32, size)
+        if mode == MSH:
+            return (self.load(k, 1) & 15) << 2
+        if mode == MEM:
+            return self.scratch[k]
+        return self.wire_length if mode == LEN else k
+
+    def jump(self, place: int, a: int, x: int) -> int:
+        """How many instructions behind the jump at `place` are left out."""
+        code = self.codes[place]
+        k = self.values[place]
+        if code == 0x05:
+            return k
+        if code & 8:
+            k = x
+        code &= 0xF0
+        if code == 0x10:
+            hit = a == k
+        elif code == 0x20:
+            hit = a > k
+        elif code == 0x30:
+            hit = a >= k
+        else:
+            hit = a & k != 0
+        return self.yes[place] if hit else self.no[place]
+
     def match(self, start: int, end: int) -> int:
         """How many octets of the packet start..end pass; 0: it does not match."""
         self.start = start
@@ -138,62 +176,26 @@ class PacketFilter:
         while place < self.length:
             code = self.codes[place]
             k = self.values[place]
-            place += 1
             kind = code & 7
-            if kind == 5:
-                if code == 0x05:
-                    place += k
-                    continue
-                other = x if code & 8 else k
-                kind = code & 0xF0
-                if kind == 0x10:
-                    hit = a == other
-                elif kind == 0x20:
-                    hit = a > other
-                elif kind == 0x30:
-                    hit = a >= other
-                else:
-                    hit = a & other != 0
-                place += self.yes[place - 1] if hit else self.no[place - 1]
-                continue
-            if kind == 6:
-                return a if code == 0x16 else k
-            if kind == 4:
+            if kind == JMP:
+                place += self.jump(place, a, x)
+            elif kind == LD:
+                a = self.operand(code, k, x)
+            elif kind == LDX:
+                x = self.operand(code, k, x)
+            elif kind == ALU:
                 a = self.compute(code, a, x, k)
-            elif code == 0x20:
-                a = self.load(k, 4)
-            elif code == 0x28:
-                a = self.load(k, 2)
-            elif code == 0x30:
-                a = self.load(k, 1)
-            elif code == 0x40:
-                a = self.load((x + k) & MASK32, 4)
-            elif code == 0x48:
-                a = self.load((x + k) & MASK32, 2)
-            elif code == 0x50:
-                a = self.load((x + k) & MASK32, 1)
-            elif code == 0xB1:
-                x = (self.load(k, 1) & 15) << 2
-            elif code == 0x00:
-                a = k
-            elif code == 0x01:
-                x = k
-            elif code == 0x07:
-                x = a
-            elif code == 0x87:
-                a = x
-            elif code == 0x80:
-                a = self.wire_length
-            elif code == 0x81:
-                x = self.wire_length
-            elif code == 0x60:
-                a = self.scratch[k]
-            elif code == 0x61:
-                x = self.scratch[k]
-            elif code == 0x02:
+            elif kind == RET:
+                return a if code == 0x16 else k
+            elif kind == ST:
                 self.scratch[k] = a
-            else:
+            elif kind == STX:
                 self.scratch[k] = x
+            elif code == TXA:
+                a = x
+            else:
+                x = a
             if self.outside:
                 return 0
+            place += 1
         return 0
