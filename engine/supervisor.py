@@ -348,7 +348,7 @@ class Child:
         delay = BACK_OFF[min(self._deaths, len(BACK_OFF) - 1)]
         self._deaths += 1
         self.restarts += 1
-        again = f" for the {self._deaths}th time in a row" if self._deaths >= STORM else ""
+        again = f" {self._deaths} times in a row" if self._deaths >= STORM else ""
         log.error("supervisor", f"{self.name} ended{again} ({_how(code)}) and is restarted", delay_s=delay)
         self._set_state("restarting")
         if self.on_restart is not None:
