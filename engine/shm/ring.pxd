@@ -66,10 +66,13 @@ cdef class RingReader:
     cdef readonly unsigned long long sequence
 
     @cython.locals(
-        tail=cython.ulonglong, head=cython.ulonglong, place=cython.ulonglong, word=Py_ssize_t, first=cython.ulonglong,
-        total=cython.ulonglong, kind=cython.uint, sequence=cython.ulonglong, timestamp=cython.ulonglong,
-        length=cython.ulonglong)
+        head=cython.ulonglong, place=cython.ulonglong, word=Py_ssize_t, first=cython.ulonglong, total=cython.ulonglong,
+        kind=cython.uint, sequence=cython.ulonglong, timestamp=cython.ulonglong, length=cython.ulonglong)
     cpdef bint next(self) except -1
+    @cython.locals(tail=cython.ulonglong, head=cython.ulonglong)
+    cdef unsigned long long reach(self) except? 0x5a5a5a5a5a5a5a5a
+    cdef int go(self, unsigned long long position) except -1
+    cdef bint taken(self, unsigned long long sequence) except -1
     @cython.locals(written=cython.ulonglong)
     cdef bint settle(self) except -1
     @cython.locals(lost=cython.ulonglong)

@@ -185,17 +185,7 @@ class RingReader:
     def next(self) -> bool:
         """Take the oldest unread record: `kind`, `flags`, `timestamp`, `sequence`, body `record[:length]`."""
         while True:
-            tail = atomics.load(self.words, TAIL)
-            head = atomics.load(self.words, HEAD)
-            if self.position < tail:
-                self.position = tail
-            if self.position > head or (
-                head > tail
-                and head - tail > self.capacity
-                and head - atomics.load(self.words, TAIL) > self.capacity
-            ):
-                # Not because the writer went on in between: the ring is broken, and would not end.
-                self.position = head
+            head = self.reach()
             if self.position >= head:
                 return self.settle()
             place = DATA + self.position % self.capacity
@@ -204,15 +194,11 @@ class RingReader:
             total = first & MASK32
             kind = (first >> 32) & 0xFFFF
             if kind == PADDING and total > 0:
-                atomics.fence()
-                if atomics.load(self.words, TAIL) <= self.position:
-                    self.position += total
+                self.go(self.position + total)
                 continue
             if total < RECORD_HEADER or place + total > self.end or total > self.longest:
                 # Overwritten while we looked, else the ring is broken: then nothing in it can be trusted.
-                atomics.fence()
-                if atomics.load(self.words, TAIL) <= self.position:
-                    self.position = head
+                self.go(head)
                 continue
             sequence = self.words[word + 1]
             timestamp = self.words[word + 2]
@@ -235,14 +221,39 @@ class RingReader:
             self.flags = first >> 48
             self.timestamp = timestamp
             self.length = length
-            self.sequence = sequence
-            if sequence > self.expected:
-                self.lose(sequence - self.expected, (sequence + 1) & MASK64)
-            self.expected = (sequence + 1) & MASK64
-            # From here on the record is read; what a reader did with it is its own affair.
-            atomics.store(self.words, NEXT_SEQUENCE, self.expected)
-            atomics.store(self.words, READ_POSITION, self.position)
-            return True
+            return self.taken(sequence)
+
+    def reach(self) -> int:
+        """Where the writer's head is; `position` moves over what was given up, at most to there."""
+        tail = atomics.load(self.words, TAIL)
+        head = atomics.load(self.words, HEAD)
+        if self.position < tail:
+            self.position = tail
+        if self.position > head or (
+            head > tail
+            and head - tail > self.capacity
+            and head - atomics.load(self.words, TAIL) > self.capacity
+        ):
+            # Not because the writer went on in between: the ring is broken, and would not end.
+            self.position = head
+        return head
+
+    def go(self, position: int) -> int:
+        """Read on at `position`, unless what stood where we are was given up meanwhile."""
+        atomics.fence()
+        if atomics.load(self.words, TAIL) <= self.position:
+            self.position = position
+        return 0
+
+    def taken(self, sequence: int) -> bool:
+        """The record with this sequence number is read, whatever its reader does with it; returns True."""
+        self.sequence = sequence
+        if sequence > self.expected:
+            self.lose(sequence - self.expected, (sequence + 1) & MASK64)
+        self.expected = (sequence + 1) & MASK64
+        atomics.store(self.words, NEXT_SEQUENCE, self.expected)
+        atomics.store(self.words, READ_POSITION, self.position)
+        return True
 
     def settle(self) -> bool:
         """Nothing to read: book records that were given up with no newer one behind them; returns False."""
