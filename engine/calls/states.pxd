@@ -74,6 +74,7 @@ cdef class Dialog:
     cdef readonly unsigned long long branch
     cdef readonly unsigned long long tag
     cdef readonly tuple forks
+    cdef readonly bint refused_elsewhere
     cdef readonly unsigned int final
     cdef readonly unsigned int code
     cdef readonly long long asked

@@ -107,6 +107,7 @@ class Dialog:
         self.branch = 0
         self.tag = 0
         self.forks: tuple[int, ...] = ()
+        self.refused_elsewhere = False
         self.final = 0
         self.code = 0
         self.asked = -1
@@ -222,9 +223,10 @@ class Dialog:
             and not self.ended
             and self.answer_ns == 0
             and self.final == 0
+            and not self.refused_elsewhere
             and m.cseq == self.cseq
         ):
-            # The answer was not captured: nobody acknowledges what did not come.
+            # The answer was not captured: nobody acknowledges what did not come; a refusal, each hop.
             self.answer(m)
         return KEEP
 
@@ -252,6 +254,7 @@ class Dialog:
         self.branch = m.branch
         self.final = 0
         self.code = 0
+        self.refused_elsewhere = False
         self.wait(m.now, TIMEOUT)
         return CLEAR_REASON
 
@@ -293,6 +296,7 @@ class Dialog:
             self.tag = m.to_tag
             return self.answer(m)
         if m.branch != self.branch and not m.near:
+            self.refused_elsewhere = True
             return KEEP
         return self.refused(m)
 

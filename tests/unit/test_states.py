@@ -321,6 +321,32 @@ FLOWS: dict[str, tuple[list[Step], float, dict[str, Any]]] = {
         10,
         {"state": "ringing"},
     ),
+    "a proxy acknowledges a refusal before it passes it on": (
+        [
+            invite(0),
+            up(0.01, sip("INVITE", "1 INVITE", branch="z9hG4bKh1"), P, B),
+            down(0.5, sip("180 Ringing", "1 INVITE", branch="z9hG4bKh1", to_tag="t1"), B, P),
+            answer(0.51, "180 Ringing"),
+            down(2, sip("486 Busy Here", "1 INVITE", branch="z9hG4bKh1", to_tag="t1"), B, P),
+            up(2.001, sip("ACK", "1 ACK", branch="z9hG4bKh1", to_tag="t1"), P, B),
+            answer(2.002, "486 Busy Here"),
+            ack(2.1, branch="z9hG4bKa"),
+        ],
+        99,
+        {"state": "busy", "code": 486, "setup_s": None, "duration_s": None},
+    ),
+    "a fork refuses, is acknowledged, and another one answers": (
+        [
+            invite(0),
+            up(0.01, sip("INVITE", "1 INVITE", branch="z9hG4bKh1"), P, B),
+            down(1, sip("486 Busy Here", "1 INVITE", branch="z9hG4bKh1", to_tag="t1"), B, P),
+            up(1.001, sip("ACK", "1 ACK", branch="z9hG4bKh1", to_tag="t1"), P, B),
+            up(1.1, sip("INVITE", "1 INVITE", branch="z9hG4bKh2"), P, "10.0.0.10:5060"),
+            answer(4, "200 OK"),
+        ],
+        6,
+        {"state": "in_call", "setup_s": 4, "duration_s": 2},
+    ),
     "captured from the middle": (
         [ack(0), bye(5)],
         6,
