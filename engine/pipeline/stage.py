@@ -109,40 +109,41 @@ class Stage(PacketSink):
         self.quoted = decoder.twin()
         self.flows = flows
         self.streams = streams
-        self.media = MediaPath(
-            counters.words, flows, streams, int(chosen["media_ttl_ns"]), bool(chosen["rtp_heuristic"])
-        )
-        self.sip = SipParser()
-        self.sdp = SdpParser()
+        self.reassembly = reassembly
         self.facts = PacketFacts()
         self.output: Any = None if send is None else RecordWriter(send, decoder, self.facts)
         self.evidence: Any = None if evidence is None else RecordWriter(evidence, decoder, self.facts)
         self.sending = send is not None
         self.witnessing = evidence is not None
-        self.reassembly = reassembly
-        self.chain = chosen["chain"]
-        self.filtering = self.chain is not None
-        self.by_ssrc = self.filtering and "rtp.ssrc" in self.chain.reads
-        self.verdicts = Verdicts(streams if self.by_ssrc else flows)
-        self.raw_code = 0
-        self.reports = RtpReports(
-            counters.words,
-            flows,
-            streams,
-            MODES[chosen["rtp_report"]],
-            int(chosen["rtp_every"]),
-            int(chosen["rtp_interval_ns"]),
-        )
-        self.ports = memoryview(array("Q", bytes(8192)))
-        for port in chosen["sip_ports"]:
-            self.ports[port >> 6] |= 1 << (port & 63)
         self.copies = CopyTable()
         self.stepped = 0
         self.stream_ttl = streams.ttl
         self.buffer: Any = None
         self.buf: Any = b""
+        self.take_parsers(counters.words, chosen)
+        self.take_chain(chosen["chain"])
         self.take_plugins(chosen["plugins"])
         self.take_switches(chosen)
+
+    def take_parsers(self, words: memoryview, chosen: Mapping[str, Any]) -> None:
+        """SIP, its ports, and media with what is reported of it."""
+        self.sip = SipParser()
+        self.sdp = SdpParser()
+        self.ports = memoryview(array("Q", bytes(8192)))
+        for port in chosen["sip_ports"]:
+            self.ports[port >> 6] |= 1 << (port & 63)
+        heuristic = bool(chosen["rtp_heuristic"])
+        self.media = MediaPath(words, self.flows, self.streams, int(chosen["media_ttl_ns"]), heuristic)
+        mode, every, interval = MODES[chosen["rtp_report"]], chosen["rtp_every"], chosen["rtp_interval_ns"]
+        self.reports = RtpReports(words, self.flows, self.streams, mode, int(every), int(interval))
+
+    def take_chain(self, chain: Any) -> None:
+        """The processors, and what they said of flows or, where they read the SSRC, of streams."""
+        self.chain = chain
+        self.filtering = chain is not None
+        self.by_ssrc = self.filtering and "rtp.ssrc" in chain.reads
+        self.verdicts = Verdicts(self.streams if self.by_ssrc else self.flows)
+        self.raw_code = 0
 
     def take_plugins(self, parsers: Sequence[Any]) -> None:
         """Parsers of other packages; most of what runs has none, and no use for what they import."""

@@ -88,6 +88,9 @@ cdef class Quality:
         codec=cython.ulonglong, expected=cython.ulonglong, lost=cython.ulonglong, late=cython.ulonglong,
         runs=cython.ulonglong)
     cdef int join(self, Py_ssize_t place, Py_ssize_t one, Py_ssize_t other) except -1
+    cdef unsigned long long second_word(
+        self, unsigned long long lost, unsigned long long late, unsigned long long runs,
+        unsigned long long codec) except? 0x5a5a5a5a5a5a5a5a
     @cython.locals(long=cython.bint)
     cpdef int pause(
         self, Py_ssize_t unit, unsigned long long silent, unsigned long long latest, bint noise, bint in_order,

@@ -227,14 +227,11 @@ class Quality:
         """One more interval."""
         if expected > MASK32:
             expected = MASK32
-        if lost > MASK20:
-            lost = MASK20
-        if late > MASK20:
-            late = MASK20
-        if runs > MASK16:
-            runs = MASK16
         first = (began & MASK32) | (expected << 32)
-        second = lost | (late << 20) | (runs << 40) | (codec << 56)
+        second = self.second_word(lost, late, runs, codec)
+        # Both at the most that their words have room for.
+        lost = second & MASK20
+        late = (second >> 20) & MASK20
         if expected >= LEAST_EXPECTED:
             before = self.words[unit + WORST + 1]
             gone = (before & MASK20) + ((before >> 20) & MASK20)
@@ -281,15 +278,19 @@ class Quality:
         runs = ((second >> 40) & MASK16) + ((second2 >> 40) & MASK16)
         if expected > MASK32:
             expected = MASK32
+        self.words[place] = (first & MASK32) | (expected << 32)
+        self.words[place + 1] = self.second_word(lost, late, runs, codec)
+        return 0
+
+    def second_word(self, lost: int, late: int, runs: int, codec: int) -> int:
+        """The second word of an interval: its counts, each at most what there is room for, and its codec."""
         if lost > MASK20:
             lost = MASK20
         if late > MASK20:
             late = MASK20
         if runs > MASK16:
             runs = MASK16
-        self.words[place] = (first & MASK32) | (expected << 32)
-        self.words[place + 1] = lost | (late << 20) | (runs << 40) | (codec << 56)
-        return 0
+        return lost | (late << 20) | (runs << 40) | (codec << 56)
 
     def pause(self, unit: int, silent: int, latest: int, noise: int, in_order: int, speech: int) -> int:
         """Nothing came for `silent` ns after `latest`; `noise`: behind comfort noise; `speech` follows."""
