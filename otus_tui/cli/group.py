@@ -66,7 +66,10 @@ class Main(click.Group):
         )
         start = self.get_command(ctx, _START)
         if start is not None:
-            start.format_options(click.Context(start, info_name="otus-tui"), formatter)
+            names = ctx.help_option_names
+            start.format_options(
+                click.Context(start, info_name="otus-tui", help_option_names=names), formatter
+            )
         with formatter.section("About"):
             formatter.write_dl([("--version", "Show the version and exit.")])
         with formatter.section("Verbs"):
@@ -88,6 +91,8 @@ def call(arguments: list[str]) -> object:
     except click.UsageError as error:
         name = error.ctx.command_path if error.ctx else "otus-tui"
         hint = f"see {name.removesuffix(f' {_START}')} --help"
+        if error.ctx and isinstance(error.ctx.command, click.Group):
+            hint = f"one of {', '.join(error.ctx.command.list_commands(error.ctx))}: {hint}"
         if name.endswith(f" {_START}") and arguments[0] == "tcp":
             hint = f"`tcp {arguments[1]}` begins a capture filter; the verb tcp has options only"
         raise UsageError(error.format_message(), hint) from error

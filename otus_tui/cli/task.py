@@ -26,7 +26,7 @@ from otus_tui.control_client import ControlClient
 CREATE_TIMEOUT = 60.0
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 def command() -> None:
     """Create, stop, list tasks, look at one, change its filter."""
 

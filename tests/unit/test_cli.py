@@ -53,6 +53,21 @@ def test_help_cuts_no_sentence_and_no_example(capsys: pytest.CaptureFixture[str]
         assert not re.search(r"otus-$", printed, re.MULTILINE)
 
 
+def test_a_group_without_a_verb_names_its_verbs(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in ((["task"], "Missing command"), (["task", "lst"], "No such command 'lst'")):
+        assert cli.run(words) == ExitCode.USAGE
+        lines = capsys.readouterr().err.splitlines()
+        assert len(lines) == 2
+        assert said in lines[0]
+        assert "create, filter, list, status, stop" in lines[1]
+
+
+def test_help_names_both_of_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], ["-h"], ["task", "--help"]):
+        cli.run(words)
+        assert "-h, --help" in capsys.readouterr().out
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("otus-tui 0.")
