@@ -11,9 +11,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from engine.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from ipaddress import IPv4Network, IPv6Network
+
+
+class BeyondBackendError(UsageError):
+    """This backend cannot do what was asked; another one can."""
+
 
 METRICS = (
     "rtt", "rttvar", "handshake_client", "handshake_server", "retransmits", "tlp_new_data", "throughput",

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 from engine.errors import NotPermittedError, OtusError, UsageError
+from engine.tcp.backend import BeyondBackendError
 
 if TYPE_CHECKING:
     from engine.tcp.backend import Backend
@@ -55,6 +56,9 @@ def start(options: Options) -> tuple[Backend, list[str]]:
             if "--backend netlink" not in hint:
                 hint = f"{hint}; what is seen without it: --backend netlink".lstrip("; ")
             raise NotPermittedError(error.message, hint) from error
+        except BeyondBackendError as error:
+            reasons.append(f"{name}: {error.message}")
+            continue
         except UsageError:
             # What cannot be meant is said, not worked around.
             raise

@@ -30,6 +30,13 @@ process still has them."""
 MOST_RANGES = 64
 """Port ranges or processes of one option."""
 MOST_CGROUPS = 65_536
+MOST_DIGITS = 18
+"""Of a number: far more than anything here can be."""
+
+
+def whole(text: str) -> int | None:
+    """The number that the digits 0 to 9 are, up to 18 of them; None where it is something else."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= MOST_DIGITS else None
 
 
 def ports(word: str, option: str) -> list[tuple[int, int]]:
@@ -51,8 +58,9 @@ def ports(word: str, option: str) -> list[tuple[int, int]]:
 def _port(part: str, option: str, word: str) -> int:
     hint = "a number from 1 to 65535, a name of /etc/services, a list 80,443 or a range 8000-8100"
     if part.isdecimal():
-        if part.isascii() and 1 <= int(part) <= 65535:
-            return int(part)
+        value = whole(part)
+        if value is not None and 1 <= value <= 65535:
+            return value
         raise UsageError(f"{option} {word}: there is no port {part}", hint)
     try:
         return socket.getservbyname(part, "tcp")
@@ -99,14 +107,15 @@ def pids(word: str) -> list[int]:
     """Processes that are there, out of `812,4711`."""
     found = []
     for part in (piece.strip() for piece in word.split(",")):
-        if not (part.isascii() and part.isdecimal()) or not int(part):
+        if not (part.isascii() and part.isdecimal()) or not part.strip("0"):
             raise UsageError(
                 f"--pid {word}: {part!r} is no process", "a number, or a list of them: --pid 812,4711"
             )
-        if not os.path.isdir(f"/proc/{int(part)}"):
+        pid = whole(part)
+        if pid is None or not os.path.isdir(f"/proc/{pid}"):
             raise UsageError(f"there is no process {part}", "ps -e lists them")
         try:
-            os.listdir(f"/proc/{int(part)}/fd")
+            os.listdir(f"/proc/{pid}/fd")
         except PermissionError as error:
             raise NotPermittedError(
                 f"the sockets of process {part} may not be seen: that takes CAP_SYS_PTRACE",
@@ -114,7 +123,7 @@ def pids(word: str) -> list[int]:
             ) from error
         except OSError as error:
             raise UsageError(f"there is no process {part}", "ps -e lists them") from error
-        found.append(int(part))
+        found.append(pid)
     return _bounded(found, "--pid")
 
 
@@ -128,9 +137,10 @@ def cgroup(word: str) -> int:
         )
     hint = "a path below /sys/fs/cgroup (systemd-cgls shows them), or the inode of one"
     if word.isascii() and word.isdecimal():
-        if not _folder_of(base, int(word)):
+        inode = whole(word)
+        if inode is None or not _folder_of(base, inode):
             raise UsageError(f"there is no cgroup with the inode {word}", hint)
-        return int(word)
+        return inode
     below = word
     for prefix in (base, base.removeprefix(_MOUNTS[1][0])):
         if f"{word}/".startswith(f"{prefix}/"):

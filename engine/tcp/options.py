@@ -42,7 +42,8 @@ LONGEST_LOOK = 1.0
 MOST_SOCKETS, FEWEST_SOCKETS = 1_048_576, 16
 _MICROSECONDS = {"us": 1, "µs": 1, "ms": 1_000, "s": 1_000_000}
 _SECONDS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_MEASURE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zµ]*)")
+_NUMBER = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
+_MEASURE = re.compile(_NUMBER + r"\s*([a-zµ]*)")
 _OCTETS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -98,7 +99,7 @@ def make(**words: Any) -> Options:
     made.mask = _choice(take("mask", "none"), KINDS, "--mask")
     made.interval = _interval(take("interval", 1.0))
     made.duration = _duration(take("duration", None))
-    made.windows = _windows(take("window", ""), made.interval)
+    made.windows = _windows(take("window", None), made.interval)
     made.max_cpu = percent(take("max_cpu", None), "--max-cpu")
     made.filters, made.every_namespace = _filters(given)
     made.triggers = _triggers(given)
@@ -255,7 +256,7 @@ def percent(word: Any, option: str) -> float | None:
     """A share out of 2%; a number without the sign is per cent too."""
     if word is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*%?", str(word).strip())
+    match = re.fullmatch(_NUMBER + r"\s*%?", str(word).strip())
     if match is None or not 0 < float(match[1]) <= 100:
         raise UsageError(f"{option} {word}: no share of a CPU", "per cent of one CPU: 2%, at most 100%")
     return float(match[1]) / 100
@@ -283,7 +284,7 @@ def _duration(word: Any) -> float | None:
 def _windows(word: Any, interval: float) -> tuple[float, ...]:
     least = min(LONGEST_LOOK, interval)
     found = []
-    for part in str(word).split(",") if word else ():
+    for part in () if word is None else str(word).split(","):
         value = seconds(part, "--window")
         if not SHORTEST_INTERVAL <= value <= 60:
             raise UsageError(f"--window {part}: out of 0.1 s to 60 s", "--window 1,10,60")
@@ -306,24 +307,24 @@ def _text(word: Any) -> str:
 
 
 def _count(word: Any, option: str, least: int, most: int) -> int:
-    text = str(word).strip()
-    if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= most:
+    value = filters.whole(str(word).strip())
+    if value is None or not least <= value <= most:
         raise UsageError(f"{option} {word}: out of {least:,} to {most:,}")
-    return int(text)
+    return value
 
 
 def _one_of(word: Any) -> int:
-    text = str(word).strip().removeprefix("1/")
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 1_000_000:
+    value = filters.whole(str(word).strip().removeprefix("1/"))
+    if value is None or not 1 <= value <= 1_000_000:
         raise UsageError(f"--sample {word}: no share of the flows", "one of sixteen: --sample 1/16")
-    return int(text)
+    return value
 
 
 def _per_second(word: Any, option: str) -> int:
-    text = str(word).strip().removesuffix("/s").strip()
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 1_000_000:
+    value = filters.whole(str(word).strip().removesuffix("/s").strip())
+    if value is None or not 1 <= value <= 1_000_000:
         raise UsageError(f"{option} {word}: no rate", f"a whole number a second, at least 1: {option} 200/s")
-    return int(text)
+    return value
 
 
 def _times(word: Any) -> float:
@@ -337,7 +338,7 @@ def _times(word: Any) -> float:
 
 
 def _octets(word: Any) -> int:
-    match = re.fullmatch(r"(\d+)\s*([kmg]?)(?:i?b)?", str(word).strip().lower())
+    match = re.fullmatch(r"([0-9]{1,18})\s*([kmg]?)(?:i?b)?", str(word).strip().lower())
     value = int(match[1]) * _OCTETS[match[2]] if match else 0
     if not 4096 <= value <= 1 << 30:
         raise UsageError(f"--ring {word}: out of 4K to 1G", "--ring 256K")

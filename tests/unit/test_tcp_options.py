@@ -143,6 +143,18 @@ def test_matcher() -> None:
         ({"sockets": "2"}, "--sockets 2"),
         ({"ring": "1"}, "--ring 1"),
         ({"sub_bits": "7"}, "--sub-bits 7"),
+        ({"window": ""}, "--window "),
+        ({"interval": "\u0661"}, "--interval \u0661"),
+        ({"lport": "9" * 5000}, "there is no port"),
+        ({"pid": "9" * 5000}, "there is no process"),
+        ({"cgroup": "9" * 5000}, "cgroup"),
+        ({"duration": "9" * 400}, "no duration"),
+        ({"rtt_above": f"{'9' * 400}s"}, "no time"),
+        ({"max_cpu": "9" * 5000}, "--max-cpu"),
+        ({"max_events": "9" * 5000}, "no rate"),
+        ({"sample": "9" * 5000}, "no share"),
+        ({"sockets": "9" * 5000}, "--sockets"),
+        ({"ring": "9" * 5000}, "--ring"),
     ],
 )
 def test_bad_words(words: dict[str, Any], message: str) -> None:
@@ -185,6 +197,20 @@ def test_a_bound_of_the_programs_is_told_and_not_worked_around() -> None:
     made.limits.last = 17
     with pytest.raises(UsageError, match="--last 17"):
         choose.start(made)
+
+
+def test_a_filter_that_the_named_backend_lacks_is_a_wrong_word() -> None:
+    for words in ({"pid": str(os.getpid())}, {"lport": ",".join(str(port) for port in range(1, 36, 2))}):
+        with pytest.raises(UsageError, match="the bcc backend"):
+            choose.start(options.make(backend="bcc", **words))
+
+
+def test_a_filter_that_a_backend_lacks_leaves_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choose, "ORDER", ("bcc", "netlink"))
+    backend, reasons = choose.start(options.make(pid=str(os.getpid())))
+    backend.stop()
+    assert backend.name == "netlink"
+    assert reasons == ["bcc: the bcc backend cannot filter by process or cgroup"]
 
 
 def test_an_error_inside_a_constructor_is_not_taken_for_a_missing_backend(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from engine import resources
 from engine.errors import OtusError, UsageError
 from engine.tcp import histogram
-from engine.tcp.backend import FEWEST_SUB_BITS, MOST_SUB_BITS
+from engine.tcp.backend import FEWEST_SUB_BITS, MOST_SUB_BITS, BeyondBackendError
 from engine.tcp.bcc.types import BitField
 from engine.tcp.filters import interface_index, mapped
 
@@ -37,9 +37,9 @@ _LEAST_A_SECOND = 2_000
 
 
 def check(filters: Filters, sizes: Sizes) -> None:
-    """UsageError, OtusError: what these programs cannot do."""
+    """UsageError: what these programs cannot do; BeyondBackendError where other backends can."""
     if filters.pids or filters.cgroup:
-        raise OtusError(
+        raise BeyondBackendError(
             "the bcc backend cannot filter by process or cgroup", "--backend libbpf or --backend netlink"
         )
     for option, entries in (
@@ -47,8 +47,7 @@ def check(filters: Filters, sizes: Sizes) -> None:
         ("--laddr", filters.local_networks), ("--raddr", filters.remote_networks),
     ):  # fmt: skip
         if len(entries) > MOST_ENTRIES:
-            # No UsageError: other backends can.
-            raise OtusError(
+            raise BeyondBackendError(
                 f"the bcc backend takes at most {MOST_ENTRIES} entries, {option} has {len(entries)}",
                 "--backend libbpf or --backend netlink",
             )
