@@ -12,7 +12,6 @@ It ends when it is told to and when the control socket ends.
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import struct
@@ -25,8 +24,7 @@ import engine.packet  # noqa: F401  imported late elsewhere, when the files of a
 from engine.calls.query import time_limit
 from engine.calls.store import Calls
 from engine.child import Channel, Stop, begin
-from engine.control.methods import ERROR_INVALID, ERROR_REFUSED, MAX_LINE
-from engine.errors import OtusError, UsageError
+from engine.control.answers import answer_to
 from engine.log import log
 from engine.privileges import drop
 from engine.shm import ring
@@ -46,7 +44,6 @@ STEP_NS = 250_000_000
 FILTER_S = 0.8
 """CPU time of one filter."""
 MOST_HELD = 16_384
-INTERNAL = -32603
 
 
 class Merge:
@@ -155,48 +152,13 @@ class Process:
         """Answer one request; whatever goes wrong is an answer too."""
         if "method" not in request:
             return
-        answer: dict[str, Any] = {"id": request.get("id")}
-        try:
-            answer["result"] = self.calls.answer(str(request["method"]), request.get("params") or {})
-            fit(answer)
-        except OtusError as error:
-            answer = {"id": request.get("id"), "error": error_of(error)}
-        except Exception as error:
-            trouble = {"code": INTERNAL, "message": f"{type(error).__name__}: {error}", "data": {"hint": ""}}
-            answer = {"id": request.get("id"), "error": trouble}
-        self.answers.append(answer)
+        self.answers.append(answer_to(request, self.calls.answer, "calls"))
 
     def flush(self) -> bool:
         """Send what the control socket takes; whether that was all."""
         while self.answers and self.channel.send(self.answers[0]):
             self.answers.popleft()
         return self.channel.flush() and not self.answers
-
-
-def error_of(error: OtusError) -> dict[str, Any]:
-    """The error object of JSON-RPC for an error of ours; a filter's `position` is told."""
-    data: dict[str, Any] = {"hint": error.hint}
-    position = getattr(error, "position", None)
-    if position is not None:
-        data["position"] = position
-    code = ERROR_INVALID if isinstance(error, UsageError) else ERROR_REFUSED
-    return {"code": code, "message": error.message, "data": data}
-
-
-def fit(answer: dict[str, Any]) -> None:
-    """Halve the lists of an answer until its line is no longer than MAX_LINE."""
-    result = answer["result"]
-    lists = ("rows", "messages", "streams", "media", "hosts")
-    while any(result.get(name) for name in lists) and _octets(answer) > MAX_LINE - 256:
-        for name in lists:
-            if result.get(name):
-                result[name] = result[name][: len(result[name]) // 2]
-        if "more" in result:
-            result["more"] = True
-
-
-def _octets(answer: dict[str, Any]) -> int:
-    return len(json.dumps(answer, separators=(",", ":")))
 
 
 def _heartbeat(fd: int | None, calls: Callable[[], int]) -> Callable[[], None]:

@@ -11,7 +11,6 @@ ends when it is told to and when the control socket ends; then nothing of it is 
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import struct
@@ -21,13 +20,11 @@ from collections import deque
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from engine.calls.process import error_of
 from engine.calls.query import Windows as Orders
 from engine.calls.query import parse_query, time_limit
 from engine.child import Channel, Stop, begin
-from engine.control.methods import MAX_LINE
+from engine.control.answers import answer_to
 from engine.errors import OtusError, UsageError
-from engine.log import log
 from engine.tcp import options, rows
 from engine.tcp.events_file import EventsFile
 from engine.tcp.history import POINTS, Connections, Host
@@ -45,7 +42,6 @@ MOST_EVENTS = 2000
 WINDOWS = (("1", 1.0), ("10", 10.0), ("60", LONGEST_S))
 LONGEST_WAIT = 0.25
 FILTER_S = 0.8
-INTERNAL = -32603
 MOST_ROWS = 1000
 MOST_PLACES = 200
 
@@ -134,20 +130,15 @@ class Process:
         """Answer one request; whatever goes wrong is an answer too."""
         if "method" not in request:
             return
-        answer: dict[str, Any] = {"id": request.get("id")}
-        try:
-            method = getattr(self, f"do_{request['method']}", None)
-            if method is None:
-                raise UsageError(f"no method {request['method']!r}")
-            answer["result"] = method(**(request.get("params") or {}))
-            fit(answer)
-        except OtusError as error:
-            answer = {"id": request.get("id"), "error": error_of(error)}
-        except Exception as error:
-            log.exception("tcp", "a request failed")
-            trouble = {"code": INTERNAL, "message": f"{type(error).__name__}: {error}", "data": {"hint": ""}}
-            answer = {"id": request.get("id"), "error": trouble}
-        self.channel.send(answer)
+        self.channel.send(answer_to(request, self.answer, "tcp"))
+
+    def answer(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The result of a method; UsageError where there is no such one."""
+        serve = getattr(self, f"do_{method}", None)
+        if serve is None:
+            raise UsageError(f"no method {method!r}")
+        found: dict[str, Any] = serve(**params)
+        return found
 
     def do_figures(self) -> dict[str, Any]:
         """The section `tcp` of the snapshot."""
@@ -263,19 +254,6 @@ def _is_of(event: dict[str, Any], cookie: str, ends: tuple[Any, ...]) -> bool:
     if event["socket_cookie"] is not None:
         return bool(event["socket_cookie"] == cookie)
     return tuple(event[name] for name in ("src_ip", "src_port", "dest_ip", "dest_port")) == ends
-
-
-def fit(answer: dict[str, Any]) -> None:
-    """Halve the lists of an answer until its line is no longer than MAX_LINE."""
-    result = answer["result"]
-    lists = [name for name in ("rows", "events", "points") if isinstance(result.get(name), list)]
-    while any(result[name] for name in lists) and _octets(answer) > MAX_LINE - 256:
-        for name in lists:
-            result[name] = result[name][: len(result[name]) // 2]
-
-
-def _octets(answer: dict[str, Any]) -> int:
-    return len(json.dumps(answer, separators=(",", ":")))
 
 
 def _heartbeat(fd: int | None) -> Callable[[], None]:

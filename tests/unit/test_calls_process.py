@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from engine.calls.process import HOLD_BACK, fit
+from engine.calls.process import HOLD_BACK
 from engine.child import END
+from engine.control.answers import fit
 from engine.control.methods import ERROR_INVALID, ERROR_REFUSED, MAX_LINE
 from engine.shm import ring
 from engine.shm.records import SIP
