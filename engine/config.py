@@ -6,6 +6,7 @@ task. Unknown keys are refused.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -30,6 +31,14 @@ class Node(Model):
     dc: str = ""
     env: str = ""
     region: str = ""
+
+    def host(self) -> str:
+        """Its hostname, else the kernel's."""
+        return self.hostname or os.uname().nodename
+
+    def name(self) -> str:
+        """Its id, else its hostname."""
+        return self.id or self.host()
 
 
 class Control(Model):

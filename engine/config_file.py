@@ -267,8 +267,7 @@ def read_text(path: str) -> str:
 
 def node_variables(node: NodeConfig) -> dict[str, str]:
     """What `${node.KEY}` stands for; the id defaults to the hostname, that to the kernel's."""
-    hostname = node.node.hostname or os.uname().nodename
-    values = {**node.node.model_dump(), "hostname": hostname, "id": node.node.id or hostname}
+    values = {**node.node.model_dump(), "hostname": node.node.host(), "id": node.node.name()}
     return {f"node.{key}": value for key, value in values.items()}
 
 

@@ -162,7 +162,7 @@ class Controller:
             "protocol": PROTOCOL,
             "version": engine.__version__,
             "pid": os.getpid(),
-            "node": self.node_name(),
+            "node": self.node.node.name(),
             "started": self.started_ns,
             "mode": self.mode(),
         }
@@ -293,23 +293,19 @@ class Controller:
 
     def _engine_section(self) -> EngineSection:
         own = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        pids = [os.getpid(), *(child.pid for child in self.supervisor.children if child.pid)]
+        children = [child.pid for child in self.supervisor.children if child.pid]
         return {
             "version": engine.__version__,
             "pid": os.getpid(),
-            "node": self.node_name(),
+            "node": self.node.node.name(),
             "mode": self.mode(),
             "started_ns": self.started_ns,
             "uptime_s": (time.time_ns() - self.started_ns) / 1e9,
             "compiled": _compiled(),
-            "cpu_s": sum(one.ru_utime + one.ru_stime for one in own) + usage.cpu_seconds(pids[1:]),
+            "cpu_s": sum(one.ru_utime + one.ru_stime for one in own) + usage.cpu_seconds(children),
             "memory_bytes": self._memory.octets(child.memory for child in self.supervisor.children),
             "clients": len(self.server.connections),
         }
-
-    def node_name(self) -> str:
-        """As the node file has it, else the host's."""
-        return self.node.node.id or self.node.node.hostname or os.uname().nodename
 
     # ---- life ----
 
@@ -436,7 +432,7 @@ async def run(options: argparse.Namespace) -> None:
     node = load_node(options)
     log.configure(node.log.level, node.log.format)
     controller = Controller(node)
-    log.fields = {"node": controller.node_name()}
+    log.fields = {"node": node.node.name()}
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, controller.stopping.set)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from engine import bpf_probe, resources
+from engine import bpf_probe, privileges, resources
 
 Level = Literal["ok", "warn", "missing"]
 
@@ -66,9 +66,7 @@ def examine() -> list[Finding]:
 
 def capabilities() -> set[str]:
     """Names out of CAPABILITIES that this process has in its effective set."""
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    mask = int(found[1], 16) if found else 0
+    mask = privileges.effective()
     return {name for name, (bit, _) in CAPABILITIES.items() if mask >> bit & 1}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +49,7 @@ def plugins_of(config: TaskConfig) -> list[dict[str, str]]:
 
 def node_labels(node: NodeConfig) -> dict[str, str]:
     """What a label processor without labels of its own writes."""
-    name = node.node.id or node.node.hostname or os.uname().nodename
-    labels = {"node": name, "dc": node.node.dc, "env": node.node.env}
+    labels = {"node": node.node.name(), "dc": node.node.dc, "env": node.node.env}
     return {key: value for key, value in labels.items() if value}
 
 

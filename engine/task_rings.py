@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from engine.shm.counters import Counters
     from engine.snapshot import CaptureFigures, RingFacts
 
-DROP_ALL = [(0x06, 0, 0, 0)]
-"""BPF_RET 0: nothing enters the ring any more."""
 HOST_PERIOD = 1.0
 """Seconds between two questions to the host."""
 HOST_DROPS = ("rx_dropped", "rx_missed", "rx_fifo", "softnet")
@@ -140,9 +138,11 @@ class TaskRings:
 
     def shut(self) -> None:
         """Let nothing in any more."""
+        from engine.capture.cbpf import REJECT
+
         for socket in self.sockets:
             with contextlib.suppress(OSError, OtusError):
-                socket.set_filter(list(DROP_ALL))
+                socket.set_filter(REJECT)
 
     def close(self) -> None:
         """Read the statistics a last time and close."""

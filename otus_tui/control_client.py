@@ -12,7 +12,7 @@ import threading
 import time
 from typing import IO, TYPE_CHECKING, Any
 
-from engine.control.methods import ERROR_INVALID, ERROR_NOT_PERMITTED, MAX_LINE, PROTOCOL
+from engine.control.methods import ERROR_INVALID, ERROR_NOT_PERMITTED, MAX_LINE, PARAMS, PROTOCOL
 from engine.control.paths import SERVICE_SOCKET, client_socket_path, own_socket_path, prepare_directory
 from engine.errors import ExitCode, OtusError
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _EXIT_CODES = {
     ERROR_NOT_PERMITTED: ExitCode.NOT_PERMITTED,
     ERROR_INVALID: ExitCode.USAGE,
-    -32602: ExitCode.USAGE,
+    PARAMS: ExitCode.USAGE,
 }
 NOBODY = 0
 """`rpc_code` of an error that did not come from an engine: nobody listens, or the connection broke."""

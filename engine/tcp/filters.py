@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from engine.errors import NotPermittedError, OtusError, UsageError
 from engine.tcp.backend import MOST_NETWORKS
 from engine.tcp.namespaces import call_inside
+from engine.text import MAPPED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,7 +100,7 @@ def mapped(network: Network) -> tuple[bytes, bytes]:
     """Address and mask of 16 octets each, IPv4 as mapped IPv6: what the programs compare with."""
     address, mask = network.network_address.packed, network.netmask.packed
     if network.version == 4:
-        return bytes(10) + b"\xff\xff" + address, b"\xff" * 12 + mask
+        return MAPPED + address, b"\xff" * 12 + mask
     return address, mask
 
 

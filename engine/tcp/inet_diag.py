@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import OtusError
 from engine.tcp.backend import STATES, Connection
 from engine.tcp.namespaces import call_inside
+from engine.text import MAPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,9 +122,6 @@ class Socket:
     memory: dict[str, int] | None = None
     """skmem: SK_MEMINFO_*."""
     cgroup: int | None = None
-
-
-_MAPPED = bytes(10) + b"\xff\xff"
 
 
 class Diag:
@@ -241,7 +239,7 @@ def parse(payload: bytes) -> Socket | None:
         send_queue, uid, inode,
     ) = _MESSAGE.unpack_from(payload)  # fmt: skip
     if family == socket.AF_INET:
-        local, remote = _MAPPED + local[:4], _MAPPED + remote[:4]
+        local, remote = MAPPED + local[:4], MAPPED + remote[:4]
     one = Socket(
         family, state, timer, local, int.from_bytes(local_port, "big"), remote,
         int.from_bytes(remote_port, "big"), interface, cookie, receive_queue, send_queue, uid, inode, {},
@@ -291,7 +289,7 @@ def told() -> frozenset[str]:
 @lru_cache(maxsize=_ROOM)
 def address(octets: bytes) -> str:
     """As people write it; mapped IPv4 as IPv4, unset as the family's any."""
-    if octets.startswith(_MAPPED):
+    if octets.startswith(MAPPED):
         return socket.inet_ntop(socket.AF_INET, octets[12:])
     return socket.inet_ntop(socket.AF_INET6, octets)
 
