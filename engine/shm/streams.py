@@ -203,6 +203,8 @@ class StreamTable(StreamUnits):
                 self.words[word + CALL + index] = words[call + index]
         self.words[word + FLOW] = flow
         self.words[word + CODEC_OF] = codec_of
+        if clock >= 1000 and (self.words[word + CODEC] >> 32) < 1000 and self.words[word + PACKETS]:
+            self.reals[word + NOMINAL] /= float(clock // 1000)
         self.words[word + CODEC] = payload_type | (kind << 8) | (clock << 32)
         self.words[word + SEEN + (payload_type >> 6)] |= ONE << (payload_type & 63)
         if kind == NORMAL:
@@ -334,7 +336,10 @@ class StreamTable(StreamUnits):
         self.reals[word + DELTA] = delta
         jitter = 0.0
         timed = clock >= 1000 and kind != EVENT
-        if timed:
+        if clock < 1000:
+            # Until an SDP names the clock: label() makes ms of it.
+            self.reals[word + NOMINAL] = timestamp
+        elif timed:
             nominal = timestamp / float(clock // 1000)
             jitter = delta - (nominal - self.reals[word + NOMINAL])
             if jitter < 0:
