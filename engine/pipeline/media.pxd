@@ -19,6 +19,8 @@ cdef Py_ssize_t C_RTP_PACKETS
 cdef Py_ssize_t C_RTP_BY_HEURISTIC
 cdef unsigned int NOT_FOR_MEDIA
 cdef unsigned int RTP_MEDIA
+cdef unsigned int UDPTL
+cdef unsigned long long FAX
 cdef unsigned int RTCP_MUX
 cdef unsigned int DISCARD
 cdef Py_ssize_t CODECS_OF_MEDIA
@@ -65,6 +67,9 @@ cdef class MediaPath:
     @cython.locals(at=Py_ssize_t, unit=Py_ssize_t)
     cdef int telephone_event(self, unsigned long long clock, unsigned long long now) except -1
     cdef int control(self, Decoder decoder, unsigned long long now) except -1
+    @cython.locals(ports=cython.ulonglong, tag=cython.ulonglong)
+    cdef bint beside_fax(self, Decoder decoder, int kind) except -1
+    cdef unsigned long long flow_tag(self, Decoder decoder) except? 0x5a5a5a5a5a5a5a5a
     @cython.locals(tag=cython.ulonglong, stream=Py_ssize_t)
     cdef Py_ssize_t enter(self, Decoder decoder, unsigned long long ports, unsigned long long now) except -2
     @cython.locals(place=Py_ssize_t)

@@ -16,6 +16,7 @@ from engine.parsers.sdp_grammar import (
     M_RTCP_MUX,
     M_RTP,
     M_TCP,
+    M_UDPTL,
     MAX_CODECS,
     STATIC_CODECS,
     name_words,
@@ -26,6 +27,7 @@ from engine.shm import flows as flow_layout
 from engine.shm import records
 from engine.shm import streams as stream_layout
 from engine.shm.counters import index as counter
+from engine.shm.rows import F_FAX
 
 if TYPE_CHECKING:
     from engine.decode.classifier import Decoder
@@ -44,6 +46,8 @@ C_RTP_PACKETS = counter("rtp_packets")
 C_RTP_BY_HEURISTIC = counter("rtp_by_heuristic")
 NOT_FOR_MEDIA = M_REJECTED | M_NO_ADDRESS | M_TCP
 RTP_MEDIA = M_RTP
+UDPTL = M_UDPTL
+FAX = F_FAX << 8
 RTCP_MUX = M_RTCP_MUX
 DISCARD = 9
 CODECS_OF_MEDIA = MAX_CODECS
@@ -115,6 +119,8 @@ class MediaPath:
         self.flow = slot
         self.flow_generation = self.flows.generation
         self.found_by = self.flows.labels_word & 0xFF
+        if self.flows.labels_word & FAX and not self.beside_fax(decoder, kind):
+            return 0
         if kind != 1:
             return kind
         if self.flows.labels_word & 0x100:
@@ -139,6 +145,20 @@ class MediaPath:
         if (codec >> 8) & 0xFF == EVENT_KIND:
             self.telephone_event(codec >> 32, now)
         return 1
+
+    def beside_fax(self, decoder: Decoder, kind: int) -> bool:
+        """Whether a packet to a UDPTL endpoint, whose sequence number may look like RTP's version, is RTP."""
+        if kind != 1:
+            return kind == 2 and self.parser.rtcp_compound(decoder.payload, decoder.payload_end)
+        ports = self.parser.ssrc
+        ports = (ports << 32) | (decoder.dport << 16) | decoder.sport
+        tag = self.flow_tag(decoder)
+        return (
+            self.streams.find(
+                tag, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain
+            )
+            >= 0
+        )
 
     def telephone_event(self, clock: int, now: int) -> int:
         """The event of a packet (RFC 4733 section 2.3); other lengths are encrypted, or several events."""
@@ -196,7 +216,19 @@ class MediaPath:
 
     def enter(self, decoder: Decoder, ports: int, now: int) -> int:
         """The slot of the packet's stream, which may be a new one; -1: the table is full."""
-        tag = self.flows.tag_of(
+        tag = self.flow_tag(decoder)
+        stream = self.streams.find(
+            tag, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain
+        )
+        if stream >= 0:
+            return stream
+        return self.streams.add(
+            tag, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain, now
+        )
+
+    def flow_tag(self, decoder: Decoder) -> int:
+        """The keyed hash of the packet's five-tuple."""
+        return self.flows.tag_of(
             decoder.src0,
             decoder.src1,
             decoder.dst0,
@@ -205,14 +237,6 @@ class MediaPath:
             decoder.dport,
             decoder.protocol,
             decoder.domain,
-        )
-        stream = self.streams.find(
-            tag, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain
-        )
-        if stream >= 0:
-            return stream
-        return self.streams.add(
-            tag, decoder.src0, decoder.src1, decoder.dst0, decoder.dst1, ports, decoder.domain, now
         )
 
     def another(self, stream: int, before: int, ports: int) -> int:
@@ -361,6 +385,8 @@ class MediaPath:
             port = sdp.port[index]
             if not self.wanted(sdp, index):
                 self.counters[C_SDP_REJECTED] += 1
+                if sdp.flags[index] & UDPTL:
+                    self.flows.turn_to_fax(sdp.address0[index], sdp.address1[index], port, domain)
                 continue
             if self.stage_codecs(sdp, index):
                 self.counters[C_SDP_MEDIA] += 1

@@ -27,6 +27,8 @@ cdef unsigned long long FIVE_TUPLE_KIND
 cdef unsigned long long SIDE_KIND
 cdef unsigned long long SDP
 cdef unsigned long long HEURISTIC
+cdef unsigned long long UDP
+cdef unsigned long long FAX
 
 cdef class FlowTable(FlowLookup):
     # What the next register() writes: the Call-ID and a codec table, in the layout of an entry
@@ -78,6 +80,10 @@ cdef class FlowTable(FlowLookup):
         self, bint rtcp, unsigned long long media, unsigned long long ttl) except? 0x5a5a5a5a5a5a5a5a
     @cython.locals(index=cython.ulonglong)
     cdef int write_staged(self, Py_ssize_t word, unsigned long long labels, unsigned long long now) except -1
+    @cython.locals(slot=Py_ssize_t, tag=cython.ulonglong, word=Py_ssize_t)
+    cpdef int turn_to_fax(
+        self, unsigned long long address0, unsigned long long address1, unsigned long long port,
+        unsigned long long domain) except -1
     @cython.locals(
         slot=Py_ssize_t, word=Py_ssize_t, ports=cython.ulonglong, tag=cython.ulonglong, labels=cython.ulonglong)
     cpdef int register(

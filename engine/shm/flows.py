@@ -32,7 +32,7 @@ from typing import Any
 from engine.shm import atomics
 from engine.shm.flow_lookup import FlowLookup
 from engine.shm.region import Region
-from engine.shm.rows import flow_row
+from engine.shm.rows import F_FAX, flow_row
 from engine.shm.slots import create_region
 
 VERSION = 3
@@ -52,6 +52,7 @@ MILLISECOND = 1_000_000
 KEPT = 0xFFFFFFFFE0FFFFFF
 NO_EPOCH = 0x8000000000000000
 FIVE_TUPLE_KIND, SIDE_KIND = 1, 2
+UDP, FAX = 17, F_FAX << 8
 SDP, HEURISTIC = 1, 2
 MAX_CODECS = 16
 PLACE_STREAM, PLACE_CALL = STREAM, CALL
@@ -358,6 +359,23 @@ class FlowTable(FlowLookup):
             self.publish(slot, tag)
         atomics.add(self.words, EPOCHS + (tag & 2047), 1)
         return 0
+
+    def turn_to_fax(self, address0: int, address1: int, port: int, domain: int) -> int:
+        """An endpoint of the staged call is UDPTL's (T.38) until it is registered again; 1: it was known.
+
+        What it was registered with stays: the offer may be refused, and RTP under way may still come.
+        """
+        slot = self.side(address0, address1, port, UDP, domain)
+        tag = self.tag
+        if slot < 0 or not self.same_call(slot):
+            return 0
+        word = self.place(slot)
+        if self.lock(word):
+            if atomics.load(self.words, self.tags + 2 * slot) == tag:
+                self.words[word + LABELS] |= FAX
+            self.unlock(word)
+        atomics.add(self.words, EPOCHS + (tag & 2047), 1)
+        return 1
 
     def staged_labels(self, rtcp: bool, media: int, ttl: int) -> int:
         """The labels of the next register()."""

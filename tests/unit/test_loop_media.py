@@ -160,6 +160,55 @@ def test_signalling_that_comes_late_names_the_stream(build: Build) -> None:
     assert (row["packets"], row["found_by"], row["call_id"]) == (11, "sdp", "a@b")
 
 
+def test_the_clock_that_an_sdp_names_late_makes_no_jitter(build: Build) -> None:
+    """A delayed offer: 20 ms of 48 kHz, steady all along."""
+    road = Road(build)
+    for number in range(20):
+        road.udp(rtp(number, payload_type=96, timestamp=960 * number), BOB, 5000, ALICE, 4000, gap_ms=20)
+    assert [row["max_jitter_ms"] for row in road.streams.rows()] == [None]
+    road.say(sip(body=sdp(formats="96", more="a=rtpmap:96 opus/48000/2\r\n")), gap_ms=0)
+    for number in range(20, 40):
+        road.udp(rtp(number, payload_type=96, timestamp=960 * number), BOB, 5000, ALICE, 4000, gap_ms=20)
+    (row,) = road.streams.rows()
+    assert (row["codec"], row["packets"]) == ("OPUS", 40)
+    assert row["max_jitter_ms"] == pytest.approx(0)
+
+
+FAX = "v=0\r\no=- 1 2 IN IP4 {0}\r\ns=-\r\nc=IN IP4 {0}\r\nt=0 0\r\nm=image {1} udptl t38\r\n"
+
+
+def test_fax_on_the_ports_of_the_voice_is_not_media(build: Build) -> None:
+    """T.38 after a re-INVITE: UDPTL's sequence numbers from 0x8000 on begin as RTP and RTCP do."""
+    road = Road(build)
+    road.say(sip(body=sdp()))
+    road.say(sip("SIP/2.0 200 OK", body=sdp(BOB, 5000)))
+    for number in range(5):
+        road.udp(rtp(number), BOB, 5000, ALICE, 4000, gap_ms=20)
+    road.say(sip(body=FAX.format(ALICE, 4000), cseq="2 INVITE"))
+    road.say(sip("SIP/2.0 200 OK", body=FAX.format(BOB, 5000), cseq="2 INVITE"))
+    for number in range(0x8000, 0xC000, 97):
+        fax = number.to_bytes(2, "big") + b"\x06\x01\x02\x03\x04\x05\0\0" + bytes(30)
+        road.udp(fax, BOB, 5000, ALICE, 4000, gap_ms=30)
+        road.udp(fax, ALICE, 4000, BOB, 5000)
+    assert road.counted("rtp_packets", "malformed") == (5, 0)
+    # Voice that was under way, RTCP, and the way back from fax to voice with another source.
+    road.udp(rtp(5), BOB, 5000, ALICE, 4000)
+    road.udp(SR, BOB, 5000, ALICE, 4000)
+    road.say(sip(body=sdp(), cseq="3 INVITE"))
+    for number in range(3):
+        road.udp(rtp(number, 0x99), BOB, 5000, ALICE, 4000, gap_ms=20)
+    assert road.counted("rtp_packets", "rtcp_packets", "malformed") == (9, 1, 0)
+    assert {row["ssrc"]: row["packets"] for row in road.streams.rows()} == {0x1234: 6, 0x99: 3}
+
+
+def test_a_fax_of_another_call_takes_no_port(build: Build) -> None:
+    road = Road(build)
+    road.say(sip(body=sdp()))
+    road.say(sip(call="thief", body=FAX.format(ALICE, 4000)))
+    road.udp(rtp(1), BOB, 5000, ALICE, 4000)
+    assert road.counted("rtp_packets", "rtp_by_sdp") == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("why", "packets", "sport", "dport"),
     [
