@@ -168,11 +168,15 @@ class FlowScreen(FrameScreen):
         width = self.app.size.width
         shown = self._panel_wish if self._panel_wish is not None else width >= PANEL_FROM
         self.set_class(shown, "-panel")
-        own = max(PANEL_MIN, min(72, width * 2 // 5))
-        wide = max(PANEL_MIN, min(width - PANEL_MIN, self._panel_width or own))
-        self.panel.styles.width = wide
+        self.panel.styles.width = self._panel_cells()
         self._panel_for = None
         self._show_current()
+
+    def _panel_cells(self, step: int = 0) -> int:
+        """Width of the panel, shown or not, or of one that is `step` wider."""
+        width = self.app.size.width
+        own = max(PANEL_MIN, min(72, width * 2 // 5))
+        return max(PANEL_MIN, min(width - PANEL_MIN, (self._panel_width or own) + step))
 
     def on_rows_view_moved(self, event: RowsView.Moved) -> None:
         event.stop()
@@ -296,12 +300,13 @@ class FlowScreen(FrameScreen):
         self._place_panel()
 
     def action_panel_wider(self) -> None:
-        self._panel_width = (self._panel_width or self.panel.size.width) + PANEL_STEP
+        self._panel_width = self._panel_cells(PANEL_STEP)
         self._panel_wish = True
         self._place_panel()
 
     def action_panel_narrower(self) -> None:
-        self._panel_width = max(PANEL_MIN, (self._panel_width or self.panel.size.width) - PANEL_STEP)
+        self._panel_width = self._panel_cells(-PANEL_STEP)
+        self._panel_wish = True
         self._place_panel()
 
     def action_panel_reset(self) -> None:

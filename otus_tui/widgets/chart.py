@@ -107,7 +107,8 @@ class Chart(Inked, Widget):
         self._role = "warning" if alarmed else "accent"
         sign = f"{g.warning} " if alarmed else ""
         value = f" {sign}{self.show(now)}{self.unit}"
-        tail = f"{value}  top {self.show(top)}"
+        # The largest value that is drawn, not the end of the scale: that would read like one.
+        tail = f"{value}  max {self.show(max(known, default=None))}"
         if len(self.title) + cells(tail) + 2 > width:
             tail = value
         room = max(0, width - len(self.title) - cells(tail) - 4)

@@ -103,19 +103,23 @@ class FrameHead(Inked, Widget):
         what, how, role = _task_words(model, self.glyphs)
         now = model.clock()
         clock: Line = [(f"{fmt.clock(now)} {fmt.zone(now)} ", "dim")]
-        head: Line = [("otus", "title"), (" ", "")]
-        if what:
-            head += [(fmt.fit(what, min(len(what), 20)), ""), (" ", "")]
+        name: Line = [("otus", "title"), (" ", "")]
+        head: Line = [(fmt.fit(what, min(len(what), 20)), ""), (" ", "")] if what else []
         head += [(how, role), (" ", "")]
         short: Line = [(f"{fmt.clock(now)} ", "dim")]
-        for words, gap, end in (
-            (True, "  ", clock),
-            (True, " ", clock),
-            (True, " ", short),
-            (False, " ", clock),
+        minutes: Line = [(f"{fmt.clock(now)[:5]} ", "dim")]
+        # The names of the screens go last.
+        for start, words, gap, end in (
+            ([*name, *head], True, "  ", clock),
+            ([*name, *head], True, " ", clock),
+            ([*name, *head], True, " ", short),
+            (head, True, " ", short),
+            (head, True, " ", minutes),
+            (head, True, " ", []),
+            ([*name, *head], False, " ", clock),
         ):
             self._links = []
-            line = [*head, *self._screens(words, 0, 1 + width_of(head), gap)]
+            line = [*start, *self._screens(words, 0, 1 + width_of(start), gap)]
             if width_of(line) + width_of(end) + 2 <= width:
                 return spread(line, end, width - 1)
         return line

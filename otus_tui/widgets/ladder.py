@@ -262,6 +262,8 @@ class Ladder(RowsView):
         """Cells from one lifeline to the next."""
         self.lead = 6
         """Cells before the first and after the last lifeline: half a host's name."""
+        self.measured: Callable[[], object] = lambda: None
+        """Called when the lifelines may stand elsewhere."""
 
     def row_total(self) -> int:
         return len(self.flow.items)
@@ -277,6 +279,7 @@ class Ladder(RowsView):
         self.gap = MIN_GAP if len(hosts) < 2 else max(MIN_GAP, min(MAX_GAP, room // (len(hosts) - 1)))
         self.side_step = self.gap
         self.layout_changed()
+        self.measured()
 
     def column_x(self, index: int) -> int:
         """Cell of a lifeline."""
@@ -386,6 +389,7 @@ class LadderHead(Inked, Widget):
         """Gives the alias of a host."""
 
     def on_mount(self) -> None:
+        self.ladder.measured = self.refresh
         self.watch(self.ladder, "scroll_x", self._scrolled, init=False)
 
     def _scrolled(self) -> None:

@@ -32,6 +32,33 @@ async def test_the_ladder(start: Start, size: Size) -> None:
         assert "100 Trying" not in desk.text
 
 
+async def test_the_panel_keeps_its_width_while_it_is_hidden(start: Start) -> None:
+    async with start(size=LARGE, screen="calls") as desk:
+        await desk.press("end", "enter")
+        screen = desk.app.screen
+        assert isinstance(screen, FlowScreen)
+        own = screen.panel.size.width
+        await desk.press("t", "9")
+        assert screen.panel.size.width == own + 4
+        await desk.press("t", "0")
+        assert screen.panel.size.width == own
+        await desk.press(*["9"] * 40, "0")
+        widest = screen.panel.size.width
+        await desk.press("0")
+        assert screen.panel.size.width == widest - 4
+
+
+async def test_the_hosts_stand_over_their_lifelines_after_a_change_of_width(start: Start) -> None:
+    async with start(size=(120, 40), screen="calls") as desk:
+        await desk.press("end", "enter")
+        for key in ("t", "t", "9", "T"):
+            await desk.press(key)
+            head = next(line for line in desk.lines if "10.0.0.9" in line)
+            row = next(line for line in desk.lines if "INVITE SDP" in line)
+            begins = head.index("10.0.0.9")
+            assert begins <= row.index("│", row.index("INVITE SDP")) < begins + len("10.0.0.9")
+
+
 async def test_the_ladder_grows_while_the_call_goes_on(start: Start) -> None:
     async with start(screen="calls") as desk:
         await desk.press("end", "enter")

@@ -41,6 +41,33 @@ async def test_the_frame_is_on_every_screen(start: Start, size: Size) -> None:
                 assert word in lines[-1]
 
 
+@pytest.mark.parametrize(
+    ("interface", "hours", "end"),
+    [("eth0", 0.2, "08:41:07"), ("eth0", 30, "08:41:07"), ("enp94s0f1", 30, "08:41")],
+)
+async def test_the_names_of_the_screens_stay_in_80_columns(
+    start: Start, interface: str, hours: float, end: str
+) -> None:
+    row = task(interface=interface, started_ns=NOW_NS - int(hours * 3600) * SECOND)
+
+    def prepare(engine: ScriptedEngine) -> None:
+        engine.tasks = [row]
+
+    async with start(prepare=prepare) as desk:
+        head = desk.lines[0]
+        assert f" {interface} LIVE " in head
+        assert "1 Overview 2 Calls 3 Media 4 TCP 5 Drops 8 Tasks " in head
+        assert head.rstrip().endswith(f" {end}")
+
+
+async def test_a_note_hides_neither_the_books_nor_the_keys(start: Start) -> None:
+    async with start(notifications=True) as desk:
+        desk.app.notify("a note")
+        await desk.until(lambda: "a note" in desk.text)
+        assert "books even" in desk.lines[-2]
+        assert "q quit" in desk.lines[-1]
+
+
 async def test_drops_show_beside_the_traffic_with_a_sign(start: Start) -> None:
     lossy = task()
     lossy["books"]["dropped"]["ring"] = {"drops": 12_345}
