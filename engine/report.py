@@ -21,7 +21,7 @@ from engine.shm.flows import FlowTable
 from engine.shm.region import alone
 from engine.shm.streams import StreamTable
 from engine.stream_report import quality_fields, rounded
-from engine.text import format_timestamp
+from engine.text import format_timestamp, unread_sip_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,8 +184,7 @@ def write_table(document: dict[str, Any], out: TextIO) -> None:
         print(f"warning: {file['truncated']}", file=out)
     unread = document["decode"]["tcp_sip_port"]
     if unread:
-        noun = "packet" if unread == 1 else "packets"
-        print(f"warning: {unread:,} TCP {noun} on SIP ports: SIP over TCP is not read", file=out)
+        print(f"warning: {unread_sip_text(unread)}", file=out)
     dropped = {name: count for name, count in books["dropped"].items() if count}
     print(
         f"received {books['received']:,} = reported {books['reported']:,}"

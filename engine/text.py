@@ -40,6 +40,11 @@ def share_text(share: float) -> str:
     return f"{share:.0%}" if share >= 0.1 else f"{100 * share:.2g}%"
 
 
+def unread_sip_text(packets: int) -> str:
+    """What a report warns of where there were TCP packets on SIP ports."""
+    return f"{packets:,} TCP {'packet' if packets == 1 else 'packets'} on SIP ports: SIP over TCP is not read"
+
+
 def rtcp_type(number: int) -> str:
     """The label `rtcp.type` of an RTCP packet type: `SR`, or the number."""
     return RTCP_TYPES.get(number, str(number))

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from engine.errors import NotPermittedError, UsageError
+from engine.text import unread_sip_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,9 +81,7 @@ def _messages(file: str, output: str | None) -> None:
 
 def _warn(file: str, unread: int, truncated: str) -> None:
     if unread:
-        noun = "packet" if unread == 1 else "packets"
-        warning = f"{unread:,} TCP {noun} on SIP ports: SIP over TCP is not read"
-        print(f"otus-tui: warning: {warning}", file=sys.stderr)
+        print(f"otus-tui: warning: {unread_sip_text(unread)}", file=sys.stderr)
     if truncated:
         print(f"otus-tui: warning: {file}: {truncated}", file=sys.stderr)
 

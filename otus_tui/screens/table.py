@@ -8,6 +8,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from engine.text import unread_sip_text
 from otus_tui import format as fmt
 from otus_tui.client import ClientError
 from otus_tui.model import calls_loss
@@ -327,8 +328,7 @@ def unread_sip(snapshot: Snapshot) -> str:
     """That there is SIP which is not read, or nothing."""
     tasks = snapshot.get("tasks") or []
     packets = sum(worker["counters"].get("tcp_sip_port", 0) for task in tasks for worker in task["workers"])
-    noun = "packet" if packets == 1 else "packets"
-    return f"{packets:,} TCP {noun} on SIP ports: SIP over TCP is not read" if packets else ""
+    return unread_sip_text(packets) if packets else ""
 
 
 def position_of(error: Any) -> int | None:
