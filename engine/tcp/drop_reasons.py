@@ -14,6 +14,7 @@ BENIGN = {
     "TCP_OLD_SEQUENCE": "before the window: keepalives and probes of a closed window look so",
     "TCP_OLD_ACK": "an acknowledgement that a later one overtook",
     "TCP_OFOMERGE": "out of order data that was there already",
+    "TCP_OFO_DROP": "out of order data that had come once more before its turn came",
     "TCP_RESET": "the reset itself, which ended its connection (see resets)",
     "TCP_CLOSE": "for a socket that is closed",
 }
@@ -83,7 +84,6 @@ SENTENCES = {
     "TCP_MD5NOTFOUND": "MD5 is required and it has none",
     "TCP_MD5UNEXPECTED": "it has MD5 and none is configured",
     "TCP_MINTTL": "its TTL is below the socket's IP_MINTTL",
-    "TCP_OFO_DROP": "no memory was left for out of order data",
     "TCP_OFO_QUEUE_PRUNE": "out of order data was thrown away to save memory; the peer sends it again",
     "TCP_OVERWINDOW": "more data than the receive window had room for",
     "TCP_RFC7323_PAWS": "its timestamp is older than one seen before (PAWS, RFC 7323)",

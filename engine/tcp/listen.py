@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from engine.tcp.backend import Listener
 
@@ -44,6 +44,8 @@ class ListenDrops:
         """Namespace -> drops that it counted before the last look and that no socket had then: the counters
         are read after the sockets."""
         self._told: dict[int, int] = {}
+        self._full: set[Key] = set()
+        """Those that had no room at the last look."""
 
     def look(
         self,
@@ -60,6 +62,7 @@ class ListenDrops:
         """
         first = not self._kernel
         fresh: dict[int, dict[Key, int]] = {}
+        were_full, self._full = self._full, {_key(one) for one in listeners if _full(one)}
         before, self._before = self._before, {}
         told: dict[Key, int] = {}
         had_told, self._told = self._told, {}
@@ -69,7 +72,7 @@ class ListenDrops:
                     self.left_out += 1
                     continue
                 # SO_REUSEPORT: several sockets of one address are one row.
-                key = (one.netns, one.local, one.port)
+                key = _key(one)
                 self._last.pop(key, None)
                 self._last[key] = (one, time_ns)
                 if one.drops is None:
@@ -84,8 +87,9 @@ class ListenDrops:
                 if open_now and one.told:
                     self._told[one.cookie] = one.told
         found: list[tuple[Listener, int]] = []
+        likely = were_full | self._full | {key for key in told if told[key]} | {_key(one) for one in ended}
         for netns, deltas in fresh.items():
-            booked = self._book(netns, deltas, kernel.get(netns))
+            booked = self._book(netns, deltas, kernel.get(netns), likely)
             found += [(self._last[key][0], drops - told[key]) for key, drops in booked.items()]
         self._kernel = {netns: dict(counters) for netns, counters in kernel.items()}
         while len(self._last) > 2 * MOST:
@@ -105,8 +109,11 @@ class ListenDrops:
         )
         return [*found, *gone]
 
-    def _book(self, netns: int, deltas: Mapping[Key, int], now: Mapping[str, int] | None) -> dict[Key, int]:
-        """Add what the sockets of a namespace have dropped; what each had of it."""
+    def _book(
+        self, netns: int, deltas: Mapping[Key, int], now: Mapping[str, int] | None, likely: set[Key]
+    ) -> dict[Key, int]:
+        """Add what the sockets of a namespace have dropped; what each had of it. likely: those that may have
+        had no room."""
         before = self._kernel.get(netns)
         overflows = all_drops = None
         if now is not None and before is not None:
@@ -116,7 +123,8 @@ class ListenDrops:
         if all_drops is not None:
             most = all_drops + self._unclaimed.get(netns, 0)
             self._unclaimed[netns] = max(0, all_drops - counted)
-            deltas = bounded(deltas, most)
+            all_for_want_of_room = bool(overflows) and (overflows or 0) >= all_drops
+            deltas = bounded(deltas, most, likely if all_for_want_of_room else ())
             if all_drops < sum(deltas.values()):
                 # Some fell between the last look at the sockets and that at the counters.
                 overflows = None
@@ -153,13 +161,29 @@ def merged(listeners: Iterable[Listener]) -> list[Listener]:
     return list(found.values())
 
 
+def _key(one: Listener) -> Key:
+    return one.netns, one.local, one.port
+
+
+def _full(one: Listener) -> bool:
+    """As the kernel judges: it lets in one more than the limit."""
+    return one.backlog > one.limit
+
+
 def _fullness(one: Listener) -> float:
     return one.backlog / one.limit if one.limit else 0.0
 
 
-def bounded(deltas: Mapping[Key, int], most: int) -> dict[Key, int]:
-    """Counts of sockets that together are no more than `most`: what is too much is taken from each by its
-    share."""
+def bounded(deltas: Mapping[Key, int], most: int, likely: Collection[Key] = ()) -> dict[Key, int]:
+    """Counts of sockets that together are no more than `most`: what is too much is taken first from those
+    that are not likely to have dropped anything, from each by its share."""
+    kept = _shares({key: delta for key, delta in deltas.items() if key in likely}, most)
+    rest = {key: delta for key, delta in deltas.items() if key not in likely}
+    kept |= _shares(rest, most - sum(kept.values()))
+    return {key: kept[key] for key in deltas}
+
+
+def _shares(deltas: Mapping[Key, int], most: int) -> dict[Key, int]:
     counted = sum(deltas.values())
     if counted <= most:
         return dict(deltas)

@@ -38,6 +38,8 @@ NAMESPACES_S = 5.0
 SLACK_S = 0.001
 ENDS_S = 0.25
 """How often connections that ended are taken from the backend, which has room for so many only."""
+SECOND_S = 0.9
+"""A little less: looks that come once a second come early at times."""
 SAME_S = 0.02
 """A look that is younger than this is the last one."""
 LISTEN_COUNTERS = ("listen_drops", "listen_syn_drops", "listen_accept_drops")
@@ -86,6 +88,8 @@ class Observer:
         self._next_judge = float("inf")
         self._looked = float("-inf")
         self._reported: tuple[int, Reading]
+        self._rated: tuple[int, Reading]
+        """Up to where resets were judged."""
 
     @property
     def wants_events(self) -> bool:
@@ -107,7 +111,7 @@ class Observer:
         self.governor.begin(self.backend)
         self.windows = Windows(_without_events(self.read()), time.time_ns())
         self.look()
-        self._reported = self.windows.newest
+        self._reported = self._rated = self.windows.newest
         self._next_look = self.begun + self.look_period
         self._next_ends = self.begun + ENDS_S
         self._next_report = self.begun + options.interval
@@ -149,10 +153,11 @@ class Observer:
         if now >= self._next_ends:
             self._next_ends = now + ENDS_S
         self.drain()
-        if looks and not reports and self.options.mode != "detail":
+        if looks and not reports and (self.options.mode != "detail" or self.options.triggers.reset_rate):
             # Rolling windows may be shorter than the interval.
             with self.governor.looking(more=True):
                 self.windows.add(self.read(), time.time_ns())
+            self._rate_of_resets()
         if reports:
             self._report()
             self._next_report = max(self._next_report + self.options.interval, now)
@@ -313,14 +318,23 @@ class Observer:
                 p99 = summary.histogram_object(one, self.options.sizes.sub_bits)["p99"]
                 if p99:
                     self.backend.set_rtt_p99(round(p99))
-        if triggers.reset_rate is not None and self.wants_events and window.seconds > 0:
-            counters = window.reading.counters
-            resets = counters.get("resets_sent", 0) + counters.get("resets_received", 0)
-            rate = round(resets / window.seconds)
-            if rate >= triggers.reset_rate:
-                nobody = Connection(0, "", "", 0, "", 0, netns=self.options.filters.netns)
-                event = Event(time.monotonic_ns(), "reset_rate", rate, triggers.reset_rate, nobody)
-                self.backend.offer(event)
+        self._rate_of_resets()
+
+    def _rate_of_resets(self) -> None:
+        """Of each second, however far apart the reports are."""
+        threshold = self.options.triggers.reset_rate
+        if threshold is None:
+            return
+        window = self.windows.since(self._rated)
+        if window.seconds < SECOND_S:
+            return
+        self._rated = self.windows.newest
+        counters = window.reading.counters
+        resets = counters.get("resets_sent", 0) + counters.get("resets_received", 0)
+        rate = round(resets / window.seconds)
+        if rate >= threshold:
+            nobody = Connection(0, "", "", 0, "", 0, netns=self.options.filters.netns)
+            self.backend.offer(Event(time.monotonic_ns(), "reset_rate", rate, threshold, nobody))
 
     def _pass_on(self, event: Event) -> None:
         self.sink.event(events.document(event, event.time_ns + self._offset, self.mask))

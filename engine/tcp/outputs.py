@@ -159,7 +159,7 @@ class Outputs:
         else:
             page = text.page(document, observer, plain=self._plain)
             if self.short:
-                page += text.recent(self._recent, self._count)
+                page += text.recent(self._recent, self._count, plain=self._plain)
                 self._recent, self._count = [], 0
             self.summaries.write(page.encode("utf-8", "replace"))
 

@@ -154,8 +154,9 @@ def _at(document: dict[str, Any], path: str) -> Any:
 def rebucket(buckets: list[list[int]], bounds: list[int], divisor: float) -> list[tuple[str, float]]:
     """Cumulative counts below the bounds and +Inf, out of [upper bound, count] pairs.
 
-    A bound of the metric is `bound / divisor`; values of the summary are whole numbers, cut off: v stands for
-    v up to v + 1. A bucket counts below a bound when all of it does.
+    A bound of the metric is `bound / divisor`. Values of the summary are whole numbers: of times and rates
+    they are cut off, v stands for v up to v + 1, and so a bucket counts below a bound when all of it does.
+    What is whole by nature (divisor 1) has `bound - 1`, because `le` takes in the bound itself.
     """
     found = []
     place = running = 0
@@ -164,7 +165,7 @@ def rebucket(buckets: list[list[int]], bounds: list[int], divisor: float) -> lis
         while place < len(buckets) and buckets[place][0] < bound:
             running += buckets[place][1]
             place += 1
-        found.append((repr(bound / divisor), float(running)))
+        found.append((repr(float(bound - 1) if divisor == 1 else bound / divisor), float(running)))
     total = running + sum(count for _, count in buckets[place:])
     return [*found, ("+Inf", float(total))]
 

@@ -31,6 +31,7 @@ def run(options: Options) -> ExitCode:
     """
     outputs = Outputs(options)
     observer = Observer(options, outputs)
+    ending = False
     try:
         with _signals() as signals:
             observer.start()
@@ -49,7 +50,7 @@ def run(options: Options) -> ExitCode:
                 with contextlib.suppress(OtusError):
                     observer.stop()
                 raise
-            signals.last = True
+            signals.last = ending = True
             observer.stop()
             if options.stats and (options.format != "text" or options.mode == "detail"):
                 # A text summary has them at its end.
@@ -58,6 +59,10 @@ def run(options: Options) -> ExitCode:
         # Who read standard output has seen enough. The interpreter shall not complain when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         interrupted = False
+        if not ending:
+            # What goes to a file has its end, too.
+            with contextlib.suppress(OtusError):
+                observer.stop()
     finally:
         observer.close()
         outputs.close()

@@ -244,8 +244,8 @@ def costs(backend: Backend) -> list[str]:
     return lines if rows else ["no program runs in the kernel"]
 
 
-def recent(found: Sequence[dict[str, Any]], count: int) -> str:
-    """The newest events in a line each, and how many more there were."""
+def recent(found: Sequence[dict[str, Any]], count: int, *, plain: bool = False) -> str:
+    """The newest events in a line each, and how many more there were. plain: no characters beyond ASCII."""
     lines = []
     for one in found:
         trigger = one["trigger"]
@@ -257,7 +257,8 @@ def recent(found: Sequence[dict[str, Any]], count: int) -> str:
         lines.append(f"▲ {clock}  {name} {value}  {ends}{process}"[:WIDTH])
     if count > len(found):
         lines.append(f"  and {count - len(found):,} more events (--events FILE has all)")
-    return "".join(line + "\n" for line in lines)
+    made = "".join(line + "\n" for line in lines)
+    return made.translate(_ASCII).encode("ascii", "replace").decode() if plain else made
 
 
 def clean(name: str) -> str:

@@ -182,6 +182,16 @@ def test_events_of_resets_and_drops(between: Path, tmp_path: File) -> None:
     assert all(one["drop_function"] in drops["by_function"] for one in told)
 
 
+def test_a_rate_of_resets_is_of_a_second_however_long_the_interval(between: Path, tmp_path: File) -> None:
+    words = ("--mode", "detail", "--reset-rate", "8/s", "--interval", "600")
+    with watching(between.server, tmp_path, *words) as run:
+        for _ in range(40):
+            with between.open() as client, suppress(ConnectionRefusedError):
+                client.connect((SERVER, 81))
+        run.until('"reset_rate"')
+    assert sum(one["trigger"]["value"] for one in run.events("reset_rate")) >= 20
+
+
 def test_limits_of_events(between: Path, tmp_path: File) -> None:
     listener = between.listen()
 

@@ -471,9 +471,24 @@ def test_drops_that_were_told_are_not_told_again() -> None:
     assert drops.look([seen], kernel(7, 7)) == []
 
 
+def test_who_had_room_is_not_blamed_for_repeated_syns() -> None:
+    """One is full and drops 20; another has room, and its half-open connections repeat their SYNs."""
+    drops = listen.ListenDrops()
+    full, well = listener(0, cookie=1), listener(0, 81, 2)
+    full.backlog, full.limit, well.backlog, well.limit = 2, 1, 0, 64
+    drops.look([full, well], kernel(0, 0))
+    full.drops, well.drops = 20, 10
+    assert [(one.port, more) for one, more in drops.look([full, well], kernel(20, 20))] == [(80, 20)]
+    assert listen.parts(drops.since_start[KEY]) == (20, 0, 20)
+    # Not all for want of room: who turned SYNs away cannot be known.
+    full.drops, well.drops = 30, 20
+    assert len(drops.look([full, well], kernel(38, 28))) == 2
+
+
 @given(st.dictionaries(st.integers(0, 99), st.integers(0, 50), max_size=8), st.integers(0, 200))
 def test_shares_are_whole_and_no_more_than_there_is(counts: dict[int, int], most: int) -> None:
-    given_out = listen.bounded({(7, "", port): count for port, count in counts.items()}, most)
+    likely = {(7, "", port) for port in counts if port % 3}
+    given_out = listen.bounded({(7, "", port): count for port, count in counts.items()}, most, likely)
     assert sum(given_out.values()) == min(most, sum(counts.values()))
     assert all(0 <= value <= counts[port] for (_, _, port), value in given_out.items())
 

@@ -91,8 +91,16 @@ def test_prometheus_buckets_are_exact_at_their_bounds(values: list[int]) -> None
     document = summary.histogram_object(filled(values, 3), 3)
     bounds = [2**power for power in range(4, 23)]
     for text, count in prometheus.rebucket(document["buckets"], bounds, 1)[:-1]:
-        assert count == sum(value < float(text) for value in values)
+        assert count == sum(value <= float(text) for value in values)
+    for text, count in prometheus.rebucket(document["buckets"], bounds, 1e6)[:-1]:
+        assert count == sum(value < round(float(text) * 1e6) for value in values)
     assert prometheus.rebucket(document["buckets"], bounds, 1)[-1] == ("+Inf", float(len(values)))
+
+
+def test_one_segment_sent_again_is_at_most_one() -> None:
+    document = summary.histogram_object(filled([0, 0, 1, 2, 3], 3), 3)
+    found = dict(prometheus.rebucket(document["buckets"], [1, 2, 4], 1))
+    assert found == {"0.0": 2.0, "1.0": 3.0, "3.0": 5.0, "+Inf": 5.0}
 
 
 @pytest.mark.parametrize("scale", [1, 8])

@@ -48,6 +48,14 @@ def test_a_name_that_can_be_read_is_shown_as_it_is() -> None:
     assert "  naïve 日本/5" in text.recent([document("naïve 日本")], 1)
 
 
+def test_events_in_a_terminal_without_utf_8_are_ascii() -> None:
+    nobody = {**document("naïve"), "src_ip": None, "src_port": None}
+    shown = text.recent([document("naïve"), nobody], 9, plain=True)
+    assert shown.isascii()
+    assert shown.startswith("! ")
+    assert "na?ve/5" in shown
+
+
 @pytest.mark.parametrize("name", ["x.prom.part", "x.prom"])
 def test_what_others_put_beside_a_file_is_not_written_to(name: str, tmp_path: Path) -> None:
     victim = tmp_path / "victim"

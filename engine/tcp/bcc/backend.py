@@ -144,12 +144,17 @@ class BccBackend:
         if self._reader is None:
             return self._last or Reading(time.monotonic_ns())
         reading, rest = self._reader.read(), self._rest.read()
+        # With filters it knows the sum over the sockets that it has met; the programs' classes are all.
+        told = self._rest.narrowed and "retransmits" not in self._choice.off
+        classes = ("retransmit_segments",) if told else ()
         for name, one in rest.histograms.items():
             if name in _BY_LOOKING or name not in reading.histograms:
                 reading.histograms[name] = one
         for name, value in rest.counters.items():
             if name in _BOTH:
                 reading.counters[name] = reading.counters.get(name, 0) + value
+            elif name in classes:
+                continue
             elif name in _COUNTED_BY_REST or name not in reading.counters:
                 reading.counters[name] = value
         for name in _COUNTED_BY_REST:
