@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from array import array
+
 MAX_MEDIA = 16
 """Media descriptions kept of one SDP; the others are counted."""
 MAX_CODECS = 16
@@ -77,6 +79,22 @@ def name_text(word0: int, word1: int) -> str:
 def static_codec(payload_type: int) -> tuple[str, int]:
     """Name and clock rate, Hz, of a static payload type; ("", 0) for all others."""
     return STATIC_CODECS.get(payload_type, ("", 0))
+
+
+def static_clocks() -> memoryview:
+    """Clock rate of every payload type, 0 where RFC 3551 assigns none (L16 and video as in its tables)."""
+    clocks = array("I", bytes(4 * 128))
+    for number, (_, clock) in STATIC_CODECS.items():
+        clocks[number] = clock
+    return memoryview(clocks).toreadonly()
+
+
+def static_names() -> memoryview:
+    """Names of the static payload types, two words each."""
+    names = array("Q", bytes(16 * 128))
+    for number, (name, _) in STATIC_CODECS.items():
+        names[2 * number], names[2 * number + 1] = name_words(name)
+    return memoryview(names).toreadonly()
 
 
 ERRORS: tuple[str, ...] = (

@@ -29,6 +29,7 @@ cdef unsigned int SNAPPED
 cdef unsigned int BYE
 cdef unsigned int INVITE
 cdef unsigned int NEGOTIATING
+cdef unsigned long long ANY_VLAN
 cdef unsigned long long EVENT_NAME
 cdef unsigned long long MASK32
 cdef unsigned long long MASK64
@@ -85,6 +86,10 @@ cdef class MediaPath:
         self, Py_ssize_t slot, Py_ssize_t stream, unsigned long long payload_type, unsigned long long codec_of) except -1
     @cython.locals(slot=Py_ssize_t, kind=int, tag=cython.ulonglong, place=Py_ssize_t)
     cdef int guess(self, Decoder decoder, unsigned long long now) except -1
+    @cython.locals(slot=Py_ssize_t)
+    cdef Py_ssize_t known(self, Decoder decoder, unsigned long long below, unsigned long long now) except -2
+    cdef Py_ssize_t flow_of(
+        self, Decoder decoder, unsigned long long below, unsigned long long domain, unsigned long long now) except -2
     @cython.locals(slot=Py_ssize_t, stream=Py_ssize_t)
     cdef Py_ssize_t promote(self, Decoder decoder, Py_ssize_t place, unsigned long long now) except -2
     @cython.locals(_=Py_ssize_t, count=Py_ssize_t, word=cython.ulonglong)

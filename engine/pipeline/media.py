@@ -6,7 +6,6 @@ that RFC 3551 assigns or leaves dynamic, and an SSRC other than 0; engine.pipeli
 
 from __future__ import annotations
 
-from array import array
 from typing import TYPE_CHECKING
 
 from engine.parsers.rtp import RtpParser
@@ -18,8 +17,8 @@ from engine.parsers.sdp_grammar import (
     M_TCP,
     M_UDPTL,
     MAX_CODECS,
-    STATIC_CODECS,
-    name_words,
+    static_clocks,
+    static_names,
 )
 from engine.pipeline.candidates import Candidates
 from engine.pipeline.rtcp import RtcpPath
@@ -56,6 +55,8 @@ SNAPPED = records.P_SNAPPED
 BYE = records.METHODS.index("BYE")
 INVITE = records.METHODS.index("INVITE")
 NEGOTIATING = sum(1 << records.METHODS.index(method) for method in ("INVITE", "ACK", "PRACK", "UPDATE"))
+ANY_VLAN = 0xFFFFFF
+"""In a domain, in both places of VLAN ids: any. Media may be on another VLAN than its signalling."""
 EVENT_NAME = int.from_bytes(b"\0TELEPHO", "little")
 """First octets of the encoding name telephone-event, behind one octet."""
 MASK32 = 0xFFFFFFFF
@@ -66,26 +67,8 @@ STREAM_CODEC = stream_layout.PLACE_CODEC
 STREAM_CODEC_OF = stream_layout.PLACE_CODEC_OF
 STREAM_PORTS = stream_layout.PLACE_PORTS
 EVENT_KIND = stream_layout.EVENT_KIND
-
-
-def _static_clocks() -> memoryview:
-    """Clock rate of every payload type, 0 where RFC 3551 assigns none (L16 and video as in its tables)."""
-    clocks = array("I", bytes(4 * 128))
-    for number, (_, clock) in STATIC_CODECS.items():
-        clocks[number] = clock
-    return memoryview(clocks).toreadonly()
-
-
-def _static_names() -> memoryview:
-    """Names of the static payload types, two words each."""
-    names = array("Q", bytes(16 * 128))
-    for number, (name, _) in STATIC_CODECS.items():
-        names[2 * number], names[2 * number + 1] = name_words(name)
-    return memoryview(names).toreadonly()
-
-
-CLOCKS = _static_clocks()
-NAMES = _static_names()
+CLOCKS = static_clocks()
+NAMES = static_names()
 
 
 class MediaPath:
@@ -284,24 +267,21 @@ class MediaPath:
     # ---- media without SDP ----
 
     def guess(self, decoder: Decoder, now: int) -> int:
-        """A packet of no known flow: 0 nobody's, 1 RTP by the heuristic, 2 RTCP beside a known flow."""
+        """A packet of no known flow: 0 nobody's, 1 RTP by the heuristic, 2 RTCP beside a known flow.
+
+        Unless its flow is known on another VLAN: then as packet().
+        """
+        tag = self.flows.tag
+        slot = self.known(decoder, 0, now)
+        if slot >= 0:
+            return self.packet(decoder, slot, now)
         if not self.heuristic or decoder.sport < 1024 or decoder.dport < 1024:
             return 0
         kind = self.parser.classify(decoder.payload, decoder.payload_end, (decoder.flags & SNAPPED) != 0)
         if kind == 2:
             if not self.parser.rtcp_compound(decoder.payload, decoder.payload_end):
                 return 0
-            slot = self.flows.find(
-                decoder.src0,
-                decoder.src1,
-                decoder.dst0,
-                decoder.dst1,
-                decoder.sport - 1,
-                decoder.dport - 1,
-                decoder.protocol,
-                decoder.domain,
-                self.flows.steady(now),
-            )
+            slot = self.known(decoder, 1, now)
             if slot < 0:
                 return 0
             self.flow = slot
@@ -312,10 +292,36 @@ class MediaPath:
             return 0
         if self.parser.payload_type < 96 and CLOCKS[self.parser.payload_type] == 0:
             return 0
-        tag = self.streams.tag_of(self.flows.tag, self.parser.ssrc)
+        tag = self.streams.tag_of(tag, self.parser.ssrc)
         place = self.candidates.hold(tag, self.parser, decoder.tos >> 2, now)
         self.stream = self.promote(decoder, place, now) if place >= 0 else -1
         return 1 if self.stream >= 0 else 0
+
+    def known(self, decoder: Decoder, below: int, now: int) -> int:
+        """The flow `below` the packet's ports, where 0 is known to be none on this VLAN, or -1.
+
+        Its own VLAN comes first, then signalling on any other one, then signalling without a tag.
+        """
+        slot = self.flow_of(decoder, below, decoder.domain, now) if below else -1
+        if slot < 0:
+            slot = self.flow_of(decoder, below, decoder.domain | ANY_VLAN, now)
+        if slot < 0 and decoder.domain & ANY_VLAN:
+            slot = self.flow_of(decoder, below, (decoder.domain | ANY_VLAN) ^ ANY_VLAN, now)
+        return slot
+
+    def flow_of(self, decoder: Decoder, below: int, domain: int, now: int) -> int:
+        """FlowTable.find() with ports `below` those of the packet."""
+        return self.flows.find(
+            decoder.src0,
+            decoder.src1,
+            decoder.dst0,
+            decoder.dst1,
+            decoder.sport - below,
+            decoder.dport - below,
+            decoder.protocol,
+            domain,
+            self.flows.steady(now),
+        )
 
     def promote(self, decoder: Decoder, place: int, now: int) -> int:
         """Make flow and stream of a candidate and count what was held; the stream, -1 in a full table."""
@@ -387,6 +393,7 @@ class MediaPath:
                 self.counters[C_SDP_REJECTED] += 1
                 if sdp.flags[index] & UDPTL:
                     self.flows.turn_to_fax(sdp.address0[index], sdp.address1[index], port, domain)
+                    self.flows.turn_to_fax(sdp.address0[index], sdp.address1[index], port, domain | ANY_VLAN)
                 continue
             if self.stage_codecs(sdp, index):
                 self.counters[C_SDP_MEDIA] += 1
@@ -465,6 +472,9 @@ class MediaPath:
             self.counters[C_FLOWS_FULL] += 1
         elif not rtcp:
             self.counters[C_SDP_MEDIA] += 1
+        if domain & ANY_VLAN:
+            domain |= ANY_VLAN
+            self.flows.register(address0, address1, port, rtcp, index, 17, domain, steady, self.ttl)
         return 1 if outcome == 0 else 0
 
     def stage_call(self, sip: SipParser) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from engine.shm import records
 from tests.builds import Build
-from tests.packet_road import ALICE, BOB, MS, NOW, SR, Road, rtp, sdp, sip
+from tests.packet_road import ALICE, BOB, MS, NOW, SR, Road, frame, rtp, sdp, sip
 
 
 def test_media_of_an_sdp(build: Build) -> None:
@@ -130,6 +130,58 @@ def test_only_the_transactions_of_an_invite_negotiate_media(build: Build) -> Non
     assert {row["dport"]: row["call_id"] for row in road.streams.rows()} == dict.fromkeys(
         range(4000, port + 2, 2), "a@b"
     )
+
+
+def tagged(octets: bytes, *ids: int) -> bytes:
+    """The frame with these VLAN ids, the outermost one first."""
+    return octets[:12] + b"".join(b"\x81\0" + number.to_bytes(2, "big") for number in ids) + octets[12:]
+
+
+@pytest.mark.parametrize(
+    ("signalling", "media"), [((10,), (20,)), ((10,), ()), ((), (20,)), ((100, 10), (100, 20)), ((0,), (20,))]
+)
+def test_media_on_another_vlan_than_its_signalling(
+    build: Build, signalling: tuple[int, ...], media: tuple[int, ...]
+) -> None:
+    road = Road(build, rtp_heuristic=False)
+    road.give(tagged(frame(sip(body=sdp()), ALICE, 5060, BOB, 5060), *signalling))
+    road.give(tagged(frame(sip("SIP/2.0 200 OK", body=sdp(BOB, 5000)), BOB, 5060, ALICE, 5060), *signalling))
+    for number in range(3):
+        road.give(tagged(frame(rtp(number), BOB, 5000, ALICE, 4000), *media))
+        road.give(tagged(frame(rtp(number, 7), ALICE, 4000, BOB, 5000), *media))
+    assert [(row["call_id"], row["found_by"], row["packets"]) for row in road.streams.rows()] == [
+        ("a@b", "sdp", 3)
+    ] * 2
+    assert road.counted("sdp_media", "flow_conflicts", "rtp_by_sdp") == (2, 0, 6)
+    road.give(tagged(frame(rtp(1, 9), "10.9.9.9", 9000, "10.9.9.8", 9002), *media))
+    assert road.counted("rtp_packets", "unmatched") == (6, 1)
+
+
+def test_calls_of_two_vlans_with_the_same_addresses_stay_apart(build: Build) -> None:
+    road = Road(build)
+    for vlan in (10, 20):
+        road.give(tagged(frame(sip(call=f"call {vlan}", body=sdp()), ALICE, 5060, BOB, 5060), vlan))
+    road.say(sip(call="untagged", body=sdp()))
+    for vlan in (10, 20):
+        road.give(tagged(frame(rtp(1, vlan), BOB, 5000, ALICE, 4000), vlan))
+    road.udp(rtp(1, 1), BOB, 5000, ALICE, 4000)
+    assert {row["ssrc"]: row["call_id"] for row in road.streams.rows()} == {
+        10: "call 10",
+        20: "call 20",
+        1: "untagged",
+    }
+    assert road.counted("flow_conflicts") == (0,)
+
+
+def test_rtcp_on_another_vlan_than_its_signalling(build: Build) -> None:
+    road = Road(build)
+    road.give(tagged(frame(sip(body=sdp()), ALICE, 5060, BOB, 5060), 10))
+    for number in range(2):
+        road.give(tagged(frame(rtp(number), BOB, 5000, ALICE, 4000), 20))
+    report = SR[:2] + b"\0\x06" + SR[4:] + b"\x81\xca\0\x03" + SR[4:8] + b"\x01\x03a@b\0\0\0"
+    road.give(tagged(frame(report, BOB, 5001, ALICE, 4001), 20))
+    assert road.counted("rtcp_packets") == (1,)
+    assert [row["sender"]["reports"] for row in road.streams.rows()] == [1]
 
 
 # ---- media without SDP ----
