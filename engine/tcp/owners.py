@@ -60,6 +60,11 @@ def command(pid: int) -> str:
         return ""
 
 
+def _inherited(row: Connection | Listener) -> bool:
+    """Whether the process of a connection is only known to be that of the listening socket."""
+    return row.pid_source == "listen" and getattr(row, "state", "LISTEN") != "LISTEN"
+
+
 def started(pid: int) -> int:
     """Clock ticks from boot to the start of a process (`/proc/PID/stat`, field 22); -1 when it is gone."""
     try:
@@ -86,8 +91,9 @@ class Owners:
 
     def fill(self, rows: Iterable[Connection | Listener]) -> None:
         """Give rows without a pid the process that holds their socket, if it is known; looks again when one
-        is not, and now and then."""
-        wanted = [row for row in rows if row.pid is None and row.inode]
+        is not, and now and then. A connection whose pid is its listener's, too: who listens is not always who
+        accepts."""
+        wanted = [row for row in rows if row.inode and (row.pid is None or _inherited(row))]
         stale = self._left or time.monotonic() - self._looked >= STALE_S
         known_here = (self._owners, self._fresh)
         if wanted and (stale or any(all(row.inode not in one for one in known_here) for row in wanted)):

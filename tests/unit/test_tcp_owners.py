@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from engine.tcp import owners
-from engine.tcp.backend import Listener
+from engine.tcp.backend import Connection, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +44,26 @@ def test_a_process_that_has_ended_owns_nothing(
     monkeypatch.setattr(owners, "PAUSE_S", 0.0)
     monkeypatch.setattr(owners, "STALE_S", 0.0)
     assert owner(known, server)[0] == os.getpid()
+
+
+def test_who_accepts_need_not_be_who_listens(server: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that forks: one listens, another has the connection."""
+    monkeypatch.setattr(owners, "SECONDS", 30.0)
+    rows = []
+    with socket.create_connection(server.getsockname()) as client, server.accept()[0] as accepted:
+        inode = os.fstat(accepted.fileno()).st_ino
+        with subprocess.Popen(["sleep", "60"], pass_fds=[accepted.fileno()]) as child:
+            accepted.close()
+            for state, number in (("ESTABLISHED", inode), ("LISTEN", inode), ("ESTABLISHED", 1 << 40)):
+                row = Connection(1, state, "127.0.0.1", 1, "127.0.0.1", client.getsockname()[1])
+                row.pid, row.comm, row.pid_source, row.inode = os.getpid(), "listens", "listen", number
+                rows.append(row)
+            owners.Owners().fill(rows)
+            child.kill()
+    listens = (os.getpid(), "listens", "listen")
+    assert [(row.pid, row.comm, row.pid_source) for row in rows] == [
+        (child.pid, "sleep", "proc"), listens, listens,
+    ]  # fmt: skip
 
 
 def test_the_youngest_is_the_one_that_was_started_last(
