@@ -12,10 +12,11 @@ import re
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from engine.errors import UsageError
+from engine.errors import OtusError, UsageError
+from engine.log import log
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from engine.packet import DecodedPacket, FiveTuple, NetworkMeta, OutputPacket
 
@@ -168,3 +169,45 @@ def load(kind: str, name: str, own: Mapping[str, type[Any]]) -> type[Any]:
             return found
         raise UsageError(f"{kind} {name!r} ({point.value}) is no engine.plugin.Plugin")
     raise UsageError(f"no {kind} {name!r}", f"known: {', '.join([*own, *installed(kind)])}")
+
+
+def started(kind: str, name: str, found: type[Any], config: Mapping[str, Any]) -> Any:
+    """A plugin of the class that load() found, with its options; UsageError where it does not start."""
+    try:
+        plugin = found()
+        plugin.init(config)
+        plugin.start()
+    except OtusError:
+        raise
+    except Exception as error:  # whatever foreign code raises
+        raise UsageError(f"{kind} {name!r} does not start: {error}") from error
+    return plugin
+
+
+def stop_all(plugins: Iterable[Plugin]) -> None:
+    """Behind the last packet; one that raises is a line of the log."""
+    for plugin in plugins:
+        try:
+            plugin.stop()
+        except Exception:
+            log.exception("plugin", f"{type(plugin).__name__} does not stop")
+
+
+class Faults:
+    """What plugins raised: all of it is counted, and the first of each class stands in the log."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._told: set[type[Plugin]] = set()
+
+    def note(self, plugin: Plugin) -> None:
+        """The exception in hand is one of `plugin`."""
+        self.count += 1
+        if type(plugin) not in self._told:
+            self._told.add(type(plugin))
+            log.exception("plugin", f"{type(plugin).__name__} failed; from here on its faults are counted")
+
+    def take(self) -> int:
+        """How many there were since the last call."""
+        count, self.count = self.count, 0
+        return count

@@ -5,14 +5,12 @@ What such a parser makes of a packet goes into the send ring as JSON (engine.shm
 
 from __future__ import annotations
 
-import contextlib
 import json
 import struct
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from engine.errors import OtusError, UsageError
 from engine.packet import (
     PROTOCOL_NAMES,
     DecodedPacket,
@@ -22,7 +20,7 @@ from engine.packet import (
     address_from_bytes,
 )
 from engine.pipeline.verdicts import DROP_BIT
-from engine.plugin import Envelope, load
+from engine.plugin import Envelope, Faults, load, started, stop_all
 from engine.processors.chain import drop_bad_labels
 from engine.shm import records
 from engine.shm.counters import index
@@ -43,19 +41,11 @@ HANDLED, FILTERED, OUTPUT = (index(name) for name in ("handled", "filtered", "ou
 
 def load_parsers(specs: Iterable[Mapping[str, Any]]) -> list[Parser]:
     """Parsers of other packages, started, from {plugin, config}. UsageError names the one at fault."""
-    parsers: list[Parser] = []
-    for spec in specs:
-        name = spec["plugin"]
-        parser = load("parser", name, {})()
-        try:
-            parser.init(spec.get("config") or {})
-            parser.start()
-        except OtusError:
-            raise
-        except Exception as error:  # whatever foreign code raises
-            raise UsageError(f"parser {name!r} does not start: {error}") from error
-        parsers.append(parser)
-    return parsers
+    return [
+        started("parser", name, load("parser", name, {}), spec.get("config") or {})
+        for spec in specs
+        if (name := spec["plugin"])
+    ]
 
 
 class ForeignParsers:
@@ -69,15 +59,11 @@ class ForeignParsers:
         ]
         self.sending = sending
         self.chain = chain
-        self.errors = self.refused = 0
+        self.faults = Faults()
+        self.refused = 0
         self.octets = b""
         self.code = 0
         """The processors' verdict of the last packet that was made (engine.pipeline.verdicts)."""
-
-    def take_errors(self) -> int:
-        """Exceptions of plugins since the last call."""
-        errors, self.errors = self.errors, 0
-        return errors
 
     def take_refused(self) -> int:
         """Labels that had to be left out since the last call."""
@@ -101,7 +87,7 @@ class ForeignParsers:
                     return self.report(made, parser, packet)
             except Exception:
                 # A plugin must not take the packet road down.
-                self.errors += 1
+                self.faults.note(parser)
         return NOBODY
 
     def report(self, made: OutputPacket, parser: Parser, packet: DecodedPacket) -> int:
@@ -126,9 +112,7 @@ class ForeignParsers:
 
     def stop(self) -> None:
         """Behind the last packet."""
-        for parser, _, _ in self.parsers:
-            with contextlib.suppress(Exception):
-                parser.stop()
+        stop_all(parser for parser, _, _ in self.parsers)
 
 
 def decoded_packet(decoder: Decoder, facts: PacketFacts) -> DecodedPacket:

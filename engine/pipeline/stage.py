@@ -342,7 +342,7 @@ class Stage(PacketSink):
     def ask_plugins(self) -> int:
         """Offer the packet to the parsers of others: its outcome where one took it, else 0."""
         place: int = self.foreign.ask(self.decoder, self.facts)
-        self.words[C_PLUGIN_ERRORS] += self.foreign.take_errors()
+        self.words[C_PLUGIN_ERRORS] += self.foreign.faults.take()
         self.words[C_LABELS_REFUSED] += self.foreign.take_refused()
         if self.filtering and place != 0:
             self.decided(self.foreign.code)

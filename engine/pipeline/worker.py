@@ -109,7 +109,6 @@ class Worker:
                 "plugins": parsers,
             },
         )
-        self._plugin_errors = 0
 
     @staticmethod
     def _filters(source: Mapping[str, Any]) -> dict[int, PacketFilter] | None:
@@ -131,9 +130,8 @@ class Worker:
         """Sign of life; False when it is time to leave."""
         self.words[layout.HEARTBEAT] = time.monotonic_ns()
         self.words[layout.CPU_TIME] = time.process_time_ns()
-        if self.chain.errors != self._plugin_errors:
-            self.counters.add("plugin_errors", self.chain.errors - self._plugin_errors)
-            self._plugin_errors = self.chain.errors
+        if self.chain.faults.count:
+            self.counters.add("plugin_errors", self.chain.faults.take())
         if self.chain.refused:
             self.counters.add("labels_refused", self.chain.refused)
             self.chain.refused = 0
@@ -164,6 +162,7 @@ class Worker:
         """The last act."""
         if self.pipeline.foreign is not None:
             self.pipeline.foreign.stop()
+        self.chain.stop()
         if self.pipeline.reassembly is not None:
             self.pipeline.reassembly.finish()
         self.beat()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine.plugin import LABEL_KEY, load
+from engine.plugin import LABEL_KEY, Faults, load, started, stop_all
 from engine.processors.filter import FilterProcessor
 from engine.processors.label import LabelProcessor
 
@@ -36,8 +36,8 @@ class Chain:
         self.foreign = any(
             not isinstance(processor, FilterProcessor | LabelProcessor) for processor in self.processors
         )
-        self.errors = 0
-        """How often a processor raised; the packet went on as if it had said yes."""
+        self.faults = Faults()
+        """Where a processor raised; the packet went on as if it had said yes."""
         self.refused = 0
         """Label keys that break LABEL_KEY, taken out again."""
         self.reason = 0
@@ -78,7 +78,7 @@ class Chain:
             passes = bool(processor.process(labels))
         except Exception:
             # A plugin must not take the packet road down.
-            self.errors += 1
+            self.faults.note(processor)
             passes = True
         if not isinstance(processor, FilterProcessor | LabelProcessor):
             self.refused += drop_bad_labels(labels)
@@ -91,6 +91,10 @@ class Chain:
     def verdict_flow(self, labels: dict[str, str], envelope: Envelope | None = None) -> bool:
         """Verdict of a media flow and payload type; kept by the caller until the labels change."""
         return self.verdict(labels, envelope)
+
+    def stop(self) -> None:
+        """Behind the last packet."""
+        stop_all(self.processors)
 
     def static_labels(self) -> dict[str, str]:
         """What the label processors write."""
@@ -132,7 +136,7 @@ def _is_text(value: Any) -> bool:
 
 
 def build_chain(specs: Iterable[Mapping[str, Any]], node: Mapping[str, str] | None = None) -> Chain:
-    """The chain of `processors:` as plain values: {plugin, priority, config}.
+    """The chain of `processors:` as plain values, {plugin, priority, config}: started, until stop().
 
     `node` is what a label processor without labels writes. UsageError names a plugin or option at fault.
     """
@@ -142,8 +146,7 @@ def build_chain(specs: Iterable[Mapping[str, Any]], node: Mapping[str, str] | No
         config = spec.get("config") or {}
         if kind is LabelProcessor and not config.get("labels"):
             config = {"labels": {key: value for key, value in (node or {}).items() if value}}
-        processor = kind()
-        processor.init(config)
+        processor = started("processor", spec["plugin"], kind, config)
         if spec.get("priority") is not None:
             processor.priority = spec["priority"]
         processors.append(processor)

@@ -20,7 +20,7 @@ from engine.books import ring_page
 from engine.errors import OtusError
 from engine.log import log
 from engine.packet import seal
-from engine.plugin import Envelope, load
+from engine.plugin import Envelope, load, started
 from engine.processors.chain import build_chain
 from engine.reporters.console import ConsoleReporter
 from engine.reporters.figures import CPU_TIME, HEARTBEAT, PID, STATE, SenderFigures
@@ -48,11 +48,11 @@ class Sender:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.figures = SenderFigures.open(config["figures"])
         self.readers = [RingReader(open_ring(fd)) for fd in config["rings"]]
-        chain = build_chain(config["processors"], config["node"])
-        self.writers = chain.writers()
+        self.chain = build_chain(config["processors"], config["node"])
+        self.writers = self.chain.writers()
         self.maker = OutputMaker(
             config["task"],
-            chain.static_labels(),
+            self.chain.static_labels(),
             config.get("flows"),
             live=not config.get("patient"),
             streams=config.get("streams"),
@@ -63,9 +63,8 @@ class Sender:
         self.queues: list[ReporterQueue] = []
         for number, spec in enumerate(config["reporters"]):
             options = {**spec["config"], "send_timeout": config["send_timeout"]}
-            reporter = load("reporter", spec["type"], REPORTERS)()
-            reporter.init(options)
-            reporter.start()
+            kind = spec["type"]
+            reporter = started("reporter", kind, load("reporter", kind, REPORTERS), options)
             queue = ReporterQueue(
                 number,
                 reporter,
@@ -75,7 +74,7 @@ class Sender:
                 config["send_timeout"],
                 config["max_retries"],
             )
-            queue.on_problem = lambda problem, kind=spec["type"]: _tell(kind, problem)
+            queue.on_problem = lambda problem, kind=kind: _tell(kind, problem)
             self.queues.append(queue)
 
     def drop_rights(self, user: Sequence[int] | None) -> None:
@@ -140,9 +139,9 @@ class Sender:
         now = time.monotonic()
         for queue in self.queues:
             queue.watch(now)
-        self.figures.add_fact("plugin_errors", self.writers.errors)
+        self.figures.add_fact("plugin_errors", self.writers.faults.take())
         self.figures.add_fact("labels_refused", self.writers.refused)
-        self.writers.errors = self.writers.refused = 0
+        self.writers.refused = 0
 
     def finish(self) -> None:
         """Report what is left."""
@@ -153,6 +152,7 @@ class Sender:
             queue.finish(time.monotonic() + DRAIN)
         for queue in self.queues:
             queue.join()
+        self.chain.stop()
         self.beat()
         self.figures.words[STATE] = 3
 

@@ -141,7 +141,7 @@ def status(task_id: str, as_json: bool, path: str | None) -> None:
     lines = [
         ("task", f"{task['task_id']}: {task['state']}"),
         ("source", f"{task['driver']}, {clean(task['file'] or task['interface'])}"),
-        ("filter", clean(task.get("filter")) or "none"),
+        ("filter", "none" if task.get("filter") == "" else clean(task.get("filter"))),
         *ring_lines(task),
         ("workers", str(task["workers"] if isinstance(task["workers"], int) else len(task["workers"]))),
         ("started", clock(task["started"])),

@@ -75,7 +75,7 @@ def test_processors_that_drop_sip_and_that_raise(build: Build) -> None:
     road = Road(build, chain=chain)
     road.say(sip(body=sdp()))
     road.udp(rtp(1), BOB, 5000, ALICE, 4000)
-    assert (chain.errors, *road.counted("output_rtp")) == (2, 1)
+    assert (chain.faults.count, *road.counted("output_rtp")) == (2, 1)
 
 
 @pytest.mark.parametrize("label", ["rtp.pt", "rtp.ssrc"])
@@ -228,7 +228,7 @@ def test_what_parsers_of_others_make_is_sent(build: Build) -> None:
     road.udp(b"", dport=7)
     assert road.counted("output", "output_plugin", "filtered", "unmatched") == (2, 2, 1, 4)
     assert road.counted("plugin_errors", "labels_refused") == (2, 5)
-    assert (chain.errors, decided(road, 1)) == (1, [1])
+    assert (chain.faults.count, decided(road, 1)) == (1, [1])
     maker = OutputMaker("t", {"node": "n"})
     (kind, body), (_, _) = sent = road.sent()
     assert {kind for kind, _ in sent} == {records.PLUGIN}

@@ -54,6 +54,17 @@ class NoPing(Processor):
     def process(self, labels):
         return labels.get("sip.method") not in self.methods
 
+class Ill(NoPing):
+    def start(self):
+        if self.methods == ["not"]:
+            raise OSError("no list")
+
+    def process(self, labels):
+        raise ValueError("no such method")
+
+    def stop(self):
+        raise ValueError("it cannot end, either")
+
 class BadLabel(Processor):
     labels = ("not_allowed",)
 
@@ -67,6 +78,7 @@ never-starts = otus_plugin_under_test:NeverStarts
 
 [otus.processor]
 no-ping = otus_plugin_under_test:NoPing
+ill = otus_plugin_under_test:Ill
 bad-label = otus_plugin_under_test:BadLabel
 missing = otus_plugin_that_is_not_there:Nothing
 no-plugin = otus_plugin_under_test:__name__
@@ -101,6 +113,21 @@ def test_it_is_named_in_a_task_and_works_in_the_chain() -> None:
     chain = build_chain([{"plugin": reference.plugin, "config": reference.config}])
     assert not chain.verdict({"sip.method": "REGISTER"})
     assert chain.verdict({"sip.method": "OPTIONS"})
+
+
+def test_a_processor_that_does_not_start_says_why() -> None:
+    with pytest.raises(UsageError, match="processor 'ill' does not start: no list"):
+        build_chain([{"plugin": "ill", "config": {"methods": ["not"]}}])
+
+
+def test_faults_are_counted_and_the_first_is_a_line_of_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    chain = build_chain([{"plugin": "ill"}])
+    assert all(chain.verdict({"sip.method": "INVITE"}) for _ in range(3))
+    assert (chain.faults.take(), chain.faults.take()) == (3, 0)
+    chain.stop()
+    told = capfd.readouterr().err
+    assert [told.count(f"ValueError: {why}\\n") for why in ("no such method", "it cannot end, either")] == [1, 1]
+    assert told.index("Ill failed") < told.index("Ill does not stop")
 
 
 def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:

@@ -94,7 +94,7 @@ def test_a_processor_that_raises_is_counted_and_passed_over() -> None:
 
     found = Chain([Broken()])
     assert found.verdict_sip({"x": "1"})
-    assert found.errors == 1
+    assert found.faults.count == 1
 
 
 # ---- what a rule costs ----
@@ -298,5 +298,5 @@ def test_processors_that_do_not_ask_get_no_envelope() -> None:
 
     found = Chain([Plain()])
     found.verdict({}, Envelope(1, "sip", FiveTuple(*SIDES, 1, 2, 17), NetworkMeta(*SIDES, 1, 2)))
-    assert found.errors == 0
+    assert found.faults.count == 0
     assert not found.wants_envelope
