@@ -82,7 +82,8 @@ class Governor:
         self._judged = now
         begun = self._begun
         used = now.process - begun.process + now.segments - begun.segments
-        self._owed = used / self.limit - (now.wall - begun.wall)
+        # The next look is paid for beforehand, and the one that closes the run, which may follow at once.
+        self._owed = (used + 2 * self._one_look) / self.limit - (now.wall - begun.wall)
         self._rest += (found.rest - self._rest) * SMOOTH
         half = max(self.limit - self._rest, self.limit * LEAST_ROOM) / 2
         wanted = self._one_look / (period * half)
@@ -99,8 +100,7 @@ class Governor:
             backend.set_sampling(self.sampling)
 
     def pause(self, period: float) -> float:
-        """Seconds that the next look has to wait beside its period, until what was used too much is made up
-        for."""
+        """Seconds that the next look has to wait at least, until what was used too much is made up for."""
         return min(max(0.0, self._owed), MOST_STRETCH * period)
 
     def _used(self, backend: Backend) -> _Used:

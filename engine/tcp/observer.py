@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from engine.errors import NotPermittedError, OtusError
 from engine.tcp import choose, events, lacks, listen, summary
 from engine.tcp.backend import Connection, Event, Histogram
-from engine.tcp.governor import JUDGE_S, Governor
+from engine.tcp.governor import JUDGE_S, MOST_STRETCH, Governor
 from engine.tcp.listen import ListenDrops
 from engine.tcp.mask import Mask
 from engine.tcp.namespaces import MOST, every, unseen
@@ -142,11 +142,11 @@ class Observer:
         """Do what is due: a look, a report; and pass on the events that have come."""
         now = time.monotonic()
         reports = now >= self._next_report
-        looks = now >= self._next_look or (reports and self._next_look - now < self.look_period / 2)
+        early = self.look_period / 2 if self.governor.pause(self._shortest) == 0 else 0.0
+        looks = now >= self._next_look or (reports and self._next_look - now < early)
         if looks:
             self.look()
             self._next_look = max(self._next_look, now - self.look_period) + self.look_period
-            self._next_look += self.governor.pause(self._shortest)
         elif now >= self._next_ends:
             with self.governor.looking(more=True):
                 self.throughput.end(self.backend.closed(), time.monotonic_ns())
@@ -294,6 +294,8 @@ class Observer:
         self.governor.judge(self.backend, self._shortest)
         # A look that turned out to be dear is not followed by the next one as if it had not been.
         self._next_look += max(0.0, self.look_period - before)
+        soonest = min(now + self.governor.pause(self._shortest), self._looked + MOST_STRETCH * self._shortest)
+        self._next_look = max(self._next_look, soonest)
         self._next_judge = now + JUDGE_S
 
     def _report(self) -> None:

@@ -126,7 +126,8 @@ def test_faults_are_counted_and_the_first_is_a_line_of_the_log(capfd: pytest.Cap
     assert (chain.faults.take(), chain.faults.take()) == (3, 0)
     chain.stop()
     told = capfd.readouterr().err
-    assert [told.count(f"ValueError: {why}\\n") for why in ("no such method", "it cannot end, either")] == [1, 1]
+    for why in ("no such method", "it cannot end, either"):
+        assert told.count(f"ValueError: {why}\\n") == 1
     assert told.index("Ill failed") < told.index("Ill does not stop")
 
 

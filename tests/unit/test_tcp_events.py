@@ -361,9 +361,9 @@ def test_one_dear_look_is_enough_to_make_looks_rarer(clock: list[float]) -> None
     run = Run(0.02, clock)
     run.step(look=0.08)
     assert run.factors == (8, 1)
-    # It took as much as 4 s allow, and 0.25 s are over.
-    assert run.governor.pause(1.0) == pytest.approx(3.75)
-    for _ in range(15):
+    # It, the next one and the last one take as much as 12 s allow, and 0.25 s are over.
+    assert run.governor.pause(1.0) == pytest.approx(11.75)
+    for _ in range(47):
         run.step()
     assert run.factors == (8, 1), "no look, no news"
     assert run.governor.pause(1.0) == 0.0
@@ -413,8 +413,10 @@ def test_the_run_as_a_whole_stays_below_its_share(clock: list[float], limit: flo
         before = run.governor.stretch
         run.step(look=look, rest=0.0005, programs=0.25 * 0.06 / run.governor.sampling)
         due += max(0, run.governor.stretch - before)
+        due = max(due, clock[0] + run.governor.pause(1.0))
+    run.step(look=0.05)
     run.governor.finish(run.backend)  # type: ignore[arg-type]
-    assert run.governor.share <= limit * 1.02
+    assert run.governor.share <= limit
 
 
 def test_without_a_bound_nothing_is_thinned(clock: list[float]) -> None:
