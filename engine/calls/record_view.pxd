@@ -17,6 +17,7 @@ cdef Py_ssize_t REASON
 cdef Py_ssize_t EXPIRES
 cdef Py_ssize_t SUBSCRIPTION_STATE
 cdef unsigned int INVITE
+cdef unsigned int ACK
 cdef unsigned int BYE
 cdef unsigned int REGISTER
 cdef unsigned int SUBSCRIBE
@@ -24,6 +25,7 @@ cdef unsigned int NOTIFY
 cdef int TAKE_REASON
 cdef int CLEAR_REASON
 cdef Py_ssize_t MOST_TEXT
+cdef bytes COOKIE
 cdef Py_ssize_t SCRATCH
 cdef unsigned long long MIX
 cdef unsigned long long MASK64

@@ -28,6 +28,7 @@ EXPIRES = 19
 SUBSCRIPTION_STATE = 21
 
 INVITE = 1
+ACK = 2
 BYE = 3
 REGISTER = 6
 SUBSCRIBE = 8
@@ -38,6 +39,8 @@ CLEAR_REASON = 2
 
 MOST_TEXT = 512
 """Octets kept of a Call-ID, a URI or a reason."""
+COOKIE = b"z9hG4bK"
+"""What a branch begins with that is of one transaction alone (RFC 3261 section 8.1.1.7)."""
 SCRATCH = 400 + 262_144
 MIX = 0x9E3779B97F4A7C15
 MASK64 = 0xFFFFFFFFFFFFFFFF
@@ -145,6 +148,9 @@ class RecordView:
         if self.span(BRANCH) or self.span(VIA):
             facts.branch = self.digest()
         else:
+            facts.branch = 0
+        if facts.method == ACK and not (self.span(BRANCH) and self.cut().startswith(COOKIE)):
+            # Older ends have the same one, or none, in all of their requests.
             facts.branch = 0
         ports = self.ints[8]
         if facts.status:

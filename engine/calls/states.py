@@ -111,13 +111,8 @@ class Dialog:
         self.final = 0
         self.code = 0
         self.asked = -1
-        self.src0 = 0
-        self.src1 = 0
-        self.dst0 = 0
-        self.dst1 = 0
-        self.ports = 0
-        self.protocol = 0
-        self.method = 0
+        self.src0 = self.src1 = self.dst0 = self.dst1 = 0
+        self.ports = self.protocol = self.method = 0
         self.messages = 0
         self.kept = 0
         self.retransmissions = 0
@@ -210,7 +205,7 @@ class Dialog:
             # A caller that was answered by several forks says BYE to all but one (RFC 3261 section 13.2.2.4).
             if self.tag and self.tag not in (m.to_tag, m.from_tag):
                 return KEEP
-            if not self.ended:
+            if not self.ended or (self.state == REJECTED and self.final == 0):
                 return self.end(m.now, COMPLETED)
         elif method == CANCEL:
             if not self.ended and self.answer_ns == 0 and (m.branch == self.branch or m.near):
@@ -226,8 +221,12 @@ class Dialog:
             and not self.refused_elsewhere
             and m.cseq == self.cseq
         ):
-            # The answer was not captured: nobody acknowledges what did not come; a refusal, each hop.
-            self.answer(m)
+            # The answer was not captured: nobody acknowledges what did not come; a refusal, each hop,
+            # in the transaction of the INVITE (RFC 3261 sections 13.2.2.4, 17.1.1.3).
+            if m.branch == 0 or m.branch != self.branch:
+                return self.answer(m)
+            self.end(m.now, REJECTED)
+            self.reason = b"refused, the answer is not in the capture"
         return KEEP
 
     def invite(self, m: Facts) -> int:

@@ -347,6 +347,26 @@ FLOWS: dict[str, tuple[list[Step], float, dict[str, Any]]] = {
         6,
         {"state": "in_call", "setup_s": 4, "duration_s": 2},
     ),
+    "only requests, refused": (
+        [invite(0), ack(0.6, branch="z9hG4bKa")],
+        40,
+        {"state": "rejected", "code": None, "reason": "refused, the answer is not in the capture"},
+    ),
+    "only requests, challenged and answered": (
+        [invite(0), ack(0.1, branch="z9hG4bKa"), invite(0.2, 2, "z9hG4bKb"), ack(3, 2), bye(9)],
+        40,
+        {"state": "completed", "setup_s": 2.8, "duration_s": 6, "reason": None},
+    ),
+    "only requests of an end that has one branch for all": (
+        [invite(0, branch="1"), ack(1, branch="1"), bye(5)],
+        6,
+        {"state": "completed", "setup_s": 1, "duration_s": 4},
+    ),
+    "only requests, and the ACK of an answer with the branch of the INVITE": (
+        [invite(0), ack(1, branch="z9hG4bKa"), bye(5)],
+        6,
+        {"state": "completed", "duration_s": None},
+    ),
     "captured from the middle": (
         [ack(0), bye(5)],
         6,
