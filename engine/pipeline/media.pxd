@@ -73,7 +73,7 @@ cdef class MediaPath:
     cdef unsigned long long flow_tag(self, Decoder decoder) except? 0x5a5a5a5a5a5a5a5a
     @cython.locals(tag=cython.ulonglong, stream=Py_ssize_t)
     cdef Py_ssize_t enter(self, Decoder decoder, unsigned long long ports, unsigned long long now) except -2
-    @cython.locals(place=Py_ssize_t)
+    @cython.locals(place=Py_ssize_t, known=cython.ulonglong)
     cdef int another(self, Py_ssize_t stream, Py_ssize_t before, unsigned long long ports) except -1
     @cython.locals(
         ports=cython.ulonglong, word=Py_ssize_t, cached=cython.ulonglong, stream=Py_ssize_t, codec_of=cython.ulonglong,

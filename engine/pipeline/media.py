@@ -225,8 +225,10 @@ class MediaPath:
     def another(self, stream: int, before: int, ports: int) -> int:
         """The flow goes on with another SSRC than that of stream `before`, if that is still there."""
         place = self.streams.place(before)
-        if before != stream and place and self.streams.words[place + STREAM_PORTS] & MASK32 == ports & MASK32:
-            self.streams.follows(stream, self.streams.words[place + STREAM_PORTS] >> 32)
+        known = self.streams.words[place + STREAM_PORTS] if place else ports
+        # With the same SSRC it is the same medium on another VLAN.
+        if known != ports and known & MASK32 == ports & MASK32:
+            self.streams.follows(stream, known >> 32)
         return 0
 
     def relabel(self, slot: int, stream: int, payload_type: int, codec_of: int) -> int:

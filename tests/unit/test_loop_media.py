@@ -157,6 +157,19 @@ def test_media_on_another_vlan_than_its_signalling(
     assert road.counted("rtp_packets", "unmatched") == (6, 1)
 
 
+def test_media_that_a_trunk_shows_on_two_vlans_has_no_change_of_ssrc(build: Build) -> None:
+    road = Road(build)
+    road.give(tagged(frame(sip(body=sdp()), ALICE, 5060, BOB, 5060), 10))
+    for number in range(4):
+        for vlan in (20, 30):
+            road.give(tagged(frame(rtp(number, 5), BOB, 5000, ALICE, 4000), vlan))
+    road.give(tagged(frame(rtp(1, 6), BOB, 5000, ALICE, 4000), 30))
+    assert [
+        (row["ssrc"], row["packets"], row["ssrc_changes"], row["previous_ssrc"])
+        for row in sorted(road.streams.rows(), key=lambda row: (row["ssrc"], row["domain"]))
+    ] == [(5, 4, 0, None), (5, 4, 0, None), (6, 1, 1, 5)]
+
+
 def test_calls_of_two_vlans_with_the_same_addresses_stay_apart(build: Build) -> None:
     road = Road(build)
     for vlan in (10, 20):
