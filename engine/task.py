@@ -19,6 +19,7 @@ from engine.shm import counters as layout
 from engine.shm import ring
 from engine.shm.counters import Counters
 from engine.shm.flows import FlowTable
+from engine.shm.region import memory_file
 from engine.shm.streams import StreamTable
 from engine.supervisor import Child, Supervisor
 from engine.task_checks import check_capture, effective_workers
@@ -154,8 +155,7 @@ class Task:
         self._pressure = SendPressure(self.id, pressure, self._counters, self._send, self._figures, reporters)
 
     async def _start_children(self, workers: int) -> None:
-        self._calls_beat = os.memfd_create("otus-calls", os.MFD_CLOEXEC)
-        os.ftruncate(self._calls_beat, CALLS_PAGE)
+        self._calls_beat = memory_file("calls", CALLS_PAGE)
         self.calls = Child("calls", "engine.calls.process", self._configure_calls, self._calls_heartbeat)
         self.calls.on_restart = self._calls_restarted
         children = [self.calls]

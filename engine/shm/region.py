@@ -11,6 +11,7 @@ be left behind. Layout of the header, 128 octets, little-endian words of 8:
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import mmap
 import os
 import struct
@@ -46,6 +47,18 @@ def alone(huge: bool) -> Iterator[None]:
 def pool(octets: int) -> memoryview:
     """Zeroed private memory that is taken page by page when it is written; bytearray() takes all at once."""
     return memoryview(_anonymous(max(mmap.PAGESIZE, octets)))
+
+
+def memory_file(name: str, octets: int) -> int:
+    """A descriptor of zeroed memory to hand to children, which can write it, and neither cut nor stretch it.
+
+    Else one of them that a packet got hold of could end the controller: to touch what is not there any more
+    is SIGBUS.
+    """
+    fd = os.memfd_create(f"otus-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, octets)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return fd
 
 
 def _anonymous(size: int) -> mmap.mmap:
@@ -84,8 +97,7 @@ class Region:
             own = _anonymous(size)
             _WORDS.pack_into(own, 0, *words)
             return cls(-1, kind, version, own)
-        fd = os.memfd_create(f"otus-{kind}", os.MFD_CLOEXEC)
-        os.ftruncate(fd, size)
+        fd = memory_file(kind, size)
         os.pwrite(fd, _WORDS.pack(*words), 0)
         return cls(fd, kind, version)
 

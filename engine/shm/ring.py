@@ -37,7 +37,7 @@ MASK64 = 0xFFFFFFFFFFFFFFFF
 def create(task: str, writer: int, octets: int, limit: int = 0) -> Region:
     """A ring with room for about `octets` of records and at most `limit` unread ones (0: no limit)."""
     region = Region.create("ring", VERSION, DATA + max(octets, 262_144), task, writer)
-    region.words[CAPACITY] = len(region.memory) - DATA
+    region.words[CAPACITY] = room(region)
     region.words[LIMIT] = limit
     return region
 
@@ -45,6 +45,11 @@ def create(task: str, writer: int, octets: int, limit: int = 0) -> Region:
 def open_ring(fd: int) -> Region:
     """Map the ring behind an inherited descriptor."""
     return Region(fd, "ring", VERSION)
+
+
+def room(region: Region) -> int:
+    """Octets of the data area, by the size of the memory: what stands in it, the other end can change."""
+    return len(region.memory) - int(DATA)
 
 
 class RingWriter:
@@ -55,7 +60,7 @@ class RingWriter:
         self.region = region
         self.memory = region.memory
         self.words = region.words
-        self.capacity = region.words[CAPACITY]
+        self.capacity = room(region)
         self.limit = region.words[LIMIT]
         self.head = region.words[HEAD]
         self.tail = region.words[TAIL]
@@ -169,7 +174,7 @@ class RingReader:
         if region.words[NEW_NEXT] > region.words[NEXT_SEQUENCE]:
             region.words[LOST] = region.words[NEW_LOST]
             region.words[NEXT_SEQUENCE] = region.words[NEW_NEXT]
-        self.capacity = region.words[CAPACITY]
+        self.capacity = room(region)
         self.position = region.words[READ_POSITION]
         self.expected = region.words[NEXT_SEQUENCE]
         self.end = len(region.memory)
@@ -314,7 +319,7 @@ def figures(region: Region) -> dict[str, int]:
         "unread": max(0, written - following),
         "octets": max(0, int(words[HEAD]) - max(int(words[READ_POSITION]), int(words[TAIL]))),
         "limit": int(words[LIMIT]),
-        "capacity": int(words[CAPACITY]),
+        "capacity": room(region),
     }
 
 

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import OtusError
+from engine.shm.region import memory_file
 from engine.supervisor import Child
 
 if TYPE_CHECKING:
@@ -161,8 +162,7 @@ class TcpService:
 
     async def _start(self) -> None:
         if self._beat is None:
-            self._beat_fd = os.memfd_create("otus-tcp-beat", os.MFD_CLOEXEC)
-            os.ftruncate(self._beat_fd, mmap.PAGESIZE)
+            self._beat_fd = memory_file("tcp-beat", mmap.PAGESIZE)
             self._beat = mmap.mmap(self._beat_fd, mmap.PAGESIZE)
         child = Child("tcp observer", "engine.tcp.process", self._configure, self._heartbeat)
         child.on_state = self._child_is

@@ -52,10 +52,22 @@ def test_memory_without_the_header_is_refused(size: int) -> None:
 
 def test_a_truncated_region_is_refused() -> None:
     region = Region.create("ring", 1, 8192, "live", 0)
+    fd = os.memfd_create("test")
+    os.write(fd, region.memory[:4096])
     region.close()
-    os.ftruncate(region.fd, 4096)
     with pytest.raises(ValueError, match="no ring region"):
-        Region(region.fd, "ring", 1)
+        Region(fd, "ring", 1)
+    os.close(fd)
+    os.close(region.fd)
+
+
+@pytest.mark.parametrize("size", [0, 4096, 16384])
+def test_nobody_who_inherits_a_region_changes_its_size(size: int) -> None:
+    region = Region.create("ring", 1, 8192, "live", 0)
+    with pytest.raises(PermissionError):
+        os.ftruncate(region.fd, size)
+    region.memory[8191] = 1
+    region.close()
     os.close(region.fd)
 
 

@@ -291,6 +291,20 @@ def test_reader_gets_past_a_broken_ring(build: Build, region: Region, word: int)
 
 
 @both_builds
+@pytest.mark.parametrize("capacity", [0, 7, 1 << 63])
+def test_the_capacity_is_that_of_the_memory(build: Build, region: Region, capacity: int) -> None:
+    module = build.module("engine.shm.ring")
+    writer, reader = module.RingWriter(region), module.RingReader(region)
+    writer.write(1, 0, 1, b"x")
+    before = module.figures(region)
+    region.words[16] = capacity
+    assert (module.figures(region), module.recovered(region)) == (before, 1)
+    module.RingWriter(region).write(1, 0, 2, b"y")
+    assert [body for *_, body in module.RingReader(region).read(9)] == [b"x", b"y"]
+    assert reader.next()
+
+
+@both_builds
 @pytest.mark.parametrize("number", [1 << 63, (1 << 64) - 1, 7])
 def test_a_number_that_was_not_written_is_not_believed(build: Build, region: Region, number: int) -> None:
     """Else all that come would be taken for records that were read before."""
