@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import stat
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from engine.packet import OutputPacket
 
 _TAIL = 1_048_576
+LINK_HINT = "root follows no link in a folder of another user: name the file that is meant"
 
 
 class FileReporter(Reporter):
@@ -43,9 +46,10 @@ class FileReporter(Reporter):
         try:
             self._open()
         except OSError as error:
+            linked = error.errno == errno.ELOOP and os.path.islink(self.path)
             raise UsageError(
                 f"reporter file: cannot write {self.path}: {error.strerror}",
-                folder_hint(self.path),
+                LINK_HINT if linked else folder_hint(self.path),
             ) from error
 
     def report(self, batch: Sequence[OutputPacket]) -> int:
@@ -81,16 +85,9 @@ class FileReporter(Reporter):
         return (os.path.dirname(self.path),) if self._regular else ()
 
     def _open(self) -> None:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        descriptor = os.open(self.path, flags, 0o640)
-        self._fd = descriptor
+        self._fd = descriptor = _open_to_append(self.path)
         state = os.fstat(descriptor)
         self._size, self._regular = state.st_size, stat.S_ISREG(state.st_mode)
-        if self._regular and state.st_uid == os.geteuid() == 0:
-            # The sender becomes the owner of the folder, and has to open its file again.
-            folder = os.stat(os.path.dirname(self.path) or ".")
-            if folder.st_uid:
-                os.fchown(descriptor, folder.st_uid, folder.st_gid)
         if self._regular and self._size:
             tail = os.pread(descriptor, _TAIL, max(0, self._size - _TAIL))
             whole = self._size - len(tail) + tail.rfind(b"\n") + 1
@@ -114,6 +111,32 @@ class FileReporter(Reporter):
         else:
             os.unlink(self.path)
         self._open()
+
+
+def _open_to_append(path: str) -> int:
+    """Open or make the file. What root makes goes to the owner of the folder, whom the sender becomes.
+
+    In a folder of another user root follows no link and gives no file away that was there before: that user
+    may have put there what leads to a file of root's.
+    """
+    flags = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
+    folder, name = os.path.split(path)
+    name = name or "."
+    directory = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        owner = os.fstat(directory)
+        if os.geteuid() or not owner.st_uid:
+            return os.open(name, flags | os.O_CREAT, 0o640, dir_fd=directory)
+        try:
+            descriptor = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o640, dir_fd=directory)
+        except FileExistsError:
+            return os.open(name, flags | os.O_NOFOLLOW, dir_fd=directory)
+        # A sender that stays root without this right opens a file of root's again.
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
+        return descriptor
+    finally:
+        os.close(directory)
 
 
 def _write_all(descriptor: int, data: bytes) -> tuple[int, OSError | None]:

@@ -23,7 +23,7 @@ from engine.packet import DictPayload, FiveTuple, NetworkMeta, OutputPacket, sea
 from engine.plugin import Reporter
 from engine.reporters.console import ConsoleReporter
 from engine.reporters.figures import SenderFigures
-from engine.reporters.file import FileReporter
+from engine.reporters.file import LINK_HINT, FileReporter
 from engine.reporters.lines import json_lines
 from engine.reporters.output import BEHIND, MOST_AHEAD, OutputMaker, rtcp_packets, sdp_media
 from engine.reporters.queue import Item, ReporterQueue
@@ -143,6 +143,30 @@ def test_file_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="Is a directory") as caught:
         file_reporter(tmp_path)
     assert caught.value.hint == "name a file in a folder that may be written"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_root_gives_only_files_of_its_own_making_to_the_owner_of_the_folder(tmp_path: Path) -> None:
+    """Who owns the folder may have put there what leads to a file of root's."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"root's\n")
+    folder = tmp_path / "of another"
+    folder.mkdir()
+    os.chown(folder, 1234, 1234)
+    for name in ("secret", "new"):
+        (folder / f"link to {name}").symlink_to(tmp_path / name)
+        with pytest.raises(UsageError, match="cannot write") as caught:
+            file_reporter(folder / f"link to {name}")
+        assert caught.value.hint == LINK_HINT
+    os.link(secret, folder / "hard.jsonl")
+    for name in ("hard.jsonl", "made.jsonl"):
+        reporter = file_reporter(folder / name)
+        assert reporter.report([packet()]) == 1
+        reporter.stop()
+    assert (secret.stat().st_uid, (folder / "made.jsonl").stat().st_uid) == (0, 1234)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "link").symlink_to(secret)
+    file_reporter(tmp_path / "link").stop()
 
 
 def test_device_is_never_renamed() -> None:
