@@ -41,7 +41,8 @@ class Plugin(ABC):
         """Take the `config:` mapping of the task file; raise UsageError with the key at fault."""
 
     def start(self) -> None:
-        """Called once before the first packet, in the process that will call the plugin."""
+        """Called once before the first packet, in each process that may call it: a processor in all workers
+        and in the sender."""
 
     def stop(self) -> None:
         """Called once after the last packet."""

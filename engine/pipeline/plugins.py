@@ -88,6 +88,7 @@ class ForeignParsers:
             except Exception:
                 # A plugin must not take the packet road down.
                 self.faults.note(parser)
+                self.code = 0
         return NOBODY
 
     def report(self, made: OutputPacket, parser: Parser, packet: DecodedPacket) -> int:

@@ -241,6 +241,16 @@ def test_what_parsers_of_others_make_is_sent(build: Build) -> None:
     assert line["timestamp"].startswith("2023-11-14T22:13:20")
 
 
+def test_a_rule_is_not_counted_for_what_could_not_be_reported(build: Build) -> None:
+    chain = rules({"label": "chatty.text", "values": ["nan", "ping"], "action": "pass"})
+    road = Road(build, plugins=[Chatty(), Echo()], chain=chain)
+    road.udp(b"nan", dport=7)
+    assert road.counted("handled", "plugin_errors", "output") == (1, 1, 0)
+    assert decided(road, 1) == [0]
+    road.udp(b"ping", dport=7)
+    assert decided(road, 1) == [1]
+
+
 @pytest.mark.parametrize("text", ["nan", "set", "large", "lone", "list"])
 def test_what_no_reporter_could_write_is_an_error_of_the_plugin(build: Build, text: str) -> None:
     road = Road(build, plugins=[Chatty()])
