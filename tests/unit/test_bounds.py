@@ -114,8 +114,9 @@ def test_endpoints_without_media_make_room(build: Build) -> None:
     # Too young to be in the way.
     assert [announce(port, START + SECOND) for port in range(3000, 3100)].count(0) == 0
     later = [announce(port, START + 3 * SECOND) for port in range(4000, 4024)]
-    assert later.count(0) >= 20
-    assert flows.take_yielded() >= 20
+    # Of few slots some places are full of what is young or has media: the key decides how many.
+    assert later.count(0) >= 12
+    assert flows.take_yielded() == later.count(0)
     assert flows.take_yielded() == 0
     # Those with media are there, whether their flows were quiet or not.
     assert [media(port, START + 4 * SECOND) for port in range(1000, 1020)] == slots
