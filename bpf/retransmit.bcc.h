@@ -54,7 +54,7 @@ static __always_inline int retransmit(void *ctx, const void *sk, const void *skb
 		/* A timeout is one, whatever comes of it; of the others the kernel counts those that went out. */
 		if (class != CLASS_RTO && class != CLASS_SYN)
 			class = CLASS_OTHER;
-		if (!segments && class != CLASS_RTO)
+		if (!segments && class == CLASS_OTHER)
 			return 0;
 	}
 	here = totals_here();

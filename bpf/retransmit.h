@@ -74,7 +74,7 @@ static __always_inline void retransmit(struct sock *sk, const struct sk_buff *sk
 		/* A timeout is one, whatever comes of it; of the others the kernel counts those that went out. */
 		if (class != CLASS_RTO && class != CLASS_SYN)
 			class = CLASS_OTHER;
-		if (!segments && class != CLASS_RTO)
+		if (!segments && class == CLASS_OTHER)
 			return;
 	}
 	count(RETRANSMIT_SYN_EVENTS + 2 * class, 1);

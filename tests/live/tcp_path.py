@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from engine.tcp.backend import Reading
 
 CLIENT, SERVER = "10.98.1.2", "10.98.2.2"
+NOBODY = "10.98.1.77"
+"""In the network of the client."""
 TCP_REPAIR = 19
 """Option of a socket; where it is on, close() sends nothing."""
 CLIENT6, SERVER6 = "fd98:1::2", "fd98:2::2"

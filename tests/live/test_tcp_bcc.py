@@ -17,7 +17,7 @@ from engine.tcp.bcc import BccBackend
 from engine.tcp.namespaces import call_inside
 from engine.tcp.snmp import Counters
 from tests.live.engines import wait_for
-from tests.live.tcp_path import AS_THE_KERNEL_COUNTS, CLIENT, SERVER, path
+from tests.live.tcp_path import AS_THE_KERNEL_COUNTS, CLIENT, NOBODY, SERVER, path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,4 +160,19 @@ def test_timeouts_whose_segment_is_refused_on_its_way_out_count(between: Path) -
         between.lift(between.client)
         between.lift()
         kernel.close()
+        made.stop()
+
+
+def test_a_syn_that_waits_for_a_neighbour_who_is_not_there_times_out(between: Path) -> None:
+    made = begun(between.client, Limits())
+    try:
+        if not any(one.name == "retransmit_3" and one.on for one in made.plan().programs):
+            pytest.skip("before Linux 6.17 the kernel does not tell of them")
+        client = between.open()
+        client.setblocking(False)
+        client.connect_ex((NOBODY, 8080))
+        wait_for(lambda: made.read().counters["retransmit_syn_events"] >= 2)
+        client.close()
+        assert made.read().counters["retransmit_syn_segments"] == 0
+    finally:
         made.stop()

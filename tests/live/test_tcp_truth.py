@@ -14,7 +14,7 @@ import pytest
 
 from engine.tcp.backend import Limits, Triggers
 from tests.live.engines import wait_for
-from tests.live.tcp_path import AS_THE_KERNEL_COUNTS, CLIENT, NEEDS_PROGRAMS, SERVER, needs, watch
+from tests.live.tcp_path import AS_THE_KERNEL_COUNTS, CLIENT, NEEDS_PROGRAMS, NOBODY, SERVER, needs, watch
 from tests.live.tcp_traffic import Echo, asks, near, refused_by_a_firewall
 
 if TYPE_CHECKING:
@@ -308,3 +308,23 @@ def test_segments_that_this_host_itself_drops(between: Path) -> None:
         compare(reading, gained)
         assert reading.counters["retransmit_rto_events"] == gained("TcpExtTCPTimeouts") >= 3
         assert segments(reading) == gained("TcpRetransSegs") >= 3
+
+
+def test_a_syn_to_a_host_that_is_not_there(between: Path) -> None:
+    """The first one still waits for the neighbour's address when its timer runs out: a timeout of no segment."""
+    with watch(between.client) as observer:
+        if not any(one.name == "retransmit_3" and one.on for one in observer.backend.plan().programs):
+            pytest.skip("before Linux 6.17 the kernel does not tell of them")
+        client = between.open()
+        client.setblocking(False)
+        client.connect_ex((NOBODY, 8080))
+        wait_for(lambda: observer.read()[1]("TcpExtTCPTimeouts") >= 2)
+        client.close()
+        reading, gained = observer.read()
+        counters = reading.counters
+        assert counters["retransmit_syn_events"] == gained("TcpExtTCPTimeouts")
+        assert counters["retransmit_syn_segments"] == gained("TcpExtTCPSynRetrans") == 0
+        events = [event for event in observer.backend.events() if event.trigger == "rto"]
+        assert [event.retransmit_class for event in events] == ["syn"] * len(events)
+        assert len(events) == counters["retransmit_syn_events"]
+        assert {event.connection.remote for event in events} == {NOBODY}
