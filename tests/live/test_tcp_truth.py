@@ -311,7 +311,7 @@ def test_segments_that_this_host_itself_drops(between: Path) -> None:
 
 
 def test_a_syn_to_a_host_that_is_not_there(between: Path) -> None:
-    """The first one still waits for the neighbour's address when its timer runs out: nothing is sent again."""
+    """The first one still waits for its neighbour's address when the timer runs out: none is sent again."""
     with watch(between.client) as observer:
         if not any(one.name == "retransmit_3" and one.on for one in observer.backend.plan().programs):
             pytest.skip("before Linux 6.17 the kernel does not tell of them")
