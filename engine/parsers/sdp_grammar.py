@@ -6,8 +6,8 @@ from array import array
 
 MAX_MEDIA = 16
 """Media descriptions kept of one SDP; the others are counted."""
-MAX_CODECS = 16
-"""Formats kept of one media description; the others are counted."""
+MAX_CODECS = 48
+"""Formats kept of one media description, more than browsers list; the others are counted."""
 
 M_AUDIO, M_VIDEO, M_IMAGE, M_APPLICATION, M_TEXT = 0x1, 0x2, 0x4, 0x8, 0x10
 M_RTP, M_SECURE, M_FEEDBACK, M_TCP, M_UDPTL = 0x20, 0x40, 0x80, 0x100, 0x200

@@ -29,6 +29,11 @@ cdef unsigned long long SDP
 cdef unsigned long long HEURISTIC
 cdef unsigned long long UDP
 cdef unsigned long long FAX
+cdef unsigned long long FIRST_DYNAMIC
+cdef unsigned long long RTX
+cdef unsigned long long RED
+cdef unsigned long long ULPFEC
+cdef unsigned long long FLEXFEC
 
 cdef class FlowTable(FlowLookup):
     # What the next register() writes: the Call-ID and a codec table, in the layout of an entry
@@ -72,9 +77,11 @@ cdef class FlowTable(FlowLookup):
     cdef int refresh(self, Py_ssize_t slot) except -1
     @cython.locals(length=Py_ssize_t, index=Py_ssize_t)
     cpdef int stage_call(self, const unsigned char[::1] buf, Py_ssize_t start, Py_ssize_t end) except -1
+    @cython.locals(codec=cython.ulonglong, place=cython.ulonglong)
     cpdef int stage_codec(
         self, unsigned long long payload_type, unsigned long long clock, unsigned long long name0,
         unsigned long long name1) except -1
+    cdef bint spare(self, unsigned long long codec) except -1
     @cython.locals(labels=cython.ulonglong)
     cdef unsigned long long staged_labels(
         self, bint rtcp, unsigned long long media, unsigned long long ttl) except? 0x5a5a5a5a5a5a5a5a
@@ -96,8 +103,6 @@ cdef class FlowTable(FlowLookup):
     cdef bint may_take(self, Py_ssize_t slot, bint rtcp, unsigned long long now) except -1
     @cython.locals(word=Py_ssize_t, labels=cython.ulonglong, index=Py_ssize_t)
     cdef bint same_call(self, Py_ssize_t slot) except -1
-    @cython.locals(length=cython.ulonglong, index=cython.ulonglong)
-    cdef unsigned long long hash_call(self, Py_ssize_t word, unsigned long long length) except? 0x5a5a5a5a5a5a5a5a
     cpdef int end_call(self) except -1
     @cython.locals(
         word=Py_ssize_t, count=cython.ulonglong, index=cython.ulonglong)

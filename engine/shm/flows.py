@@ -55,6 +55,11 @@ FIVE_TUPLE_KIND, SIDE_KIND = 1, 2
 UDP, FAX = 17, F_FAX << 8
 SDP, HEURISTIC = 1, 2
 MAX_CODECS = 16
+FIRST_DYNAMIC = 35
+RTX, RED, ULPFEC, FLEXFEC = (
+    int.from_bytes(name, "little") for name in (b"RTX", b"RED", b"ULPFEC", b"FLEXFEC")
+)
+"""Names as they stand in the first word of a codec, 7 octets."""
 PLACE_STREAM, PLACE_CALL = STREAM, CALL
 """The same, visible from Python where this module is compiled."""
 
@@ -301,14 +306,29 @@ class FlowTable(FlowLookup):
         return 0
 
     def stage_codec(self, payload_type: int, clock: int, name0: int, name1: int) -> int:
-        """One more codec of what is registered next; the name as two little-endian words, 11 octets kept."""
-        if self.codec_count < 16:
-            self.codecs[2 * self.codec_count] = ((name0 << 8) & MASK64) | (payload_type & 0xFF)
-            self.codecs[2 * self.codec_count + 1] = (
-                (name0 >> 56) | ((name1 & 0xFFFFFF) << 8) | ((clock & MASK32) << 32)
-            )
+        """One more codec of what is registered next; the name as two little-endian words, 11 octets kept.
+
+        Where there are more than 16, those that spare() names make room for others.
+        """
+        codec = ((name0 << 8) & MASK64) | (payload_type & 0xFF)
+        place = self.codec_count
+        if place < 16:
             self.codec_count += 1
+        elif self.spare(codec):
+            return 0
+        else:
+            while place and not self.spare(self.codecs[2 * place - 2]):
+                place -= 1
+            if not place:
+                return 0
+            place -= 1
+        self.codecs[2 * place] = codec
+        self.codecs[2 * place + 1] = (name0 >> 56) | ((name1 & 0xFFFFFF) << 8) | ((clock & MASK32) << 32)
         return 0
+
+    def spare(self, codec: int) -> bool:
+        """Whether a codec, its first word, can be done without: repair of others, a static type."""
+        return codec & 0xFF < FIRST_DYNAMIC or codec >> 8 in (RTX, RED, ULPFEC, FLEXFEC)
 
     def register(
         self,
@@ -423,26 +443,6 @@ class FlowTable(FlowLookup):
             if self.words[word + index] != self.call[index]:
                 return False
         return True
-
-    def hash_call(self, word: int, length: int) -> int:
-        """Hash of the Call-ID in an entry, equal to that of stage_call()."""
-        for index in range(128):
-            if not (self.words[word + (index >> 3)] >> (8 * (index & 7))) & 0xFF:
-                break
-            length += 1
-        hashed = 0
-        for index in range(0, 16, 4):
-            if index and 8 * index >= length:
-                break
-            hashed = self.hash(
-                self.words[word + index],
-                self.words[word + index + 1],
-                self.words[word + index + 2],
-                self.words[word + index + 3],
-                hashed,
-                length,
-            )
-        return hashed
 
     def end_call(self) -> int:
         """The staged call is over: its endpoints may be taken over at once."""

@@ -176,6 +176,19 @@ def test_codecs_beyond_16_are_left_out(build: Build) -> None:
     assert len(table.flows.rows()[0]["codecs"]) == 16
 
 
+def test_of_too_many_codecs_those_that_repair_others_and_static_types_go_first(build: Build) -> None:
+    table = Table(build)
+    audio = [(111, "OPUS", 48000), (63, "RED", 48000), (9, "G722", 8000), (0, "PCMU", 8000)]
+    video = [(96 + n, "H264" if n % 2 else "RTX", 90000) for n in range(14)]
+    repair = [(114, "RED", 90000), (115, "ULPFEC", 90000), (35, "FLEXFEC-03", 90000)]
+    more = [(116 + n, "VP9", 90000) for n in range(6)]
+    table.register("one", "10.0.0.1", 4000, (*audio, *video, *repair, *more))
+    kept = [number for number, _, _ in table.flows.rows()[0]["codecs"]]
+    assert sorted(kept) == [9, 63, 97, 99, 101, 103, 105, 107, 109, 111, 116, 117, 118, 119, 120, 121]
+    slot = table.find("10.0.0.2", 5000, "10.0.0.1", 4000)
+    assert table.labels(slot, 121)["codec"] == "VP9"
+
+
 def test_what_is_not_used_expires(build: Build) -> None:
     table = Table(build)
     table.register("one", "10.0.0.1", 4000)
