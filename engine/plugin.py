@@ -31,6 +31,10 @@ GROUPS = {
 }
 
 
+RAISED = (Exception, SystemExit)
+"""What is caught around each call of a plugin: one that calls sys.exit() ends neither process nor thread."""
+
+
 class Plugin(ABC):
     """What every kind has: a name, a version, a life cycle."""
 
@@ -164,7 +168,7 @@ def load(kind: str, name: str, own: Mapping[str, type[Any]]) -> type[Any]:
             found = point.load()
             for declared in ("labels", "writes"):
                 check_label_keys(getattr(found, declared, ()), f"{kind} {name}")
-        except Exception as error:  # whatever foreign code raises
+        except RAISED as error:
             raise UsageError(f"{kind} {name!r} ({point.value}) does not load: {error}") from error
         if isinstance(found, type) and issubclass(found, Plugin):
             return found
@@ -180,7 +184,7 @@ def started(kind: str, name: str, found: type[Any], config: Mapping[str, Any]) -
         plugin.start()
     except OtusError:
         raise
-    except Exception as error:  # whatever foreign code raises
+    except RAISED as error:
         raise UsageError(f"{kind} {name!r} does not start: {error}") from error
     return plugin
 
@@ -190,7 +194,7 @@ def stop_all(plugins: Iterable[Plugin]) -> None:
     for plugin in plugins:
         try:
             plugin.stop()
-        except Exception:
+        except RAISED:
             log.exception("plugin", f"{type(plugin).__name__} does not stop")
 
 

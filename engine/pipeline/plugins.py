@@ -20,7 +20,7 @@ from engine.packet import (
     address_from_bytes,
 )
 from engine.pipeline.verdicts import DROP_BIT
-from engine.plugin import Envelope, Faults, load, started, stop_all
+from engine.plugin import RAISED, Envelope, Faults, load, started, stop_all
 from engine.processors.chain import drop_bad_labels
 from engine.shm import records
 from engine.shm.counters import index
@@ -85,8 +85,7 @@ class ForeignParsers:
                     if made is None or not self.sending:
                         return HANDLED
                     return self.report(made, parser, packet)
-            except Exception:
-                # A plugin must not take the packet road down.
+            except RAISED:
                 self.faults.note(parser)
                 self.code = 0
         return NOBODY

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine.plugin import LABEL_KEY, Faults, load, started, stop_all
+from engine.plugin import LABEL_KEY, RAISED, Faults, load, started, stop_all
 from engine.processors.filter import FilterProcessor
 from engine.processors.label import LabelProcessor
 
@@ -76,8 +76,7 @@ class Chain:
             processor.envelope = envelope
         try:
             passes = bool(processor.process(labels))
-        except Exception:
-            # A plugin must not take the packet road down.
+        except RAISED:
             self.faults.note(processor)
             passes = True
         if not isinstance(processor, FilterProcessor | LabelProcessor):

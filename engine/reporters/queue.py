@@ -10,6 +10,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
+from engine.plugin import RAISED
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -124,11 +126,11 @@ class ReporterQueue:
             self._send(batch)
             with self._lock:
                 self.figures.add_reporter(self.number, "queued", len(self._items))
-        try:
-            self.reporter.flush()
-            self.reporter.stop()
-        except Exception as error:  # whatever foreign code raises
-            self._note(f"does not stop: {type(error).__name__}: {error}")
+        for last in (self.reporter.flush, self.reporter.stop):
+            try:
+                last()
+            except RAISED as error:
+                self._note(f"does not stop: {type(error).__name__}: {error}")
 
     def _send(self, batch: list[Item]) -> None:
         """Try until all is out, the time is over or the retries are used."""
@@ -170,7 +172,7 @@ class ReporterQueue:
             return 0, "report_timeout", str(error) or "too slow"
         except OSError as error:
             return 0, "report_error", error.strerror or str(error) or type(error).__name__
-        except Exception as error:
+        except RAISED as error:
             return 0, "report_error", f"{type(error).__name__}: {error}"
 
     def _note(self, problem: str) -> None:

@@ -188,6 +188,8 @@ class Echo(Parser):
     def handle(self, packet: Any) -> OutputPacket | None:
         if packet.payload == b"raise":
             raise RuntimeError("broken")
+        if packet.payload == b"exit":
+            raise SystemExit
         return None
 
 
@@ -195,9 +197,10 @@ def test_parsers_of_others_get_what_is_left(build: Build) -> None:
     road = Road(build, plugins=[Echo()])
     road.udp(b"ping", dport=7)
     road.udp(b"raise", dport=7)
+    road.udp(b"exit", dport=7)
     road.udp(b"ping", dport=8)
     road.say(sip())
-    assert road.counted("handled", "unmatched", "plugin_errors", "output") == (1, 2, 1, 1)
+    assert road.counted("handled", "unmatched", "plugin_errors", "output") == (1, 3, 2, 1)
 
 
 class Chatty(Parser):

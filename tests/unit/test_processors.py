@@ -84,13 +84,14 @@ def test_broken_rules() -> None:
         build_chain([{"plugin": "sampler"}])
 
 
-def test_a_processor_that_raises_is_counted_and_passed_over() -> None:
+@pytest.mark.parametrize("fault", [RuntimeError, SystemExit])
+def test_a_processor_that_raises_is_counted_and_passed_over(fault: type[BaseException]) -> None:
     class Broken(Processor):
         name = "broken"
         reads = ("x",)
 
         def process(self, labels: dict[str, str]) -> bool:
-            raise RuntimeError("no")
+            raise fault("no")
 
     found = Chain([Broken()])
     assert found.verdict_sip({"x": "1"})

@@ -212,7 +212,7 @@ class Fake(Reporter):
         self.got: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
-        self.trouble: Exception | None = None
+        self.trouble: BaseException | None = None
         self.most = 1 << 30
 
     def report(self, batch: Sequence[OutputPacket]) -> int:
@@ -245,6 +245,23 @@ def test_a_reporter_that_raises_at_its_stop_is_told() -> None:
     queue = make_queue(Stubborn(), SenderFigures.create("t"))
     finish(queue)
     assert queue.problem == "does not stop: ValueError: no"
+
+
+def test_a_reporter_whose_last_batch_fails_is_stopped_all_the_same() -> None:
+    class Broken(Fake):
+        stopped = False
+
+        def flush(self) -> None:
+            raise OSError("no")
+
+        def stop(self) -> None:
+            self.stopped = True
+
+    reporter = Broken()
+    queue = make_queue(reporter, SenderFigures.create("t"))
+    finish(queue)
+    assert reporter.stopped
+    assert queue.problem == "does not stop: OSError: no"
 
 
 def test_a_reporter_that_gathers_gives_all_of_it_at_the_end() -> None:
@@ -306,9 +323,10 @@ def test_queue_drops_its_head() -> None:
         (OSError(errno.ENOSPC, "No space left on device"), "report_error"),
         (TimeoutError("slow"), "report_timeout"),
         (RuntimeError("a plugin's own fault"), "report_error"),
+        (SystemExit("a plugin that gives up"), "report_error"),
     ],
 )
-def test_queue_counts_what_a_reporter_loses(trouble: Exception, name: str) -> None:
+def test_queue_counts_what_a_reporter_loses(trouble: BaseException, name: str) -> None:
     figures, reporter = SenderFigures.create("t"), Fake()
     reporter.trouble = trouble
     problems: list[str] = []
