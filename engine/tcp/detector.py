@@ -28,10 +28,12 @@ class Past:
         "cwnds",
         "mean_rtt",
         "pacing_zero",
+        "reduced_ns",
         "retransmits",
         "rtos",
         "shut",
         "srtt",
+        "ssthresh",
         "time_ns",
     )
 
@@ -42,6 +44,9 @@ class Past:
         self.retransmits = 0
         self.rtos = 0
         self.cwnds: deque[tuple[int, int]] = deque(maxlen=MOST_SAMPLES)
+        self.ssthresh: int | None = None
+        self.reduced_ns = 0
+        """When loss or a mark of congestion was met last."""
         self.closed_window = False
         self.pacing_zero = False
         self.shut = False
@@ -80,7 +85,9 @@ def look(
             add("retransmit_burst", segments, limit)
         if triggers.rto and rtos > past.rtos:
             add("rto", rtos - past.rtos, None, "syn" if now.state == "SYN_SENT" else "rto")
-    past.retransmits, past.rtos = retransmits, rtos
+    if not fresh and (retransmits > past.retransmits or _lower(now.ssthresh, past.ssthresh)):
+        past.reduced_ns = time_ns
+    past.retransmits, past.rtos, past.ssthresh = retransmits, rtos, now.ssthresh
     if triggers.cwnd_halved_s is not None and now.cwnd:
         _cwnd(triggers.cwnd_halved_s, past, now.cwnd, time_ns, add)
     zero = extra.get("pacing") == 0
@@ -114,12 +121,18 @@ def _rtt(triggers: Triggers, past: Past, srtt: int, p99_us: int, add: Add) -> No
     past.mean_rtt += (srtt - past.mean_rtt) / SMOOTHING if past.mean_rtt else srtt
 
 
+def _lower(ssthresh: int | None, before: int | None) -> bool:
+    """None: there was no loss yet."""
+    return ssthresh is not None and (before is None or ssthresh < before)
+
+
 def _cwnd(seconds: float, past: Past, cwnd: int, time_ns: int, add: Add) -> None:
-    cwnds = past.cwnds
-    while cwnds and cwnds[0][0] < time_ns - seconds * 1e9:
+    """One that has rested begins with a small window again (RFC 2861), too: that is no congestion."""
+    cwnds, since = past.cwnds, time_ns - seconds * 1e9
+    while cwnds and cwnds[0][0] < since:
         cwnds.popleft()
     largest = max((value for _, value in cwnds), default=0)
-    if cwnd * 2 <= largest:
+    if cwnd * 2 <= largest and past.reduced_ns >= max(since, 1):
         add("cwnd_drop", cwnd, largest // 2)
         cwnds.clear()
     cwnds.append((time_ns, cwnd))
