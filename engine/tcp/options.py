@@ -92,6 +92,9 @@ def make(**words: Any) -> Options:
         raise UsageError("--events: there are none with --mode summary", "--mode both, or --mode detail")
     if made.events and made.mode == "detail" and made.output != "-":
         raise UsageError("--output: no summaries with --mode detail", "--events alone, or --mode both")
+    of_summaries = "--format prometheus" if made.format == "prometheus" else "--window"
+    if made.mode == "detail" and (made.format == "prometheus" or "window" in given):
+        raise UsageError(f"{of_summaries}: no summaries with --mode detail", "--mode summary, or --mode both")
     if made.format == "prometheus" and made.mode == "both" and {made.output, made.events or "-"} == {"-"}:
         raise UsageError(
             "--format prometheus: events would stand among the metrics", "--events FILE, or --output FILE"

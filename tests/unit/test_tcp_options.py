@@ -121,6 +121,8 @@ def test_matcher() -> None:
         ({"resets": True}, "--resets: there are no events"),
         ({"max_events": "5/s", "mode": "summary"}, "--max-events: there are no events"),
         ({"mode": "detail", "events": "x", "output": "y"}, "--output"),
+        ({"mode": "detail", "format": "prometheus"}, "--format prometheus: no summaries"),
+        ({"mode": "detail", "window": "1,10"}, "--window: no summaries"),
         ({"format": "xml"}, "--format xml"),
         ({"backend": "ebpf"}, "--backend ebpf"),
         ({"mask": "some"}, "--mask some"),
