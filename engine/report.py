@@ -191,9 +191,10 @@ def write_table(document: dict[str, Any], out: TextIO) -> None:
         + "".join(f" + {name} {count:,}" for name, count in dropped.items()),
         file=out,
     )
+    cut = document["decode"]["sip_truncated"]
     print(
         f"\nSIP: {sip['messages']:,} messages, {sip['retransmissions']:,} retransmitted, "
-        f"{sip['malformed']:,} malformed, {len(sip['dialogs']):,} Call-IDs",
+        f"{sip['malformed']:,} malformed, {f'{cut:,} cut, ' if cut else ''}{len(sip['dialogs']):,} Call-IDs",
         file=out,
     )
     if sip["messages"]:

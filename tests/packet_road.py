@@ -90,13 +90,20 @@ class Road:
         self.now = NOW
 
     def give(
-        self, octets: bytes, gap_ms: float = 1, interface: int = 3, kind: int = 0, link: int = 1
+        self,
+        octets: bytes,
+        gap_ms: float = 1,
+        interface: int = 3,
+        kind: int = 0,
+        link: int = 1,
+        wire: int = 0,
     ) -> None:
-        """One frame, in the middle of a larger buffer; the books must balance behind it."""
+        """One frame, of `wire` octets if it is cut, in a larger buffer; the books must balance behind it."""
         self.now += int(gap_ms * MS)
         buffer = bytearray(b"\x80" * 64 + octets + b"\x80" * 64)
         self.pipeline.attach(memoryview(buffer))
-        self.pipeline.packet(64, 64 + len(octets), len(octets), self.now, interface, link, 0, kind)
+        wire = wire or len(octets)
+        self.pipeline.packet(64, 64 + len(octets), wire, self.now, interface, link, 0, kind)
         assert self.counters.balance() == 0
 
     def udp(

@@ -13,6 +13,7 @@ cdef unsigned int RTCP_VERDICT
 cdef unsigned int OUTGOING
 cdef unsigned int DUPLICATE
 cdef unsigned int TRUNCATED
+cdef unsigned int LF
 cdef unsigned int K_RTCP
 cdef Py_ssize_t W_PACKET_TIME
 cdef Py_ssize_t W_LEFT_OUT
@@ -66,5 +67,7 @@ cdef class Pipeline(Stage):
     cdef int rtcp(self) except -1
     @cython.locals(kind=int)
     cdef int sip_message(self) except -1
+    @cython.locals(first=Py_ssize_t, end=Py_ssize_t, last=Py_ssize_t, kind=int)
+    cdef int scan(self) except -1
     cdef int sip_seen(self, int kind) except -1
     cdef int copy_seen(self, int verdict) except -1

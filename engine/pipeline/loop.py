@@ -23,6 +23,7 @@ V_MALFORMED, V_UDP, V_TCP, V_ICMP, V_FRAGMENT = (
 OUTGOING = PACKET_OUTGOING
 DUPLICATE = records.P_DUPLICATE
 TRUNCATED = records.S_TRUNCATED
+LF = 10
 K_RTCP = records.RTCP
 RTCP_VERDICT = stage.RTCP_VERDICT_TYPE
 W_PACKET_TIME, W_LEFT_OUT = layout.PACKET_TIME, layout.LEFT_OUT_SHARE
@@ -219,7 +220,7 @@ class Pipeline(Stage):
 
     def sip_message(self) -> int:
         """A datagram on a SIP port or with the first line of a SIP message."""
-        kind = self.sip.parse(self.decoder.payload, self.decoder.payload_end)
+        kind = self.scan()
         if kind == 0:
             if self.sip.is_keepalive(self.decoder.payload, self.decoder.payload_end):
                 self.words[C_SIP_KEEPALIVES] += 1
@@ -239,6 +240,25 @@ class Pipeline(Stage):
                 return self.outcome(C_OUTPUT)
             self.words[C_OUTPUT_OVERSIZE] += 1
         return self.outcome(C_HANDLED)
+
+    def scan(self) -> int:
+        """SipParser.parse() of the datagram.
+
+        Of one that the snap length cut, the whole lines are read, and what is missing is no defect.
+        """
+        first, end = self.decoder.payload, self.decoder.payload_end
+        if not self.decoder.clipped:
+            return self.sip.parse(first, end)
+        last = end
+        while last > first and self.buf[last - 1] != LF:
+            last -= 1
+        kind = self.sip.parse(first, last)
+        if kind == 0:
+            kind = self.sip.parse(first, end)
+        self.sip.end = end
+        self.sip.error = 0
+        self.sip.flags |= TRUNCATED
+        return kind
 
     def sip_seen(self, kind: int) -> int:
         """Count a message and learn the media that it announces."""
@@ -265,7 +285,7 @@ class Pipeline(Stage):
             and self.parse_sip
             and verdict == V_UDP
             and self.sip.looks_like(self.decoder.payload, self.decoder.payload_end)
-            and self.sip.parse(self.decoder.payload, self.decoder.payload_end)
+            and self.scan()
         ):
             if self.evidence.sip(self.sip, DUPLICATE):
                 self.words[C_EVIDENCE] += 1

@@ -132,7 +132,7 @@ class Sdp(Target):
         parser.attach(before + octets + behind)
         count = parser.parse(len(before), len(before) + len(octets))
         must(0 <= count == parser.count <= 16, f"{count} media")
-        must(all(0 <= codecs <= 16 for codecs in list(parser.codecs)), "too many codecs")
+        must(all(0 <= codecs <= 48 for codecs in list(parser.codecs)), "too many codecs")
         return (
             count,
             parser.over_limit,

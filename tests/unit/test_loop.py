@@ -36,6 +36,30 @@ def test_a_sip_message_goes_to_both_rings(build: Build) -> None:
     assert header.flow_slot == records.NO_SLOT
 
 
+def test_a_message_that_the_snap_length_cut_is_not_malformed(build: Build) -> None:
+    road = Road(build)
+    message = sip(call="a-long-one@b", cseq="123 INVITE", body=sdp())
+    octets = frame(message, ALICE, 5060, BOB, 5060)
+    front = len(octets) - len(message)
+    calls, numbers = set(), set()
+    reader = road.ring.RingReader(road.evidence)
+    for cut in range(front + 1, len(octets)):
+        road.give(octets[:cut], wire=len(octets))
+        for *_, body in reader.read(4):
+            record = records.sip_record(body)
+            assert (record.message, record.error) == (octets[front:cut], 0)
+            assert record.flags & records.S_TRUNCATED
+            calls.add(record.text("call_id"))
+            numbers.add(record.cseq)
+    # What stands in a line that was cut is not taken for the whole of it.
+    assert calls == {"", "a-long-one@b"}
+    assert numbers == {0, 123}
+    assert {row["sport"] for row in road.flows.rows()} == {4000, 4001}
+    seen = road.counters.get("sip_messages")
+    assert seen > len(message) - 32
+    assert road.counted("sip_truncated", "sip_malformed") == (seen, 0)
+
+
 def test_sip_on_any_port_and_what_is_none_on_its_own(build: Build) -> None:
     road = Road(build)
     road.udp(sip("SIP/2.0 200 OK"), sport=9, dport=17)

@@ -157,6 +157,26 @@ def test_a_cut_capture_shows_what_is_there(packets, tmp_path: Path) -> None:
     assert f"packet {len(packets)}" in result.stderr.decode()
 
 
+@pytest.mark.parametrize("kept", [96, 300])
+def test_what_the_snap_length_cut_is_not_malformed(packets, tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "snapped.pcap"
+    octets = bytearray(captures.pcap([(time, frame[:kept]) for time, frame in packets]))
+    offset = 24
+    for _, frame in packets:
+        struct.pack_into("<I", octets, offset + 12, len(frame))
+        offset += 16 + min(kept, len(frame))
+    path.write_bytes(octets)
+    result = run_report(str(path), "--json")
+    document = json.loads(result.stdout)
+    whole = sum(1 for _, frame in packets if len(frame) <= kept)
+    assert document["decode"]["snapped"] == len(packets) - whole
+    assert document["sip"]["messages"] == 7 * CALLS
+    assert document["sip"]["malformed"] == document["decode"]["malformed"] == 0
+    assert document["sip"]["malformed_messages"] == []
+    assert document["decode"]["sip_truncated"] > 0
+    assert b" malformed, %d cut, " % document["decode"]["sip_truncated"] in run_report(str(path)).stdout
+
+
 @pytest.mark.parametrize(
     ("name", "octets"),
     [("empty", b""), ("text", b"hello, this is no capture\n" * 4), ("zip", b"PK\x03\x04" + bytes(60))],
