@@ -31,7 +31,8 @@ class RtpParser:
     def classify(self, start: int, end: int, snapped: bool) -> int:
         """What octets start..end are: 0 neither, 1 RTP, 2 RTCP, 3 RTP or RTCP whose lengths cannot be.
 
-        `snapped`: the capture cut the end off, so what lies behind is not known to be wrong.
+        `snapped`: the capture cut the end off, so what lies behind is not known to be wrong; a header that is
+        not whole is neither.
         """
         if start < 0 or end > self.size or end - start < 2:
             return 0
@@ -46,7 +47,7 @@ class RtpParser:
     def rtp(self, start: int, end: int, snapped: bool) -> int:
         """RFC 3550 section 5.1 and 5.3.1."""
         if end - start < 12:
-            return 3
+            return 0 if snapped else 3
         first = self.buf[start]
         self.payload_type = self.buf[start + 1] & 127
         self.marker = self.buf[start + 1] >> 7
@@ -77,7 +78,7 @@ class RtpParser:
     def rtcp(self, start: int, end: int, snapped: bool) -> int:
         """The first packet of a compound one (RFC 3550 section 6.4); SRTCP encrypts all behind 8 octets."""
         if end - start < 8:
-            return 3
+            return 0 if snapped else 3
         self.packet_type = self.buf[start + 1]
         self.ssrc = self.word(start + 4)
         if not snapped and end - start < 4 + 4 * ((self.buf[start + 2] << 8) | self.buf[start + 3]):

@@ -86,6 +86,14 @@ def test_headers_that_are_cut(build: Build) -> None:
     assert [reader.classify(rtcp()[:length]) for length in range(2, 8)] == [BROKEN] * 6
 
 
+def test_headers_that_the_snap_length_cut_are_not_broken(build: Build) -> None:
+    reader = Reader(build)
+    assert {reader.classify(rtp()[:length], snapped=True) for length in range(12)} == {NOTHING}
+    assert {reader.classify(rtcp()[:length], snapped=True) for length in range(8)} == {NOTHING}
+    assert reader.classify(rtp()[:12], snapped=True) == RTP
+    assert reader.classify(rtcp()[:8], snapped=True) == RTCP
+
+
 @pytest.mark.parametrize("first", [0x00, 0x01, 0x14, 0x16, 0x17, 0x40, 0x10, 0xC0, 0xFF, 0x47])
 def test_neighbours_on_the_port_are_not_media(build: Build, first: int) -> None:
     """STUN, DTLS, TURN channel data, ZRTP, QUIC, text (RFC 7983)."""
