@@ -73,7 +73,7 @@ cdef class MediaPath:
     cdef unsigned long long flow_tag(self, Decoder decoder) except? 0x5a5a5a5a5a5a5a5a
     @cython.locals(tag=cython.ulonglong, stream=Py_ssize_t)
     cdef Py_ssize_t enter(self, Decoder decoder, unsigned long long ports, unsigned long long now) except -2
-    @cython.locals(place=Py_ssize_t, known=cython.ulonglong)
+    @cython.locals(place=Py_ssize_t)
     cdef int another(self, Py_ssize_t stream, Py_ssize_t before, unsigned long long ports) except -1
     @cython.locals(
         ports=cython.ulonglong, word=Py_ssize_t, cached=cython.ulonglong, stream=Py_ssize_t, codec_of=cython.ulonglong,
@@ -86,10 +86,6 @@ cdef class MediaPath:
         self, Py_ssize_t slot, Py_ssize_t stream, unsigned long long payload_type, unsigned long long codec_of) except -1
     @cython.locals(slot=Py_ssize_t, kind=int, tag=cython.ulonglong, place=Py_ssize_t)
     cdef int guess(self, Decoder decoder, unsigned long long now) except -1
-    @cython.locals(slot=Py_ssize_t)
-    cdef Py_ssize_t known(self, Decoder decoder, unsigned long long below, unsigned long long now) except -2
-    cdef Py_ssize_t flow_of(
-        self, Decoder decoder, unsigned long long below, unsigned long long domain, unsigned long long now) except -2
     @cython.locals(slot=Py_ssize_t, stream=Py_ssize_t)
     cdef Py_ssize_t promote(self, Decoder decoder, Py_ssize_t place, unsigned long long now) except -2
     @cython.locals(_=Py_ssize_t, count=Py_ssize_t, word=cython.ulonglong)

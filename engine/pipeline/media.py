@@ -22,8 +22,8 @@ from engine.parsers.sdp_grammar import (
 )
 from engine.pipeline.candidates import Candidates
 from engine.pipeline.rtcp import RtcpPath
+from engine.shm import flow_lookup, records
 from engine.shm import flows as flow_layout
-from engine.shm import records
 from engine.shm import streams as stream_layout
 from engine.shm.counters import index as counter
 from engine.shm.rows import F_FAX
@@ -55,8 +55,8 @@ SNAPPED = records.P_SNAPPED
 BYE = records.METHODS.index("BYE")
 INVITE = records.METHODS.index("INVITE")
 NEGOTIATING = sum(1 << records.METHODS.index(method) for method in ("INVITE", "ACK", "PRACK", "UPDATE"))
-ANY_VLAN = 0xFFFFFF
-"""In a domain, in both places of VLAN ids: any. Media may be on another VLAN than its signalling."""
+ANY_VLAN = flow_lookup.ANY_VLAN
+"""Where media is looked for that is on another VLAN than its signalling."""
 EVENT_NAME = int.from_bytes(b"\0TELEPHO", "little")
 """First octets of the encoding name telephone-event, behind one octet."""
 MASK32 = 0xFFFFFFFF
@@ -225,10 +225,8 @@ class MediaPath:
     def another(self, stream: int, before: int, ports: int) -> int:
         """The flow goes on with another SSRC than that of stream `before`, if that is still there."""
         place = self.streams.place(before)
-        known = self.streams.words[place + STREAM_PORTS] if place else ports
-        # With the same SSRC it is the same medium on another VLAN.
-        if known != ports and known & MASK32 == ports & MASK32:
-            self.streams.follows(stream, known >> 32)
+        if before != stream and place and self.streams.words[place + STREAM_PORTS] & MASK32 == ports & MASK32:
+            self.streams.follows(stream, self.streams.words[place + STREAM_PORTS] >> 32)
         return 0
 
     def relabel(self, slot: int, stream: int, payload_type: int, codec_of: int) -> int:
@@ -269,21 +267,24 @@ class MediaPath:
     # ---- media without SDP ----
 
     def guess(self, decoder: Decoder, now: int) -> int:
-        """A packet of no known flow: 0 nobody's, 1 RTP by the heuristic, 2 RTCP beside a known flow.
-
-        Unless its flow is known on another VLAN: then as packet().
-        """
-        tag = self.flows.tag
-        slot = self.known(decoder, 0, now)
-        if slot >= 0:
-            return self.packet(decoder, slot, now)
+        """A packet of no known flow: 0 nobody's, 1 RTP by the heuristic, 2 RTCP beside a known flow."""
         if not self.heuristic or decoder.sport < 1024 or decoder.dport < 1024:
             return 0
         kind = self.parser.classify(decoder.payload, decoder.payload_end, (decoder.flags & SNAPPED) != 0)
         if kind == 2:
             if not self.parser.rtcp_compound(decoder.payload, decoder.payload_end):
                 return 0
-            slot = self.known(decoder, 1, now)
+            slot = self.flows.find(
+                decoder.src0,
+                decoder.src1,
+                decoder.dst0,
+                decoder.dst1,
+                decoder.sport - 1,
+                decoder.dport - 1,
+                decoder.protocol,
+                decoder.domain,
+                self.flows.steady(now),
+            )
             if slot < 0:
                 return 0
             self.flow = slot
@@ -294,36 +295,10 @@ class MediaPath:
             return 0
         if self.parser.payload_type < 96 and CLOCKS[self.parser.payload_type] == 0:
             return 0
-        tag = self.streams.tag_of(tag, self.parser.ssrc)
+        tag = self.streams.tag_of(self.flows.tag, self.parser.ssrc)
         place = self.candidates.hold(tag, self.parser, decoder.tos >> 2, now)
         self.stream = self.promote(decoder, place, now) if place >= 0 else -1
         return 1 if self.stream >= 0 else 0
-
-    def known(self, decoder: Decoder, below: int, now: int) -> int:
-        """The flow `below` the packet's ports, where 0 is known to be none on this VLAN, or -1.
-
-        Its own VLAN comes first, then signalling on any other one, then signalling without a tag.
-        """
-        slot = self.flow_of(decoder, below, decoder.domain, now) if below else -1
-        if slot < 0:
-            slot = self.flow_of(decoder, below, decoder.domain | ANY_VLAN, now)
-        if slot < 0 and decoder.domain & ANY_VLAN:
-            slot = self.flow_of(decoder, below, (decoder.domain | ANY_VLAN) ^ ANY_VLAN, now)
-        return slot
-
-    def flow_of(self, decoder: Decoder, below: int, domain: int, now: int) -> int:
-        """FlowTable.find() with ports `below` those of the packet."""
-        return self.flows.find(
-            decoder.src0,
-            decoder.src1,
-            decoder.dst0,
-            decoder.dst1,
-            decoder.sport - below,
-            decoder.dport - below,
-            decoder.protocol,
-            domain,
-            self.flows.steady(now),
-        )
 
     def promote(self, decoder: Decoder, place: int, now: int) -> int:
         """Make flow and stream of a candidate and count what was held; the stream, -1 in a full table."""
@@ -476,7 +451,9 @@ class MediaPath:
             self.counters[C_SDP_MEDIA] += 1
         if domain & ANY_VLAN:
             domain |= ANY_VLAN
-            self.flows.register(address0, address1, port, rtcp, index, 17, domain, steady, self.ttl)
+            if self.flows.register(address0, address1, port, rtcp, index, 17, domain, steady, self.ttl) == 1:
+                # Another call has it there: those that took it for this one shall look again.
+                self.flows.stir()
         return 1 if outcome == 0 else 0
 
     def stage_call(self, sip: SipParser) -> bool:

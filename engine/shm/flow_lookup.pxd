@@ -15,6 +15,7 @@ cdef Py_ssize_t LABELS
 cdef unsigned long long MASK64
 cdef unsigned long long SPREAD
 cdef unsigned long long SIDE_MARK
+cdef unsigned long long VLANS
 cdef unsigned long long FIVE_TUPLE_KIND
 cdef unsigned int RECENT_SHIFT
 cdef unsigned long long RECENT_MASK
@@ -31,6 +32,8 @@ cdef class FlowLookup(SlotTable):
     cdef Py_ssize_t sender
     cdef unsigned long long receiver_tag
     cdef unsigned long long sender_tag
+    # The domain where the last nearest() found them
+    cdef unsigned long long around
     cdef unsigned long long[::1] recent
     cdef unsigned long long mix
 
@@ -56,6 +59,12 @@ cdef class FlowLookup(SlotTable):
     cdef int sides(
         self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
         unsigned long long ports, unsigned long long domain) except -1
+    cdef bint nearest(
+        self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
+        unsigned long long ports, unsigned long long domain, unsigned long long now) except -1
+    cdef bint live_sides(
+        self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
+        unsigned long long ports, unsigned long long now) except -1
     cdef int touch_sides(
         self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
         unsigned long long ports, unsigned long long domain, unsigned long long now) except -1

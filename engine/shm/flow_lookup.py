@@ -1,4 +1,5 @@
-"""How a packet finds its flow: the five-tuple in one direction, or what SDP said of one of its sides.
+"""How a packet finds its flow: the five-tuple in one direction, or what SDP said of one of its sides, on its
+own VLAN or elsewhere (docs/adr/0006-tunnel-domains.md).
 
 Flows that a process found lately are remembered by a mix of their key that needs no secret: whoever makes
 keys collide there only sends packets to the keyed hash.
@@ -14,6 +15,8 @@ from engine.shm.slots import SlotTable
 
 LOCK, FACTS, PORTS, KEY, DOMAIN, LAST, EPOCH, STREAM, LABELS = 0, 1, 2, 3, 7, 8, 9, 10, 11
 """Words of an entry, as engine.shm.flows says."""
+VLANS = ANY_VLAN = 0xFFFFFF
+"""In a domain, both places of VLAN ids, and all of them: any VLAN. The second name is for Python."""
 MASK64 = 0xFFFFFFFFFFFFFFFF
 SPREAD = 0x9E3779B97F4A7C15
 SIDE_MARK = 0x10000000000
@@ -39,6 +42,7 @@ class FlowLookup(SlotTable):
         self.epoch = 0
         self.receiver = self.sender = -1
         self.receiver_tag = self.sender_tag = 0
+        self.around = 0
 
     def look(self, word: int) -> int:
         """What the packet road needs of an entry: `word`, `generation`, `labels_word`, `epoch`."""
@@ -112,6 +116,31 @@ class FlowLookup(SlotTable):
         self.sender_tag = self.tag
         self.tag = tag
         return 0
+
+    def nearest(self, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int, now: int) -> bool:
+        """sides() on the VLAN itself, else of signalling on any other one, else of signalling without a tag.
+
+        Whether there is one that has not expired at `now`; `around` is the domain where.
+        """
+        self.around = domain
+        if self.live_sides(src0, src1, dst0, dst1, ports, now):
+            return True
+        self.around = domain | VLANS
+        if self.live_sides(src0, src1, dst0, dst1, ports, now):
+            return True
+        self.around = (domain | VLANS) ^ VLANS
+        return self.around != domain and self.live_sides(src0, src1, dst0, dst1, ports, now)
+
+    def live_sides(self, src0: int, src1: int, dst0: int, dst1: int, ports: int, now: int) -> bool:
+        """Whether one of the sides() in the domain `around` has not expired; those that have are no more."""
+        self.sides(src0, src1, dst0, dst1, ports, self.around)
+        if self.receiver >= 0 and self.expired(self.receiver, now):
+            self.expire(self.receiver)
+            self.receiver = -1
+        if self.sender >= 0 and self.expired(self.sender, now):
+            self.expire(self.sender)
+            self.sender = -1
+        return self.receiver >= 0 or self.sender >= 0
 
     def touch_sides(
         self, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int, now: int

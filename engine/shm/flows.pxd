@@ -13,6 +13,7 @@ cdef Py_ssize_t LAST
 cdef Py_ssize_t EPOCH
 cdef Py_ssize_t STREAM
 cdef Py_ssize_t LABELS
+cdef Py_ssize_t AROUND
 cdef Py_ssize_t CALL
 cdef Py_ssize_t CODECS
 cdef unsigned long long MASK64
@@ -29,6 +30,7 @@ cdef unsigned long long SDP
 cdef unsigned long long HEURISTIC
 cdef unsigned long long UDP
 cdef unsigned long long FAX
+cdef unsigned long long VLANS
 cdef unsigned long long FIRST_DYNAMIC
 cdef unsigned long long RTX
 cdef unsigned long long RED
@@ -54,13 +56,13 @@ cdef class FlowTable(FlowLookup):
     cdef bint expired(self, Py_ssize_t slot, unsigned long long now) except -1
     @cython.locals(word=Py_ssize_t)
     cdef bint yields(self, Py_ssize_t slot, unsigned long long now) except -1
-    @cython.locals(slot=Py_ssize_t, epoch=cython.ulonglong, tag=cython.ulonglong, word=Py_ssize_t)
+    @cython.locals(places=cython.ulonglong, epoch=cython.ulonglong)
+    cdef unsigned long long sides_epoch(self) except? 0x5a5a5a5a5a5a5a5a
+    @cython.locals(slot=Py_ssize_t, tag=cython.ulonglong, word=Py_ssize_t)
     cdef Py_ssize_t adopt(
         self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
         unsigned long long ports, unsigned long long domain, unsigned long long now) except -2
-    @cython.locals(
-        slot=Py_ssize_t, word=Py_ssize_t, ports=cython.ulonglong, tag=cython.ulonglong, src_tag=cython.ulonglong,
-        dst_tag=cython.ulonglong)
+    @cython.locals(slot=Py_ssize_t, word=Py_ssize_t, ports=cython.ulonglong, tag=cython.ulonglong)
     cpdef Py_ssize_t add(
         self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
         unsigned long long sport, unsigned long long dport, unsigned long long protocol, unsigned long long domain,
@@ -73,8 +75,9 @@ cdef class FlowTable(FlowLookup):
         other=cython.ulonglong, payload_type=cython.ulonglong)
     cdef unsigned long long merge_codecs(self, Py_ssize_t slot, Py_ssize_t source, unsigned long long count) except? 99
     @cython.locals(
-        word=Py_ssize_t, place=cython.ulonglong, epoch=cython.ulonglong, tag=cython.ulonglong)
+        word=Py_ssize_t, place=cython.ulonglong, epoch=cython.ulonglong, tag=cython.ulonglong, found=bint)
     cdef int refresh(self, Py_ssize_t slot) except -1
+    cpdef int stir(self) except -1
     @cython.locals(length=Py_ssize_t, index=Py_ssize_t)
     cpdef int stage_call(self, const unsigned char[::1] buf, Py_ssize_t start, Py_ssize_t end) except -1
     @cython.locals(codec=cython.ulonglong, place=cython.ulonglong)

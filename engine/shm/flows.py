@@ -17,7 +17,7 @@ Words behind those of engine.shm.slots (index of the 64-bit word):
      8 last use, ns                   9 epoch of the copy << 32 | its two places in the epochs
     10 newest stream: slot + 1 | word of its entry << 32 (five-tuple); 1 where it had media (side)
     11 labels (see below)
-    12 free, 4 words
+    12 domain where its sides are (five-tuple; FlowLookup.nearest())     13 free, 3 words
     16 Call-ID, 127 octets, zero padded, 16 words
     32 codecs, 16 of 2 words: u8 payload type, 11 octets name, u32 clock rate
 
@@ -30,15 +30,15 @@ from __future__ import annotations
 from typing import Any
 
 from engine.shm import atomics
-from engine.shm.flow_lookup import FlowLookup
+from engine.shm.flow_lookup import ANY_VLAN, FlowLookup
 from engine.shm.region import Region
 from engine.shm.rows import F_FAX, flow_row
 from engine.shm.slots import create_region
 
-VERSION = 3
+VERSION = 4
 ENDED, EPOCHS, TAGS = 512, 2560, 4608
-FACTS, PORTS, KEY, DOMAIN, LAST, EPOCH, STREAM, LABELS, CALL, CODECS = (
-    1, 2, 3, 7, 8, 9, 10, 11, 16, 32,
+FACTS, PORTS, KEY, DOMAIN, LAST, EPOCH, STREAM, LABELS, AROUND, CALL, CODECS = (
+    1, 2, 3, 7, 8, 9, 10, 11, 12, 16, 32,
 )  # fmt: skip
 MASK64 = 0xFFFFFFFFFFFFFFFF
 MASK32 = 0xFFFFFFFF
@@ -53,6 +53,7 @@ KEPT = 0xFFFFFFFFE0FFFFFF
 NO_EPOCH = 0x8000000000000000
 FIVE_TUPLE_KIND, SIDE_KIND = 1, 2
 UDP, FAX = 17, F_FAX << 8
+VLANS = ANY_VLAN
 SDP, HEURISTIC = 1, 2
 MAX_CODECS = 16
 FIRST_DYNAMIC = 35
@@ -120,7 +121,7 @@ class FlowTable(FlowLookup):
                 self.tag = self.hash(src0, src1, dst0, dst1, ports, domain)
                 return self.adopt(src0, src1, dst0, dst1, ports, domain, now)
             atomics.store(self.words, word + LAST, now)
-            self.touch_sides(src0, src1, dst0, dst1, ports, domain, now)
+            self.touch_sides(src0, src1, dst0, dst1, ports, self.words[word + AROUND], now)
             self.look(word)
         last = self.words[EPOCHS + ((self.epoch >> 16) & 2047)] + self.words[EPOCHS + (self.epoch & 2047)]
         if (last & MASK32) != self.epoch >> 32:
@@ -143,29 +144,27 @@ class FlowTable(FlowLookup):
     def adopt(self, src0: int, src1: int, dst0: int, dst1: int, ports: int, domain: int, now: int) -> int:
         """Make a five-tuple entry, whose hash is `tag`, where a side is known; its slot, or -1."""
         tag = self.tag
-        self.sides(src0, src1, dst0, dst1, ports, domain)
-        if self.receiver >= 0 and self.expired(self.receiver, now):
-            self.expire(self.receiver)
-            self.receiver = -1
-        if self.sender >= 0 and self.expired(self.sender, now):
-            self.expire(self.sender)
-            self.sender = -1
-        if self.receiver < 0 and self.sender < 0:
+        if not self.nearest(src0, src1, dst0, dst1, ports, domain, now):
             return -1
         self.prove(now)
         slot = self.enter(tag, FIVE_TUPLE_KIND, ports, src0, src1, dst0, dst1, domain, now)
         if slot < 0 or not self.fresh:
             return slot
-        epoch = ((self.receiver_tag & 2047) << 16) | (self.sender_tag & 2047)
-        epoch |= ((self.words[EPOCHS + (epoch >> 16)] + self.words[EPOCHS + (epoch & 2047)]) & MASK32) << 32
         word = self.place(slot)
-        self.words[word + EPOCH] = epoch
+        self.words[word + EPOCH] = self.sides_epoch()
+        self.words[word + AROUND] = self.around
         self.words[word + LAST] = now
         self.copy_labels(slot)
         self.unlock(word)
         slot = self.publish(slot, tag)
         self.probe(tag, ports, src0, src1, dst0, dst1, domain)
         return slot
+
+    def sides_epoch(self) -> int:
+        """The epoch of the last sides(), and its two places, as they stand in an entry."""
+        places = ((self.receiver_tag & 2047) << 16) | (self.sender_tag & 2047)
+        epoch = self.words[EPOCHS + (places >> 16)] + self.words[EPOCHS + (places & 2047)]
+        return ((epoch & MASK32) << 32) | places
 
     # ---- writing ----
 
@@ -192,13 +191,11 @@ class FlowTable(FlowLookup):
         if slot < 0 or not self.fresh:
             return slot
         word = self.place(slot)
-        dst_tag = self.side_tag(dst0, dst1, dport | (protocol << 32), domain) & 2047
-        src_tag = self.side_tag(src0, src1, sport | (protocol << 32), domain) & 2047
-        self.words[word + EPOCH] = (
-            (((self.words[EPOCHS + dst_tag] + self.words[EPOCHS + src_tag]) & MASK32) << 32)
-            | (dst_tag << 16)
-            | src_tag
-        )
+        # With a tag, a later SDP on whichever VLAN is news for it.
+        self.around = domain | VLANS if domain & VLANS else domain
+        self.sides(src0, src1, dst0, dst1, ports, self.around)
+        self.words[word + EPOCH] = self.sides_epoch()
+        self.words[word + AROUND] = self.around
         self.words[word + LAST] = now
         self.words[word + LABELS] = HEURISTIC | (((ttl // MILLISECOND) & MASK32) << 32)
         self.unlock(word)
@@ -256,14 +253,17 @@ class FlowTable(FlowLookup):
         place = self.words[word + EPOCH]
         epoch = self.words[EPOCHS + ((place >> 16) & 2047)] + self.words[EPOCHS + (place & 2047)]
         epoch = ((epoch & MASK32) << 32) | (place & MASK32)
-        self.sides(
+        found = self.nearest(
             self.words[word + KEY],
             self.words[word + KEY + 1],
             self.words[word + KEY + 2],
             self.words[word + KEY + 3],
             self.words[word + PORTS],
             self.words[word + DOMAIN],
+            0,
         )
+        if found and self.around != self.words[word + AROUND]:
+            epoch = self.sides_epoch()
         tag = self.hash(
             self.words[word + KEY],
             self.words[word + KEY + 1],
@@ -275,10 +275,16 @@ class FlowTable(FlowLookup):
         if self.lock(word):
             if atomics.load(self.words, self.tags + 2 * slot) == tag:
                 self.words[word + EPOCH] = epoch
-                if self.receiver >= 0 or self.sender >= 0:
+                if found:
+                    self.words[word + AROUND] = self.around
                     self.copy_labels(slot)
             self.unlock(word)
         return self.look(word)
+
+    def stir(self) -> int:
+        """Flows of the side that register() was last asked for look for their sides again."""
+        atomics.add(self.words, EPOCHS + (self.tag & 2047), 1)
+        return 0
 
     def stage_call(self, buf: bytes | bytearray | memoryview, start: int, end: int) -> int:
         """The Call-ID of what is registered next: octets start..end of `buf`, cut at 127. No codecs yet."""

@@ -170,6 +170,33 @@ def test_media_that_a_trunk_shows_on_two_vlans_has_no_change_of_ssrc(build: Buil
     ] == [(5, 4, 0, None), (5, 4, 0, None), (6, 1, 1, 5)]
 
 
+def test_signalling_behind_the_media_names_it_on_another_vlan_too(build: Build) -> None:
+    road = Road(build)
+    for number in range(6):
+        road.give(tagged(frame(rtp(number), BOB, 5000, ALICE, 4000), 20))
+    assert [(row["call_id"], row["found_by"]) for row in road.streams.rows()] == [("", "heuristic")]
+    road.give(tagged(frame(sip(call="late", body=sdp()), ALICE, 5060, BOB, 5060), 10))
+    road.give(tagged(frame(rtp(6), BOB, 5000, ALICE, 4000), 20))
+    assert [(row["call_id"], row["found_by"], row["packets"]) for row in road.streams.rows()] == [
+        ("late", "sdp", 7)
+    ]
+
+
+@pytest.mark.parametrize("heuristic", [False, True])
+def test_media_goes_to_the_call_on_its_own_vlan_when_that_is_announced(build: Build, heuristic: bool) -> None:
+    road = Road(build, rtp_heuristic=heuristic)
+    road.give(tagged(frame(sip(call="other", body=sdp()), ALICE, 5060, BOB, 5060), 10))
+    for number in range(6):
+        road.give(tagged(frame(rtp(number), BOB, 5000, ALICE, 4000), 20))
+    road.give(tagged(frame(sip(call="own", body=sdp()), ALICE, 5060, BOB, 5060), 20))
+    road.give(tagged(frame(rtp(6), BOB, 5000, ALICE, 4000), 20))
+    road.give(tagged(frame(rtp(1, 9), BOB, 5000, ALICE, 4000), 20))
+    assert [row["call_id"] for row in road.streams.rows() if row["ssrc"] == 9] == ["own"]
+    for number in range(2, 5):
+        road.give(tagged(frame(rtp(number, 10), BOB, 5000, ALICE, 4000), 30))
+    assert [row["call_id"] for row in road.streams.rows() if row["ssrc"] == 10] == ["other"]
+
+
 def test_calls_of_two_vlans_with_the_same_addresses_stay_apart(build: Build) -> None:
     road = Road(build)
     for vlan in (10, 20):
