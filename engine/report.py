@@ -132,7 +132,7 @@ class Analysis:
         }
 
     def streams_report(self) -> list[dict[str, Any]]:
-        """Every media stream, in the order of their first packets; of one moment by address, port and SSRC."""
+        """Every media stream, in the order of their first packets, then of address, port and SSRC."""
         keys = ("start_ns", "src", "sport", "dst", "dport", "ssrc")
         rows = sorted(self.streams.rows(detail=True), key=lambda row: tuple(row[key] for key in keys))
         return [
