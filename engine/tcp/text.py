@@ -251,14 +251,30 @@ def recent(found: Sequence[dict[str, Any]], count: int, *, plain: bool = False) 
         trigger = one["trigger"]
         clock = one["timestamp"][11:23]
         value = micro(trigger["value"]) if trigger["unit"] == "us" else f"{trigger['value']:,}"
-        ends = f"{_end(one['src_ip'], one['src_port'])} > {_end(one['dest_ip'], one['dest_port'])}"
-        name = " ".join(filter(None, (trigger["name"], one["direction"])))
+        more = [one[name] for name in _SAY_MORE if one[name] and one[name] != trigger["name"]]
+        what = " ".join([trigger["name"], *more, value])
         process = f"  {clean(one['comm'] or UNKNOWN)}/{one['pid']}" if one["pid"] else ""
-        lines.append(f"▲ {clock}  {name} {value}  {ends}{process}"[:WIDTH])
+        ends = [f"  {_end(one['src_ip'], one['src_port'])}", f" > {_end(one['dest_ip'], one['dest_port'])}"]
+        lines += _folded([f"▲ {clock}  {what}", *ends, process])
     if count > len(found):
         lines.append(f"  and {count - len(found):,} more events (--events FILE has all)")
     made = "".join(line + "\n" for line in lines)
     return made.translate(_ASCII).encode("ascii", "replace").decode() if plain else made
+
+
+_SAY_MORE = ("direction", "retrans_reason", "drop_reason", "reset_reason")
+"""What an event says of its trigger."""
+
+
+def _folded(parts: Sequence[str]) -> list[str]:
+    """The parts in a line; where that is too long, the rest of them in lines of their own."""
+    lines = [""]
+    for part in parts:
+        if len(lines[-1]) + len(part) > WIDTH:
+            lines.append(f"{'':16}{part.lstrip()}"[:WIDTH])
+        else:
+            lines[-1] += part
+    return lines
 
 
 def clean(name: str) -> str:

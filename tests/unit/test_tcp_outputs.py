@@ -48,6 +48,29 @@ def test_a_name_that_can_be_read_is_shown_as_it_is() -> None:
     assert "  naïve 日本/5" in text.recent([document("naïve 日本")], 1)
 
 
+def test_an_event_says_whose_it_is_however_long_its_ends_are() -> None:
+    local, remote = "2001:db8:1234:5678:9abc:def0:1234:5678", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"
+    one = Connection(1, "SYN_SENT", local, 40_000, remote, 65_535)
+    one.pid, one.comm = 4_194_304, "fifteen-letters"
+    event = Event(1, "rto", 1, None, one)
+    event.retransmit_class = "syn"
+    lines = text.recent([events.document(event, 1, Mask("none"))], 1).splitlines()
+    assert max(map(len, lines)) <= text.WIDTH
+    assert " ".join(" ".join(lines).split()) == (
+        f"▲ 00:00:00.000 rto syn 1 [{local}]:40000 > [{remote}]:65535 fifteen-letters/4194304"
+    )
+
+
+def test_an_event_says_why() -> None:
+    found = document("nginx")
+    assert "  rto 1  10.0.0.1:40000 > 10.0.0.2:443  nginx/5\n" in text.recent([found], 1)
+    found["retrans_reason"] = "rto"
+    assert "  rto 1  " in text.recent([found], 1)
+    found = {**found, "trigger": {**found["trigger"], "name": "reset"}, "retrans_reason": None}
+    found |= {"direction": "sent", "reset_reason": "NO_SOCKET"}
+    assert "  reset sent NO_SOCKET 1  " in text.recent([found], 1)
+
+
 def test_events_in_a_terminal_without_utf_8_are_ascii() -> None:
     nobody = {**document("naïve"), "src_ip": None, "src_port": None}
     shown = text.recent([document("naïve"), nobody], 9, plain=True)
