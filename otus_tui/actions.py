@@ -102,6 +102,7 @@ ACTIONS: tuple[Action, ...] = (
     ),
     Action("app", "quit_now", ("ctrl+q", "ctrl+c"), "leave", "Ask to leave, from any screen."),
     Action("app", "detach", ("d",), "detach", "Leave; the engine goes on (otus-tui attach comes back).", 98),
+    Action("app", "suspend_process", ("ctrl+z",), "to the shell", "Out to the shell; fg comes back."),
     Action(
         "app",
         "settings",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,7 +19,7 @@ from otus_tui.client import Client, ClientError
 from otus_tui.leaving import WayOut
 from otus_tui.model import Model
 from otus_tui.settings import Settings
-from otus_tui.terminal import check_terminal
+from otus_tui.terminal import check_terminal, painted
 from otus_tui.widgets.ink import Inks
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class OtusApp(App[str]):
         private: bool = False,
         initial_screen: str = "overview",
         calls_only: bool = False,
+        started: bool = False,
         settings: Settings | None = None,
         clock: Callable[[], int] = time.time_ns,
         ascii_only: bool | None = None,
@@ -85,6 +87,8 @@ class OtusApp(App[str]):
         self.private = private
         self.initial_screen = initial_screen
         self.calls_only = calls_only
+        self.started = started
+        """Whether the engine was started for these screens: else Enter on leaving lets it run."""
         self.settings = settings or Settings.load()
         if ascii_only is None and not os.environ.get("OTUS_ASCII"):
             ascii_only = self.settings.ascii
@@ -125,6 +129,8 @@ class OtusApp(App[str]):
         if self.settings.problem:
             self.notify(self.settings.problem, severity="warning", markup=False)
         self.set_interval(1.0, self._second)
+        # Out of the shell again: the terminal has forgotten what was painted.
+        self.app_resume_signal.subscribe(self, lambda _: self.refresh(repaint=True, layout=True))
         if self.client is not None:
             self.run_worker(self._take_client(self.client), exit_on_error=False)
         self.switch_mode(self.initial_screen)
@@ -318,6 +324,7 @@ class OtusApp(App[str]):
                 ("detach", "Leave the engine running (otus-tui attach comes back)"),
                 ("", "Stay here"),
             ],
+            current="stop" if self.started else "detach",
             note="Esc stays",
         )
         dialog.id = "quit"
@@ -328,6 +335,13 @@ class OtusApp(App[str]):
             self.notify("the engine of a file ends with its screens: q leaves", severity="warning")
         else:
             self.exit("detach")
+
+    def action_suspend_process(self) -> None:
+        if os.getpgrp() == os.getsid(0):
+            self.notify("no shell is above these screens: nothing would wake them up", severity="warning")
+        else:
+            # As the terminal does it: whoever waits for this program in the same job stops, too.
+            os.killpg(0, signal.SIGTSTP)
 
     def action_help(self) -> None:
         from otus_tui.screens.help import help_screen
@@ -426,36 +440,36 @@ def run(
     private: bool = False,
     initial_screen: str = "",
     calls_only: bool = False,
+    started: bool = False,
     ascii_only: bool | None = None,
 ) -> int:
     """Show the screens over the engine at `where` (a socket's path, or a connection to a private engine).
 
-    A private engine (of a capture file) ends with the screens. Returns an exit code; OtusError
+    A private engine (of a capture file) ends with the screens; one that was `started` for them is offered
+    to be stopped with them, any other to be left alone. Returns an exit code; OtusError
     if nobody answers, or the terminal cannot show a screen.
     """
     check_terminal()
-    return asyncio.run(
-        _run(where, private, initial_screen or ("calls" if private else "overview"), calls_only, ascii_only)
-    )
+    options = {
+        "path": where if isinstance(where, str) else None,
+        "private": private,
+        "initial_screen": initial_screen or ("calls" if private else "overview"),
+        "calls_only": calls_only,
+        "started": started,
+        "ascii_only": ascii_only,
+    }
+    return asyncio.run(_run(where, options))
 
 
-async def _run(
-    where: str | socket.socket | None, private: bool, screen: str, calls_only: bool, ascii_only: bool | None
-) -> int:
+async def _run(where: str | socket.socket | None, options: dict[str, Any]) -> int:
     client = await Client.connect(where)
-    app = OtusApp(
-        client,
-        path=where if isinstance(where, str) else None,
-        private=private,
-        initial_screen=screen,
-        calls_only=calls_only,
-        ascii_only=ascii_only,
-    )
+    app = OtusApp(client, **options)
     loop = asyncio.get_running_loop()
     keyboard = sys.__stdin__
     way_out = WayOut(lambda: loop.call_soon_threadsafe(app.exit, "detach"))
     way_out.watch(keyboard.fileno() if keyboard is not None else 0)
-    result = await app.run_async()
+    with painted():
+        result = await app.run_async()
     return await _leave(app, result or "leave")
 
 

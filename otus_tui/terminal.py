@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from engine.errors import OtusError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def check_terminal(keyboard: bool = True) -> None:
@@ -21,3 +26,20 @@ def check_terminal(keyboard: bool = True) -> None:
             f"TERM={term or '(empty)'} cannot show screens",
             "use another terminal (TERM=xterm-256color), or otus-tui status and otus-tui report FILE",
         )
+
+
+@contextlib.contextmanager
+def painted() -> Iterator[None]:
+    """Textual paints on standard error: where that is none (`2> log`), standard output takes its place."""
+    if os.isatty(2):
+        yield
+        return
+    elsewhere = os.dup(2)
+    os.dup2(1, 2)
+    try:
+        yield
+    finally:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+        os.dup2(elsewhere, 2)
+        os.close(elsewhere)

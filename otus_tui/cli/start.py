@@ -60,7 +60,11 @@ def command(
     """The screens; FILTER is an expression in tcpdump's syntax."""
     file, expression = _file_or_filter(file, device, rest)
     check_device(device)
+    if file == "":
+        raise UsageError("-I: no file is named", "a capture file, or - for standard input")
     if headless:
+        if calls_only:
+            raise UsageError("-c is for the screens", "of a running engine: otus-tui attach -c")
         from otus_tui.cli.daemon import run_engine
 
         return run_engine(
@@ -173,13 +177,14 @@ def _show_live(
     calls_only: bool,
 ) -> int:
     """Attach to what runs, or have a task `live` run: in the engine that is there, or in a new one."""
-    path = path or default_socket_path()
+    path, started = path or default_socket_path(), False
     try:
         client = ControlClient(path, CREATE_TIMEOUT)
     except ClientError as error:
         if error.rpc_code or isinstance(error.__cause__, PermissionError) or "protocol" in error.message:
             raise
         start_engine(options, path)
+        started = True
     else:
         with client:
             if any(option.startswith(("--limit=", "--config=")) for option in options):
@@ -190,7 +195,7 @@ def _show_live(
             _use_engine(client, device, expression, ring_mb)
     from otus_tui import app
 
-    return app.run(path, calls_only=calls_only)
+    return app.run(path, calls_only=calls_only, started=started)
 
 
 def _use_engine(client: ControlClient, device: str | None, expression: str, ring_mb: int | None) -> None:

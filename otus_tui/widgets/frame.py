@@ -42,6 +42,8 @@ def _task_words(model: Model, glyphs: Glyphs) -> tuple[str, str, str]:
         if task["state"] == "finished" or (progress and progress["done"]):
             return name, "FILE", "accent"
         return name, "LOADING" if model.reading or not progress else task["state"].upper(), "accent"
+    if model.lost is not None:
+        return place, f"{glyphs.warning} ENGINE LOST", "warning"
     if model.link:
         return "", f"{glyphs.warning} {fmt.fit(place, min(len(place), 20))} {model.link}", "warning"
     state = "LIVE" if task["state"] == "running" else task["state"].upper()

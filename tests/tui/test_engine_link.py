@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from otus_tui.screens.flow import FlowScreen
 from tests.tui.conftest import LARGE, Start
 from tests.tui.engine_rows import file_task
@@ -61,7 +63,7 @@ async def test_what_comes_late_finds_no_screen_and_that_is_no_error(start: Start
 
 
 async def test_q_at_the_root_asks_what_shall_become_of_the_engine(start: Start) -> None:
-    async with start(screen="calls") as desk:
+    async with start(screen="calls", started=True) as desk:
         await desk.press("enter", "q")
         assert desk.app.is_running
         await desk.press("q")
@@ -70,6 +72,13 @@ async def test_q_at_the_root_asks_what_shall_become_of_the_engine(start: Start) 
         assert "Stop the engine" not in desk.text
         await desk.press("q", "down", "enter")
         assert desk.app.return_value == "detach"
+
+
+@pytest.mark.parametrize(("started", "answer"), [(True, "stop"), (False, "detach")])
+async def test_enter_stops_no_engine_of_others(start: Start, started: bool, answer: str) -> None:
+    async with start(started=started) as desk:
+        await desk.press("q", "enter")
+        assert desk.app.return_value == answer
 
 
 async def test_d_detaches_but_not_in_the_flow(start: Start) -> None:
@@ -93,6 +102,7 @@ async def test_a_lost_engine_is_named_and_found_again(start: Start) -> None:
     async with start(screen="calls") as desk:
         await desk.engine.stop()
         await desk.until(lambda: "engine lost" in desk.text)
+        assert "ENGINE LOST" in desk.lines[0]
         await desk.engine.start()
         await desk.until(lambda: desk.app.model.lost is None)
         await desk.settle()

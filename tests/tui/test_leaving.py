@@ -25,9 +25,11 @@ BOUND = 30.0
 class Screens:
     """The program over a capture file on a terminal of its own."""
 
-    def __init__(self, capture: Path) -> None:
+    def __init__(self, capture: Path, log: Path | None = None) -> None:
         self.pid, self.terminal = os.forkpty()
         if self.pid == 0:
+            if log is not None:
+                os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 2)
             os.environ["TERM"] = "xterm-256color"
             os.execv(sys.executable, [sys.executable, "-m", "otus_tui", "-I", str(capture)])
         fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
@@ -77,6 +79,48 @@ def screens(tmp_path: Path) -> Iterator[Screens]:
     shown.read_until(b"Call")
     yield shown
     shown.close()
+
+
+def test_standard_error_elsewhere_leaves_the_screens_on_the_terminal(tmp_path: Path) -> None:
+    sip_capture(tmp_path / "calls.pcap", 3)
+    log = tmp_path / "log"
+    shown = Screens(tmp_path / "calls.pcap", log)
+    try:
+        shown.read_until(b"Call")
+    finally:
+        shown.close()
+    assert log.read_bytes() == b""
+
+
+def test_nothing_stops_where_no_shell_could_wake_it(screens: Screens) -> None:
+    os.write(screens.terminal, b"\x1a")
+    screens.read_until(b"nothing would wake them up")
+
+
+def test_out_to_the_shell_and_back(tmp_path: Path) -> None:
+    sip_capture(tmp_path / "calls.pcap", 3)
+    line = f"{sys.executable} -m otus_tui -I {tmp_path / 'calls.pcap'}\n"
+    shell, terminal = os.forkpty()
+    if shell == 0:
+        os.environ["TERM"] = "xterm-256color"
+        os.execv("/bin/bash", ["bash", "--norc", "--noprofile", "-i"])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+
+    def answer(typed: bytes, *wanted: bytes) -> None:
+        os.write(terminal, typed)
+        seen, end = b"", time.monotonic() + 60
+        while not all(words in seen for words in wanted):
+            assert time.monotonic() < end, seen[-400:]
+            seen += os.read(terminal, 65536)
+
+    try:
+        answer(line.encode(), b"INVITE", b"books even")
+        answer(b"\x1a", b"Stopped")
+        answer(b"fg\n", b"INVITE", b"books even")
+    finally:
+        os.kill(shell, signal.SIGKILL)
+        os.waitpid(shell, 0)
+        os.close(terminal)
 
 
 def test_hang_up(screens: Screens) -> None:
