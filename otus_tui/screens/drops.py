@@ -208,6 +208,9 @@ def reporter_lines(reporters: list[dict[str, Any]], width: int, glyphs: Glyphs) 
         lost = sum(int(one.get(name) or 0) for name in ("queue_full", "report_error", "report_timeout"))
         sign = f"{glyphs.warning} " if lost else ""
         problem = fmt.clean(str(one.get("problem") or ""))
+        # What has no room behind the figures stands below them.
+        below = fmt.cells(problem) > width - 69
+        state = f"   {glyphs.warning} {'' if below else problem}" if problem else "   well"
         lines.append(
             [
                 (f" {fmt.fit(fmt.clean(str(one.get('type'))), 12)}", ""),
@@ -215,9 +218,11 @@ def reporter_lines(reporters: list[dict[str, Any]], width: int, glyphs: Glyphs) 
                 (f"{fmt.count(one.get('queued')):>13}", ""),
                 (f"{sign + fmt.count(lost):>13}", "warning" if lost else ""),
                 (f"{fmt.count(one.get('restarts')):>11}", ""),
-                (f"   {glyphs.warning} {problem}" if problem else "   well", "warning" if problem else "dim"),
+                (state, "warning" if problem else "dim"),
             ]
         )
+        if problem and below:
+            lines.append([(f"   {glyphs.warning} {shortened(problem, width - 5)}", "warning")])
     return lines
 
 
@@ -296,7 +301,7 @@ def pressure_lines(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
             [
                 (f"{glyphs.warning if full else ' '}{fmt.fit('full', 14)}", "warning" if full else "dim"),
                 (f"{buffer['usage']:>16.0%}", "warning" if full else ""),
-                ("   the fullest of the send rings and the reporters' queues", "dim"),
+                ("   the fullest of the send rings and queues", "dim"),
             ]
         )
         if buffer["sampling"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical
+from textual.containers import Horizontal, Vertical
 from textual.widgets import Input, Label
 
 from otus_tui.screens.dialogs import Dialog
@@ -55,8 +55,10 @@ class FilterForm(Dialog[str]):
         with Vertical(id="box"):
             yield Label("Show calls with", classes="title", markup=False)
             for key, label, kind in FIELDS:
-                yield Label(label + (" (one or several)" if kind == "in" else ""), markup=False)
-                yield Input(id=f"field-{key}", compact=True)
+                with Horizontal(classes="field"):
+                    yield Label(label, markup=False)
+                    hint = "one or several" if kind == "in" else ""
+                    yield Input(id=f"field-{key}", compact=True, placeholder=hint)
             yield Label("Tab to the next field, Enter filters, Esc leaves", classes="note", markup=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:

@@ -36,10 +36,7 @@ class MediaScreen(TableScreen):
     def empty_lines(self) -> list[Line]:
         return [
             [
-                (
-                    "no media yet: found by the SDP of calls, or guessed from several packets of one SSRC",
-                    "dim",
-                )
+                ("no media yet: found by the SDP of calls, or guessed from their packets", "dim"),
             ]
         ]
 

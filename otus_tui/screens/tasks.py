@@ -127,7 +127,9 @@ def task_details(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
     for reporter in task["reporters"]:
         name = str(reporter.get("name") or reporter.get("type") or "reporter")
         rest = "  ".join(
-            f"{key} {_figure(value)}" for key, value in reporter.items() if key not in ("name", "type")
+            f"{key} {value if key.endswith('pid') and value else _figure(value)}"
+            for key, value in reporter.items()
+            if key not in ("name", "type", "problem")
         )
         if reporter.get("problem"):
             add("reporter", f"{glyphs.warning} {fmt.clean(name)}: {fmt.clean(str(reporter['problem']))}")

@@ -277,6 +277,18 @@ async def test_aliases_stand_for_addresses(start: Start, tmp_path: Any) -> None:
         assert "10.0.0.7:5060" in desk.text
 
 
+@SIZES
+async def test_dialogs_show_all_fields_and_what_to_press(start: Start, size: Size) -> None:
+    async with start(size=size, screen="calls") as desk:
+        await desk.press("f7")
+        for words in ("From holds", "Call-ID holds", "methods", "states", "Tab to the next field"):
+            assert words in desk.text
+        await desk.press("escape", "t")
+        assert "Enter takes it" in desk.text
+        await desk.press("escape", "f8")
+        assert "kept in" in desk.text
+
+
 async def test_the_filter_form_makes_an_expression(start: Start) -> None:
     async with start(screen="calls") as desk:
         await desk.press("f7", "tab", "tab", "tab", "tab", "tab", "tab")
