@@ -399,7 +399,8 @@ class FlowScreen(FrameScreen):
 def mos_both_ways(row: dict[str, Any], streams: list[dict[str, Any]], glyphs: Glyphs) -> Line:
     """`MOS 4.31 > < 2.10`: of what the first side sends, and of what it hears; empty: none is known."""
     first = split_endpoint(str(row["src"]))[0]
-    if all(stream["src"] != first for stream in streams):
+    if all(first not in (stream["src"], stream["dst"]) for stream in streams):
+        # Behind a NAT, or by way of a media server.
         first = streams[0]["src"] if streams else ""
     scores: list[float | None] = []
     for own in (True, False):

@@ -78,5 +78,7 @@ def test_the_arrow_says_that_a_stream_stopped() -> None:
 def test_mos_of_both_directions() -> None:
     there, back = stream_row(0, mos=4.31), stream_row(1, mos=2.1)
     assert plain(mos_both_ways(call_row(0), [there, back], UNICODE)) == "MOS 4.31 ▶ ◀ 2.10"
-    assert plain(mos_both_ways(call_row(0), [back], UNICODE)) == "MOS 2.10 ▶ ◀ ·"
+    assert plain(mos_both_ways(call_row(0), [back], UNICODE)) == "MOS · ▶ ◀ 2.10"
+    relayed = stream_row(0, mos=3.9, src="192.0.2.1", dst="192.0.2.2")
+    assert plain(mos_both_ways(call_row(0), [relayed], UNICODE)) == "MOS 3.90 ▶ ◀ ·"
     assert mos_both_ways(call_row(0), [stream_row(0, mos=None)], UNICODE) == []
