@@ -122,6 +122,7 @@ def choose(ascii_only: bool | None = None) -> Glyphs:
         if wish:
             ascii_only = wish not in ("0", "no", "off")
         else:
-            names = {locale.getpreferredencoding(False), sys.stderr.encoding or "utf-8"}
+            # Not what Python makes of LC_ALL=C (its UTF-8 mode): that is the wish of who set it.
+            names = {locale.getencoding(), sys.stderr.encoding or "utf-8"}
             ascii_only = any("utf" not in name.lower() for name in names)
     return ASCII if ascii_only else UNICODE

@@ -177,6 +177,10 @@ def _open(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError as error:
+        if not path:
+            raise UsageError("no file is named: its name is empty", HINT) from error
+        if os.path.islink(path):
+            raise UsageError(f"{path}: leads to {os.readlink(path)}, which is not there", HINT) from error
         raise UsageError(f"{path}: no such file", _nearest(path)) from error
     except PermissionError as error:
         raise NotPermittedError(

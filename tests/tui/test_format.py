@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -143,3 +146,18 @@ def test_octets_and_times() -> None:
     assert fmt.clock(10**40) == "·"
     assert fmt.day(1_763_800_867_000_000_000) == "2025-11-22"
     assert fmt.zone(0) == "UTC"
+
+
+@pytest.mark.parametrize(("wish", "ascii_only"), [("C", True), ("POSIX", True), ("C.UTF-8", False)])
+def test_signs_are_those_of_the_locale(wish: str, ascii_only: bool) -> None:
+    """As `otus-tui doctor` tells them; Python by itself takes LC_ALL=C for UTF-8."""
+    code = "from otus_tui.glyphs import choose; print(choose().ascii_only)"
+    environment = {name: value for name, value in os.environ.items() if name != "OTUS_ASCII"}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**environment, "LC_ALL": wish},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.strip() == str(ascii_only)

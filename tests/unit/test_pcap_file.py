@@ -287,6 +287,9 @@ def test_no_such_file(build: Build, tmp_path: Path) -> None:
         read(build, tmp_path / "none" / "a.pcap")
     with pytest.raises(UsageError, match="is a directory"):
         read(build, tmp_path)
+    (tmp_path / "linked.pcap").symlink_to("gone.pcap")
+    with pytest.raises(UsageError, match="leads to gone.pcap, which is not there"):
+        read(build, tmp_path / "linked.pcap")
 
 
 def test_hostile_lengths_end_the_file(build: Build, tmp_path: Path) -> None:
