@@ -314,8 +314,11 @@ class FlowTable(FlowLookup):
     def stage_codec(self, payload_type: int, clock: int, name0: int, name1: int) -> int:
         """One more codec of what is registered next; the name as two little-endian words, 11 octets kept.
 
-        Where there are more than 16, those that spare() names make room for others.
+        Where there are more than 16, those that spare() names make room for others. A dynamic type without a
+        name is left out: the other end may have one for it.
         """
+        if not name0 and payload_type >= FIRST_DYNAMIC:
+            return 0
         codec = ((name0 << 8) & MASK64) | (payload_type & 0xFF)
         place = self.codec_count
         if place < 16:

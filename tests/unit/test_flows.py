@@ -176,6 +176,14 @@ def test_codecs_beyond_16_are_left_out(build: Build) -> None:
     assert len(table.flows.rows()[0]["codecs"]) == 16
 
 
+def test_a_type_that_one_end_does_not_name_has_the_name_of_the_other(build: Build) -> None:
+    table = Table(build)
+    table.register("one", "10.0.0.1", 4000, ((0, "PCMU", 8000), (101, "TELEPHONE-EVENT", 8000)))
+    table.register("one", "10.0.0.2", 5000, ((0, "PCMU", 8000), (101, "", 0)))
+    for ends in (("10.0.0.1", 4000, "10.0.0.2", 5000), ("10.0.0.2", 5000, "10.0.0.1", 4000)):
+        assert table.labels(table.find(*ends), 101)["codec"] == "TELEPHONE-EVENT"
+
+
 def test_of_too_many_codecs_those_that_repair_others_and_static_types_go_first(build: Build) -> None:
     table = Table(build)
     audio = [(111, "OPUS", 48000), (63, "RED", 48000), (9, "G722", 8000), (0, "PCMU", 8000)]
