@@ -83,7 +83,6 @@ class Observer:
         self._kernels: dict[int, Counters] = {}
         self._kernel_base: dict[int, dict[str, int]] = {}
         self._kernel_ended: dict[str, int] = {}
-        self._offset = time.time_ns() - time.monotonic_ns()
         self._next_look = self._next_report = self._next_namespaces = self._next_ends = 0.0
         self._next_judge = float("inf")
         self._looked = float("-inf")
@@ -206,8 +205,10 @@ class Observer:
         for event in found:
             self._complete(event.connection)
         self.owners.fill(event.connection for event in found)
+        # The clock of the day may be set while it runs.
+        offset = time.time_ns() - time.monotonic_ns()
         for event in found:
-            self._pass_on(event)
+            self.sink.event(events.document(event, event.time_ns + offset, self.mask))
 
     def read(self) -> Reading:
         """The backend's reading with what the observer adds."""
@@ -301,7 +302,6 @@ class Observer:
     def _report(self) -> None:
         before = self._reported
         self.windows.add(self.read(), time.time_ns())
-        self._offset = time.time_ns() - time.monotonic_ns()
         self._reported = self.windows.newest
         window = self.windows.since(before)
         self.governor.report(self.backend)
@@ -337,9 +337,6 @@ class Observer:
         if rate >= threshold:
             nobody = Connection(0, "", "", 0, "", 0, netns=self.options.filters.netns)
             self.backend.offer(Event(time.monotonic_ns(), "reset_rate", rate, threshold, nobody))
-
-    def _pass_on(self, event: Event) -> None:
-        self.sink.event(events.document(event, event.time_ns + self._offset, self.mask))
 
     def _complete(self, one: Connection) -> None:
         """What the last look knows of the socket and the event does not."""

@@ -131,6 +131,19 @@ def test_nothing_is_a_value(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> No
     assert (queue["receive_window"], event["netns"], event["cgroup"]) == (70000, 7, 3)
 
 
+def test_a_clock_that_is_set_sets_the_times_of_events(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """At once, however long the interval is."""
+    backend = MadeUp()
+    made, sink = begun(monkeypatch, backend, mode="both", interval="3600")
+    monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
+    clock.now += 1
+    backend.found = [
+        Event(round(clock.now * 1e9), "rto", 1, None, Connection(1, "ESTABLISHED", "", 0, "", 0))
+    ]
+    made.turn()
+    assert [event["timestamp"] for event in sink.events] == ["2023-11-14T22:13:20.000000Z"]
+
+
 def test_rolling_windows_are_as_long_as_they_are_called(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
