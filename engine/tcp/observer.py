@@ -78,8 +78,8 @@ class Observer:
         self.backend: Backend
         self.begun = 0.0
         self._by_cookie: dict[int, Connection] = {}
-        self._listening: set[tuple[int, int]] = set()
-        """(netns, port) of the last look."""
+        self._listening: dict[tuple[int, int], list[Listener]] = {}
+        """(netns, port) -> those of the last look."""
         self._kernels: dict[int, Counters] = {}
         self._kernel_base: dict[int, dict[str, int]] = {}
         self._kernel_ended: dict[str, int] = {}
@@ -205,6 +205,8 @@ class Observer:
         for event in found:
             self._complete(event.connection)
         self.owners.fill(event.connection for event in found)
+        for event in found:
+            self._inherit(event.connection)
         # The clock of the day may be set while it runs.
         offset = time.time_ns() - time.monotonic_ns()
         for event in found:
@@ -358,8 +360,22 @@ class Observer:
             if getattr(one, name) is None:
                 setattr(one, name, getattr(row, name))
 
+    def _inherit(self, one: Connection) -> None:
+        """Of one that was not accepted yet, or is gone, the process that listens is known, at least."""
+        if one.pid is not None or one.role != "server" or one.state == "LISTEN":
+            return
+        there = self._listening.get((one.netns, one.local_port), [])
+        wanted = (one.local, "::") if ":" in one.local else (one.local, "0.0.0.0", "::")  # noqa: S104
+        heard = next(filter(None, ([a for a in there if a.local == local] for local in wanted)), [])
+        self.owners.fill(heard)
+        # Sockets of several processes may share a port.
+        if len({listener.pid for listener in heard}) == 1 and heard[0].pid is not None:
+            one.pid, one.comm, one.pid_source = heard[0].pid, heard[0].comm, "listen"
+
     def _roles(self) -> None:
-        self._listening = {(one.netns, one.port) for one in self.listeners}
+        self._listening = {}
+        for one in self.listeners:
+            self._listening.setdefault((one.netns, one.port), []).append(one)
         for row in self.rows:
             if row.role == "unknown":
                 row.role = self._role(row)

@@ -340,6 +340,26 @@ def test_who_listens_on_a_port_is_the_server(monkeypatch: pytest.MonkeyPatch, cl
     assert [event["role"] for event in sink.events] == ["server", "unknown", "unknown"]
 
 
+def test_who_listens_has_what_nobody_has_accepted_yet(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """The program has seen no listen(): the server is older than the observer."""
+    backend = MadeUp()
+    ends = [("0.0.0.0", 80, 5), ("10.0.0.1", 80, 6), ("0.0.0.0", 81, 7), ("0.0.0.0", 81, 8), ("::", 82, 9)]
+    open_now = [
+        Listener(local, port, 0, 128, 0, netns=7, pid=pid, comm=f"server-{pid}") for local, port, pid in ends
+    ]
+    monkeypatch.setattr(backend, "listeners", lambda: open_now)
+    made, sink = begun(monkeypatch, backend, mode="both")
+    for cookie, (local, port) in enumerate(
+        (("10.0.0.1", 80), ("10.0.0.2", 80), ("10.0.0.1", 81), ("10.0.0.1", 82), ("fd00::1", 80))
+    ):
+        seen = Connection(cookie + 1, "ESTABLISHED", local, port, "10.0.0.9", 3, netns=7)
+        backend.found.append(Event(time.monotonic_ns(), "tlp", 1, None, seen))
+    made.drain()
+    assert [(event["pid"], event["pid_source"]) for event in sink.events] == [
+        (6, "listen"), (5, "listen"), (None, "unknown"), (9, "listen"), (None, "unknown"),
+    ]  # fmt: skip
+
+
 class Eventful(MadeUp):
     """Of which the second reading has much of everything."""
 
