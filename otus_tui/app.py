@@ -10,7 +10,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual.app import App, SystemCommand
+from textual.app import SystemCommand
 
 from engine.errors import ExitCode, OtusError
 from otus_tui import actions, glyphs, themes
@@ -20,6 +20,7 @@ from otus_tui.leaving import WayOut
 from otus_tui.model import Model
 from otus_tui.settings import Settings
 from otus_tui.terminal import check_terminal, painted
+from otus_tui.typeahead import OrderlyApp
 from otus_tui.widgets.ink import Inks
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _later(module: str, name: str) -> Callable[[], Screen[Any]]:
     return make
 
 
-class OtusApp(App[str]):
+class OtusApp(OrderlyApp):
     """The workstation. Its result says what shall become of the engine: stop, detach or leave."""
 
     TITLE = "otus"

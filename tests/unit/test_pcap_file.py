@@ -288,7 +288,7 @@ def test_no_such_file(build: Build, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a directory"):
         read(build, tmp_path)
     (tmp_path / "linked.pcap").symlink_to("gone.pcap")
-    with pytest.raises(UsageError, match="leads to gone.pcap, which is not there"):
+    with pytest.raises(UsageError, match=r"leads to gone\.pcap, which is not there"):
         read(build, tmp_path / "linked.pcap")
 
 
