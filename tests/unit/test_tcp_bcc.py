@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import signal
 import subprocess
 import sys
 from ipaddress import ip_network
@@ -320,3 +321,41 @@ def test_what_a_library_prints_is_caught() -> None:
     with library.said() as lines:
         os.write(2, b"first\nsecond\n")
     assert lines == ["first", "second"]
+
+
+class Freed:
+    """What BCC has made: interrupted while it is freed."""
+
+    def __init__(self) -> None:
+        self.raw_tracepoint_fds = {b"tcp_probe": 1}
+        self.done: list[str] = []
+
+    def detach_raw_tracepoint(self, hook: bytes) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        del self.raw_tracepoint_fds[hook]
+        self.done.append("detached")
+
+    def cleanup(self) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        self.done.append("freed")
+
+
+def test_a_second_signal_does_not_leave_it_half_freed() -> None:
+    def ended(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    backend, freed = BccBackend(Filters(), Triggers(), Limits(), Sizes()), Freed()
+    backend._module = freed
+    before = {number: signal.signal(number, ended) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            backend.stop()
+        assert freed.done == ["detached"]
+        with pytest.raises(KeyboardInterrupt):
+            backend.stop()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert freed.done == ["detached", "freed"]
+    backend.stop()
+    assert freed.done == ["detached", "freed"]

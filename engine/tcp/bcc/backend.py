@@ -237,8 +237,9 @@ class BccBackend:
             return
         self.costs()
         self._count_missed()
-        for hook in list(module.raw_tracepoint_fds):
-            module.detach_raw_tracepoint(hook)
+        with library.uninterrupted():
+            for hook in list(module.raw_tracepoint_fds):
+                module.detach_raw_tracepoint(hook)
         if self._poll is not None:
             _consume(module)
             self._poll.close()
@@ -247,9 +248,10 @@ class BccBackend:
         if self._reader is not None:
             self._last = self.read()
             self._reader = None
-        self._module = None
-        self._attached.clear()
-        module.cleanup()
+        with library.uninterrupted():
+            self._module = None
+            self._attached.clear()
+            module.cleanup()
         if self._statistics is not None:
             self._statistics.close()
             self._statistics = None

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -87,3 +88,13 @@ def said() -> Iterator[list[str]]:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - _WORDS))
             lines += file.read().decode("utf-8", "replace").splitlines()
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Signals wait meanwhile: what BCC was interrupted in freeing it frees again at the exit."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
