@@ -35,7 +35,7 @@ _ALWAYS = {
     "drop_reasons": "the kernel's kfree_skb tracepoint is needed (libbpf backend, Linux 5.17)",
     "retransmits.events": "the kernel counts segments, not events",
     "retransmits.synack": "counted with syn: the kernel has one counter of both",
-    "retransmits.window_probe": "counted with rto",
+    "retransmits.window_probe": "the kernel has no counter of them",
     "retransmits.other": "the kernel has no counter of them",
     "retransmits.tlp_per_connection": "inet_diag does not tell loss probes of a connection",
     "zero_window_received.short": _POLLED + "a window that closes and opens in between is not seen",

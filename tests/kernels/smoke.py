@@ -185,7 +185,7 @@ def result(backend: str, final: dict[str, Any], kernel: dict[str, int], lasted: 
         one = classes.get(name)
         return None if one is None else one["events"]
 
-    rto = [of("rto"), of("syn"), of("window_probe")]
+    rto = [of("rto"), of("syn")]
     tlp = [of("tlp"), final["retransmits"]["tlp_new_data"]]
     server = final["handshake_us"]["server"]
     pairs = {

@@ -7,14 +7,26 @@ import socket
 import struct
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.l2 import Ether
 
 from engine.tcp.backend import Limits, Triggers
+from engine.tcp.namespaces import call_inside
 from tests.live.engines import wait_for
-from tests.live.tcp_path import AS_THE_KERNEL_COUNTS, CLIENT, NEEDS_PROGRAMS, NOBODY, SERVER, needs, watch
+from tests.live.tcp_path import (
+    AS_THE_KERNEL_COUNTS,
+    CLIENT,
+    NEEDS_PROGRAMS,
+    NOBODY,
+    SERVER,
+    TCP_REPAIR,
+    needs,
+    watch,
+)
 from tests.live.tcp_traffic import Echo, asks, near, refused_by_a_firewall
 
 if TYPE_CHECKING:
@@ -328,3 +340,64 @@ def test_a_syn_to_a_host_that_is_not_there(between: Path) -> None:
         assert [event.retransmit_class for event in events] == ["syn"] * len(events)
         assert len(events) == counters["retransmit_syn_events"]
         assert {event.connection.remote for event in events} == {NOBODY}
+
+
+class Silent:
+    """A peer that is made up: it accepts connections, acknowledges no data and closes its window."""
+
+    address = "10.98.2.99"
+
+    def __init__(self, between: Path) -> None:
+        mac = between.run(between.server, "cat", "/sys/class/net/otus0/address").strip()
+        words = ("neigh", "replace", self.address, "lladdr", mac, "dev", "otus-b")
+        between.run(between.middle, "ip", *words)
+        self.wire = call_inside(between.server, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0))
+        self.wire.bind(("otus0", 0x0800))
+        self.wire.settimeout(0.2)
+        self.ends = threading.Event()
+        self.thread = threading.Thread(target=self._serve, daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        acknowledged = 0
+        while not self.ends.is_set():
+            try:
+                frame = Ether(self.wire.recv(4096))
+            except TimeoutError:
+                continue
+            if TCP not in frame or frame[IP].dst != self.address:
+                continue
+            asked = frame[TCP]
+            answer = TCP(sport=asked.dport, dport=asked.sport)
+            if asked.flags.S:
+                acknowledged = asked.seq + 1
+                answer.flags, answer.seq, answer.window = "SA", 1000, 8000
+            elif asked.payload:
+                answer.flags, answer.seq, answer.window = "A", 1001, 0
+            else:
+                continue
+            answer.ack = acknowledged
+            packet = IP(src=self.address, dst=frame[IP].src) / answer
+            self.wire.send(bytes(Ether(src=frame.dst, dst=frame.src) / packet))
+
+    def close(self) -> None:
+        self.ends.set()
+        self.thread.join()
+        self.wire.close()
+
+
+def test_timeouts_against_a_closed_window_are_no_timeouts_of_nstat(between: Path) -> None:
+    with closing(Silent(between)), watch(between.client) as observer:
+        client = between.open()
+        client.connect((Silent.address, 80))
+        client.sendall(b"x" * 3000)
+        wait_for(lambda: observer.read()[0].counters["retransmit_window_probe_events"] >= 2)
+        client.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+        client.close()
+        reading, gained = observer.read()
+        compare(reading, gained)
+        assert reading.counters["retransmit_window_probe_segments"] == gained("TcpRetransSegs")
+        assert gained("TcpExtTCPTimeouts") == reading.counters["retransmit_rto_events"] == 0
+        assert reading.counters["zero_window_received"] == 1
+        reasons = {event.retransmit_class for event in observer.backend.events() if event.trigger == "rto"}
+        assert reasons == {"window_probe"}
