@@ -23,6 +23,8 @@ RATE_WINDOW_S = 2.0
 LAYERS = ("ring", "worker", "buffer", "report")
 """Layers of the books where packets are lost, in the order of the road. What a task leaves out on purpose
 stands in the books as `left_out`."""
+LIVE = "live"
+"""The task that `otus-tui -d` makes; any other one is its owner's."""
 GOING_ON = ("creating", "running", "stopping")
 """States of a task that is not over."""
 
@@ -176,6 +178,14 @@ def lost_before(task: TaskSection) -> dict[str, int | None]:
     nic = [found.get(name) for name in ("rx_dropped", "rx_missed", "rx_fifo")]
     known = [number for number in nic if number is not None]
     return {"nic": sum(known) if known else None, "softnet": found.get("softnet")}
+
+
+def place_of(task: TaskSection) -> str:
+    """Where a task's packets come from: the interface, or the name of the file without its folders."""
+    progress = task["progress"]
+    if task["driver"] == "pcap" and progress:
+        return fmt.clean(str(progress["path"])).rsplit("/", 1)[-1]
+    return fmt.clean(str(task["interface"]).rsplit("/", 1)[-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from otus_tui import format as fmt
-from otus_tui.model import GOING_ON
+from otus_tui.model import GOING_ON, LIVE, place_of
 from otus_tui.screens.cells import call_columns
 from otus_tui.screens.dialogs import ShowText
 from otus_tui.screens.table import TableScreen
@@ -84,15 +84,18 @@ def waiting_lines(snapshot: Snapshot, warning: str) -> list[Line]:
     streams = media["streams"] if media else 0
     seen = f"{fmt.count(streams)} media stream{'' if streams == 1 else 's'}: press 3"
     if task["driver"] == "pcap":
-        progress = task["progress"]
-        place = fmt.clean(str(progress["path"] if progress else task["interface"])).rsplit("/", 1)[-1]
+        place = place_of(task)
         if task["state"] in GOING_ON:
             return [[(f"reading {place}", "dim")]]
         return [[(f"no SIP in {place}; {seen if streams else rule}", "warning")]]
     place = fmt.clean(str(task["interface"]))
+    if task["state"] not in GOING_ON:
+        return [[(f"task {fmt.clean(task['task_id'])} is {task['state']}; it saw no SIP on {place}", "dim")]]
     if streams:
         return [[(f"no SIP seen on {place} yet; {rule}; {seen}", "dim")]]
-    return [[(f"no SIP seen on {place} yet; {rule}; F8 changes interface and filter", "dim")]]
+    # Any other task is its owner's.
+    change = "; F8 changes interface and filter" if task["task_id"] == LIVE else ""
+    return [[(f"no SIP seen on {place} yet; {rule}{change}", "dim")]]
 
 
 def statistics_lines(snapshot: Snapshot) -> list[Line]:

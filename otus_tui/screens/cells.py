@@ -214,6 +214,11 @@ def stream_columns(glyphs: Glyphs, named: Callable[[str], str] = _itself) -> lis
         by = row.get("found_by")
         return ("sdp", "dim") if by == "sdp" else (f"{g.warning} guess", "warning")
 
+    def codec(row: Row) -> Cell:
+        if not row.get("codec") and row.get("digits"):
+            return "DTMF", "dim"
+        return _text("codec", g)(row)
+
     def live(row: Row) -> Cell:
         return (g.active, "good") if row.get("active") else (" ", "")
 
@@ -231,7 +236,7 @@ def stream_columns(glyphs: Glyphs, named: Callable[[str], str] = _itself) -> lis
         Column("active", " ", 1, live, descending=True, about="packets still come"),
         Column("src", "source", 19, side("src", "sport"), flex=1, about="source address and port"),
         Column("dst", "destination", 19, side("dst", "dport"), flex=1, about="destination address and port"),
-        Column("codec", "codec", 6, _text("codec", g), about="codec"),
+        Column("codec", "codec", 6, codec, about="codec; DTMF where only telephone events were seen"),
         Column("packets", "packets", 8, _made("packets", fmt.count), ">", descending=True,
                about="packets seen"),
         Column("lost", "lost", 7, _made("lost", fmt.count), ">", density=100, descending=True,

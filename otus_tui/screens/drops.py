@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.text import share_text
 from otus_tui import format as fmt
-from otus_tui.model import LAYERS
+from otus_tui.model import LAYERS, place_of
 from otus_tui.screens.frame import FrameScreen
 from otus_tui.screens.kernel_drops import kernel_lines, kernel_words
 from otus_tui.screens.tcp import try_again
@@ -96,7 +96,7 @@ class DropsScreen(FrameScreen):
 def task_lines(task: TaskSection, width: int, glyphs: Glyphs) -> list[Line]:
     """Everything of one task."""
     name = fmt.clean(task["task_id"])
-    lines = [rule(f"{name}  {fmt.clean(task['interface'])}  {task['state']}", width, glyphs)]
+    lines = [rule(f"{name}  {place_of(task)}  {task['state']}", width, glyphs)]
     lines += books_lines(task["books"], width, glyphs)
     lines += [[("", "")], *layer_lines(task["books"], width, glyphs)]
     if task["capture"]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from textual.containers import Horizontal
 
 from otus_tui import format as fmt
-from otus_tui.model import calls_loss, lost_by_layer
+from otus_tui.model import calls_loss, lost_by_layer, place_of
 from otus_tui.screens.calls import waiting_lines
 from otus_tui.screens.frame import FrameScreen
 from otus_tui.screens.kernel_drops import kernel_words
@@ -134,7 +134,7 @@ def _capture(model: Model, glyphs: Glyphs) -> Block:
     if task is None:
         return Block("Capture", [Fact("task", "none", "warning", ("tasks", ""))])
     drops = ("drops", "")
-    facts = [Fact("from", fmt.clean(task["interface"]) or fmt.UNKNOWN, "", ("tasks", ""))]
+    facts = [Fact("from", place_of(task) or fmt.UNKNOWN, "", ("tasks", ""))]
     if model.link:
         facts.append(Fact("interface", f"{glyphs.warning} {model.link}", "warning", drops))
     waiting = [c["blocks_waiting"] for c in task["capture"] if c["blocks_waiting"] is not None]

@@ -10,7 +10,7 @@ from engine.errors import OtusError
 from otus_tui import format as fmt
 from otus_tui import glyphs
 from otus_tui.client import ClientError
-from otus_tui.model import GOING_ON
+from otus_tui.model import GOING_ON, LIVE
 from otus_tui.screens.dialogs import AskText, Choose
 from otus_tui.settings import COLOUR_MODES
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from engine.snapshot import TaskSection
     from otus_tui.app import OtusApp
 
-LIVE = "live"
-"""The task that `otus-tui -d` makes; any other one is its owner's."""
 COLOUR_WORDS = {"class": "by class of the message", "cseq": "by transaction (CSeq)"}
 
 

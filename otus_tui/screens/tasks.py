@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 from otus_tui import format as fmt
+from otus_tui.model import place_of
 from otus_tui.screens.dialogs import Choose
 from otus_tui.screens.frame import FrameScreen
 from otus_tui.widgets.frame import StatusLine
@@ -80,7 +81,7 @@ def task_row(task: TaskSection, glyphs: Glyphs, width: int) -> Line:
         (f" {fmt.fit(fmt.clean(task['task_id']), name)} ", ""),
         (fmt.fit(f"{sign} {state}", 12), role),
         (f" {fmt.fit(task['driver'], 14)} ", "dim"),
-        (fmt.fit(fmt.clean(str(task["interface"]).rsplit("/", 1)[-1]), place), ""),
+        (fmt.fit(place_of(task), place), ""),
         (f"{task['books']['received']:>14,}", ""),
     ]
 

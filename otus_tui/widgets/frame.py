@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 from otus_tui import actions
 from otus_tui import format as fmt
-from otus_tui.model import LAYERS, NS
+from otus_tui.model import LAYERS, NS, place_of
 from otus_tui.widgets.ink import Inked, Line, Span, shorten, width_of
 
 if TYPE_CHECKING:
@@ -36,9 +36,7 @@ def _task_words(model: Model, glyphs: Glyphs) -> tuple[str, str, str]:
         return "", "IDLE" if model.hello else "…", "accent"
     place = fmt.clean(task["interface"])
     if task["driver"] == "pcap":
-        progress = task["progress"]
-        path = progress["path"] if progress else task["interface"]
-        name = fmt.clean(str(path)).rsplit("/", 1)[-1]
+        progress, name = task["progress"], place_of(task)
         if task["state"] == "finished" or (progress and progress["done"]):
             return name, "FILE", "accent"
         return name, "LOADING" if model.reading or not progress else task["state"].upper(), "accent"

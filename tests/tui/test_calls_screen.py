@@ -10,7 +10,7 @@ from textual.widgets import Input
 from otus_tui.settings import Settings
 from otus_tui.widgets.live_table import LiveTable
 from tests.tui.conftest import LARGE, SIZES, Size, Start
-from tests.tui.engine_rows import call_row, file_task
+from tests.tui.engine_rows import call_row, file_task, task
 from tests.tui.scripted_engine import ScriptedEngine
 
 
@@ -232,6 +232,20 @@ async def test_no_calls_says_what_is_waited_for(start: Start) -> None:
         assert "F8 changes interface and filter" in desk.text
         await desk.press("1")
         assert "no SIP seen on eth0 yet" in desk.text
+
+
+async def test_what_is_waited_for_of_a_task_that_is_not_ours_or_over(start: Start) -> None:
+    def prepare(engine: ScriptedEngine) -> None:
+        engine.tasks = [task(task_id="sip")]
+        engine.calls, engine.streams = [], []
+
+    async with start(screen="calls", prepare=prepare) as desk:
+        await desk.tick()
+        assert "no SIP seen on eth0 yet; filter: none" in desk.text
+        assert "F8" not in desk.text
+        desk.engine.tasks = [task(task_id="sip", state="stopped")]
+        await desk.tick()
+        assert "task sip is stopped; it saw no SIP on eth0" in desk.text
 
 
 async def test_a_file_without_sip_says_so_and_where_its_media_is(start: Start) -> None:

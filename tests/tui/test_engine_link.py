@@ -22,6 +22,19 @@ async def test_stopping_a_task_asks_first(start: Start) -> None:
         assert desk.engine.asked_of("stop_task") == [{"task_id": "live"}]
 
 
+async def test_a_file_is_named_where_its_packets_are_counted(start: Start) -> None:
+    def prepare(engine: ScriptedEngine) -> None:
+        engine.tasks = [{**file_task(1.0), "interface": ""}]
+
+    async with start(screen="overview", prepare=prepare) as desk:
+        await desk.tick()
+        assert any("from" in line and "call.p" in line.split("from")[1] for line in desk.lines)
+        await desk.press("5")
+        assert "file  call.pcapng  " in desk.lines[1]
+        await desk.press("8")
+        assert "call.pcapng" in desk.lines[2]
+
+
 async def test_a_loading_file_has_a_bar_and_escape_stops_it(start: Start) -> None:
     def prepare(engine: ScriptedEngine) -> None:
         engine.tasks = [file_task(0.5)]

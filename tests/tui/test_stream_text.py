@@ -75,6 +75,15 @@ def test_the_arrow_says_that_a_stream_stopped() -> None:
     assert role == "warning"
 
 
+def test_a_stream_of_telephone_events_alone_says_so() -> None:
+    events = stream_row(1, codec=None, digits="1", payload_types=[101])
+    assert stream_label(events, UNICODE)[0].startswith("RTP DTMF 3,612")
+    codec = next(column for column in stream_columns(UNICODE) if column.key == "codec")
+    assert codec.cell(events) == ("DTMF", "dim")
+    assert codec.cell(stream_row(1, codec=None)) == ("·", "dim")
+    assert codec.cell(stream_row(1)) == ("PCMA", "")
+
+
 def test_mos_of_both_directions() -> None:
     there, back = stream_row(0, mos=4.31), stream_row(1, mos=2.1)
     assert plain(mos_both_ways(call_row(0), [there, back], UNICODE)) == "MOS 4.31 ▶ ◀ 2.10"
