@@ -204,9 +204,10 @@ class Observer:
             return
         for event in found:
             self._complete(event.connection)
-        self.owners.fill(event.connection for event in found)
-        for event in found:
-            self._inherit(event.connection)
+        heard = [self._heard(event.connection) for event in found]
+        self.owners.fill([event.connection for event in found] + [one for some in heard for one in some])
+        for event, some in zip(found, heard, strict=True):
+            _inherit(event.connection, some)
         # The clock of the day may be set while it runs.
         offset = time.time_ns() - time.monotonic_ns()
         for event in found:
@@ -360,17 +361,13 @@ class Observer:
             if getattr(one, name) is None:
                 setattr(one, name, getattr(row, name))
 
-    def _inherit(self, one: Connection) -> None:
-        """Of one that was not accepted yet, or is gone, the process that listens is known, at least."""
+    def _heard(self, one: Connection) -> list[Listener]:
+        """Those that listen for a connection of which no process is known."""
         if one.pid is not None or one.role != "server" or one.state == "LISTEN":
-            return
+            return []
         there = self._listening.get((one.netns, one.local_port), [])
         wanted = (one.local, "::") if ":" in one.local else (one.local, "0.0.0.0", "::")  # noqa: S104
-        heard = next(filter(None, ([a for a in there if a.local == local] for local in wanted)), [])
-        self.owners.fill(heard)
-        # Sockets of several processes may share a port.
-        if len({listener.pid for listener in heard}) == 1 and heard[0].pid is not None:
-            one.pid, one.comm, one.pid_source = heard[0].pid, heard[0].comm, "listen"
+        return next(filter(None, ([a for a in there if a.local == local] for local in wanted)), [])
 
     def _roles(self) -> None:
         self._listening = {}
@@ -433,6 +430,13 @@ def overflow(listener: Listener, drops: int, time_ns: int) -> Event:
     place.pid_source, place.role = listener.pid_source, "server"
     place.receive_queue, place.send_queue = listener.backlog, listener.limit
     return Event(time_ns, "backlog_overflow", drops, listener.limit, place)
+
+
+def _inherit(one: Connection, heard: Sequence[Listener]) -> None:
+    """Of one that was not accepted yet, or is gone, the process that listens is known, at least."""
+    # Sockets of several processes may share a port.
+    if one.pid is None and len({listener.pid for listener in heard}) == 1 and heard[0].pid is not None:
+        one.pid, one.comm, one.pid_source = heard[0].pid, heard[0].comm, "listen"
 
 
 def _minus(now: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
