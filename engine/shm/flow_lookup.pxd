@@ -69,5 +69,3 @@ cdef class FlowLookup(SlotTable):
         self, unsigned long long src0, unsigned long long src1, unsigned long long dst0, unsigned long long dst1,
         unsigned long long ports, unsigned long long domain, unsigned long long now) except -1
     cdef int prove(self, unsigned long long now) except -1
-    @cython.locals(length=cython.ulonglong, index=cython.ulonglong)
-    cdef unsigned long long hash_call(self, Py_ssize_t word, unsigned long long length) except? 0x5a5a5a5a5a5a5a5a

@@ -158,23 +158,3 @@ class FlowLookup(SlotTable):
             atomics.store(self.words, self.place(self.sender) + STREAM, 1)
             atomics.store(self.words, self.place(self.sender) + LAST, now)
         return 0
-
-    def hash_call(self, word: int, length: int) -> int:
-        """Hash of the Call-ID in an entry, equal to that of stage_call()."""
-        for index in range(128):
-            if not (self.words[word + (index >> 3)] >> (8 * (index & 7))) & 0xFF:
-                break
-            length += 1
-        hashed = 0
-        for index in range(0, 16, 4):
-            if index and 8 * index >= length:
-                break
-            hashed = self.hash(
-                self.words[word + index],
-                self.words[word + index + 1],
-                self.words[word + index + 2],
-                self.words[word + index + 3],
-                hashed,
-                length,
-            )
-        return hashed

@@ -1,7 +1,7 @@
 cimport cython
 
 from engine.shm cimport atomics
-from engine.shm.flow_lookup cimport FlowLookup
+from engine.shm.flow_staging cimport FlowStaging
 
 cdef Py_ssize_t ENDED
 cdef Py_ssize_t EPOCHS
@@ -26,26 +26,13 @@ cdef unsigned long long KEPT
 cdef unsigned long long NO_EPOCH
 cdef unsigned long long FIVE_TUPLE_KIND
 cdef unsigned long long SIDE_KIND
-cdef unsigned long long SDP
 cdef unsigned long long HEURISTIC
 cdef unsigned long long UDP
 cdef unsigned long long FAX
+cdef unsigned long long SHARED
 cdef unsigned long long VLANS
-cdef unsigned long long FIRST_DYNAMIC
-cdef unsigned long long RTX
-cdef unsigned long long RED
-cdef unsigned long long ULPFEC
-cdef unsigned long long FLEXFEC
 
-cdef class FlowTable(FlowLookup):
-    # What the next register() writes: the Call-ID and a codec table, in the layout of an entry
-    cdef unsigned long long[::1] call
-    cdef unsigned char[::1] call_octets
-    cdef unsigned long long call_length
-    cdef unsigned long long call_hash
-    cdef unsigned long long[::1] codecs
-    cdef public unsigned long long codec_count
-
+cdef class FlowTable(FlowStaging):
     @cython.locals(
         ports=cython.ulonglong, slot=Py_ssize_t, word=Py_ssize_t, last=cython.ulonglong)
     cpdef Py_ssize_t find(
@@ -68,7 +55,8 @@ cdef class FlowTable(FlowLookup):
         unsigned long long sport, unsigned long long dport, unsigned long long protocol, unsigned long long domain,
         unsigned long long now, unsigned long long ttl) except -2
     @cython.locals(
-        word=Py_ssize_t, place=Py_ssize_t, labels=cython.ulonglong, own=cython.ulonglong, index=Py_ssize_t)
+        word=Py_ssize_t, first=Py_ssize_t, second=Py_ssize_t, place=Py_ssize_t, labels=cython.ulonglong,
+        own=cython.ulonglong, index=Py_ssize_t)
     cdef int copy_labels(self, Py_ssize_t slot) except -1
     @cython.locals(
         word=Py_ssize_t, place=Py_ssize_t, more=cython.ulonglong, index=cython.ulonglong,
@@ -77,19 +65,10 @@ cdef class FlowTable(FlowLookup):
     @cython.locals(
         word=Py_ssize_t, place=cython.ulonglong, epoch=cython.ulonglong, tag=cython.ulonglong, found=bint)
     cdef int refresh(self, Py_ssize_t slot) except -1
+    cdef bint shared(self, Py_ssize_t slot) except -1
+    @cython.locals(word=Py_ssize_t)
+    cdef int share(self, Py_ssize_t slot, unsigned long long tag) except -1
     cpdef int stir(self) except -1
-    @cython.locals(length=Py_ssize_t, index=Py_ssize_t)
-    cpdef int stage_call(self, const unsigned char[::1] buf, Py_ssize_t start, Py_ssize_t end) except -1
-    @cython.locals(codec=cython.ulonglong, place=cython.ulonglong)
-    cpdef int stage_codec(
-        self, unsigned long long payload_type, unsigned long long clock, unsigned long long name0,
-        unsigned long long name1) except -1
-    cdef bint spare(self, unsigned long long codec) except -1
-    @cython.locals(labels=cython.ulonglong)
-    cdef unsigned long long staged_labels(
-        self, bint rtcp, unsigned long long media, unsigned long long ttl) except? 0x5a5a5a5a5a5a5a5a
-    @cython.locals(index=cython.ulonglong)
-    cdef int write_staged(self, Py_ssize_t word, unsigned long long labels, unsigned long long now) except -1
     @cython.locals(slot=Py_ssize_t, tag=cython.ulonglong, word=Py_ssize_t)
     cpdef int turn_to_fax(
         self, unsigned long long address0, unsigned long long address1, unsigned long long port,
@@ -100,13 +79,6 @@ cdef class FlowTable(FlowLookup):
         self, unsigned long long address0, unsigned long long address1, unsigned long long port, bint rtcp,
         unsigned long long media, unsigned long long protocol, unsigned long long domain, unsigned long long now,
         unsigned long long ttl) except -1
-    @cython.locals(index=cython.ulonglong)
-    cdef bint same_codecs(self, Py_ssize_t word) except -1
-    @cython.locals(labels=cython.ulonglong, recent=cython.ulonglong, idle=cython.ulonglong)
-    cdef bint may_take(self, Py_ssize_t slot, bint rtcp, unsigned long long now) except -1
-    @cython.locals(word=Py_ssize_t, labels=cython.ulonglong, index=Py_ssize_t)
-    cdef bint same_call(self, Py_ssize_t slot) except -1
-    cpdef int end_call(self) except -1
     @cython.locals(
         word=Py_ssize_t, count=cython.ulonglong, index=cython.ulonglong)
     cpdef Py_ssize_t codec(self, Py_ssize_t slot, unsigned long long payload_type) except -2

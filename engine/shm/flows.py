@@ -30,9 +30,10 @@ from __future__ import annotations
 from typing import Any
 
 from engine.shm import atomics
-from engine.shm.flow_lookup import ANY_VLAN, FlowLookup
+from engine.shm.flow_lookup import ANY_VLAN
+from engine.shm.flow_staging import FlowStaging
 from engine.shm.region import Region
-from engine.shm.rows import F_FAX, flow_row
+from engine.shm.rows import F_FAX, F_SHARED, flow_row
 from engine.shm.slots import create_region
 
 VERSION = 4
@@ -45,38 +46,26 @@ MASK32 = 0xFFFFFFFF
 TOUCH = 1_000_000_000
 """A flow in use is marked so once a second."""
 IDLE = 10_000_000_000
-"""An endpoint that saw neither SDP nor media for this long may be taken over by another call."""
+"""A flow that is quiet for this long gives its place in a flood."""
 UNPROVEN = 2_000_000_000
 """Longer than this an announced endpoint without media is in nobody's way where the table is full."""
 MILLISECOND = 1_000_000
 KEPT = 0xFFFFFFFFE0FFFFFF
 NO_EPOCH = 0x8000000000000000
 FIVE_TUPLE_KIND, SIDE_KIND = 1, 2
-UDP, FAX = 17, F_FAX << 8
+UDP, FAX, SHARED = 17, F_FAX << 8, F_SHARED << 8
 VLANS = ANY_VLAN
-SDP, HEURISTIC = 1, 2
-MAX_CODECS = 16
-FIRST_DYNAMIC = 35
-RTX, RED, ULPFEC, FLEXFEC = (
-    int.from_bytes(name, "little") for name in (b"RTX", b"RED", b"ULPFEC", b"FLEXFEC")
-)
-"""Names as they stand in the first word of a codec, 7 octets."""
+HEURISTIC = 2
 PLACE_STREAM, PLACE_CALL = STREAM, CALL
 """The same, visible from Python where this module is compiled."""
 
 
-class FlowTable(FlowLookup):
+class FlowTable(FlowStaging):
     """The registry as one worker writes it, or as a reader maps it."""
 
     def __init__(self, region: Region, writer: int = 0) -> None:
         """Map the table; `writer` is the worker's index, below 65,535."""
         super().__init__(region, writer, TAGS)
-        self.call_octets = memoryview(bytearray(128))
-        self.call = memoryview(self.call_octets).cast("Q")
-        self.call_length = 0
-        self.call_hash = 0
-        self.codecs = memoryview(bytearray(16 * MAX_CODECS)).cast("Q")
-        self.codec_count = 0
 
     @classmethod
     def create(cls, task: str, writer: int, slots: int) -> FlowTable:
@@ -204,17 +193,21 @@ class FlowTable(FlowLookup):
         return slot
 
     def copy_labels(self, slot: int) -> int:
-        """Labels and codecs of a five-tuple from its sides(); the receiver's come first. Within a change."""
+        """Labels and codecs of a five-tuple from its sides(); the receiver's come first. Within a change.
+
+        An endpoint that several calls announce says less about a packet than one that a single call has.
+        """
         word = self.place(slot)
-        place = self.place(self.receiver if self.receiver >= 0 else self.sender)
+        first, second = self.receiver, self.sender
+        if first < 0 or (second >= 0 and self.shared(first) and not self.shared(second)):
+            first, second = second, first
+        place = self.place(first)
         labels = self.words[place + LABELS]
         for index in range(CALL, CALL + 16):
             self.words[word + index] = self.words[place + index]
-        own = 0
-        if self.receiver >= 0:
-            own = self.merge_codecs(slot, self.receiver, own)
-        if self.sender >= 0:
-            own = self.merge_codecs(slot, self.sender, own)
+        own = self.merge_codecs(slot, first, 0)
+        if second >= 0:
+            own = self.merge_codecs(slot, second, own)
         self.words[word + LABELS] = (labels & KEPT) | (own << 24)
         atomics.fence()
         if (self.receiver >= 0 and self.words[self.tags + 2 * self.receiver] != self.receiver_tag) or (
@@ -281,63 +274,24 @@ class FlowTable(FlowLookup):
             self.unlock(word)
         return self.look(word)
 
+    def shared(self, slot: int) -> bool:
+        """Whether several calls announced this side at a time; that stays so while it is known."""
+        return self.words[self.place(slot) + LABELS] & SHARED != 0
+
+    def share(self, slot: int, tag: int) -> int:
+        """Another call announces this side, too; flows of it look for their sides again the first time."""
+        word = self.place(slot)
+        if not self.shared(slot) and self.lock(word):
+            if atomics.load(self.words, self.tags + 2 * slot) == tag:
+                self.words[word + LABELS] |= SHARED
+            self.unlock(word)
+            atomics.add(self.words, EPOCHS + (tag & 2047), 1)
+        return 1
+
     def stir(self) -> int:
         """Flows of the side that register() was last asked for look for their sides again."""
         atomics.add(self.words, EPOCHS + (self.tag & 2047), 1)
         return 0
-
-    def stage_call(self, buf: bytes | bytearray | memoryview, start: int, end: int) -> int:
-        """The Call-ID of what is registered next: octets start..end of `buf`, cut at 127. No codecs yet."""
-        length = max(0, min(127, end - start))
-        for index in range(16):
-            self.call[index] = 0
-        for index in range(length):
-            self.call_octets[index] = buf[start + index]
-        self.call_length = length
-        if end - start > 127:
-            self.call_length |= 128
-        self.codec_count = 0
-        self.call_hash = 0
-        for index in range(0, 16, 4):
-            if index and 8 * index >= length:
-                break
-            self.call_hash = self.hash(
-                self.call[index],
-                self.call[index + 1],
-                self.call[index + 2],
-                self.call[index + 3],
-                self.call_hash,
-                length,
-            )
-        return 0
-
-    def stage_codec(self, payload_type: int, clock: int, name0: int, name1: int) -> int:
-        """One more codec of what is registered next; the name as two little-endian words, 11 octets kept.
-
-        Where there are more than 16, those that spare() names make room for others. A dynamic type without a
-        name is left out: the other end may have one for it.
-        """
-        if not name0 and payload_type >= FIRST_DYNAMIC:
-            return 0
-        codec = ((name0 << 8) & MASK64) | (payload_type & 0xFF)
-        place = self.codec_count
-        if place < 16:
-            self.codec_count += 1
-        elif self.spare(codec):
-            return 0
-        else:
-            while place and not self.spare(self.codecs[2 * place - 2]):
-                place -= 1
-            if not place:
-                return 0
-            place -= 1
-        self.codecs[2 * place] = codec
-        self.codecs[2 * place + 1] = (name0 >> 56) | ((name1 & 0xFFFFFF) << 8) | ((clock & MASK32) << 32)
-        return 0
-
-    def spare(self, codec: int) -> bool:
-        """Whether a codec, its first word, can be done without: repair of others, a static type."""
-        return codec & 0xFF < FIRST_DYNAMIC or codec >> 8 in (RTX, RED, ULPFEC, FLEXFEC)
 
     def register(
         self,
@@ -363,8 +317,9 @@ class FlowTable(FlowLookup):
         labels = self.staged_labels(rtcp, media, ttl)
         if slot >= 0:
             if not self.may_take(slot, rtcp, now):
-                return 1
+                return 1 if self.same_call(slot) else self.share(slot, tag)
             word = self.place(slot)
+            labels |= self.words[word + LABELS] & SHARED
             if self.words[word + LABELS] == labels and self.same_call(slot) and self.same_codecs(word):
                 # As in a retransmission: no flow needs to look at it again.
                 atomics.store(self.words, word + LAST, now)
@@ -405,58 +360,6 @@ class FlowTable(FlowLookup):
             self.unlock(word)
         atomics.add(self.words, EPOCHS + (tag & 2047), 1)
         return 1
-
-    def staged_labels(self, rtcp: bool, media: int, ttl: int) -> int:
-        """The labels of the next register()."""
-        labels = SDP | ((media & 0xFF) << 16) | (self.codec_count << 24)
-        if rtcp:
-            labels |= 0x100
-        if self.call_length & 128:
-            labels |= 0x200
-        return labels | ((ttl // MILLISECOND) & MASK32) << 32
-
-    def write_staged(self, word: int, labels: int, now: int) -> int:
-        """What was staged into a locked entry."""
-        for index in range(16):
-            self.words[word + CALL + index] = self.call[index]
-        for index in range(2 * self.codec_count):
-            self.words[word + CODECS + index] = self.codecs[index]
-        self.words[word + LABELS] = labels
-        self.words[word + LAST] = now
-        return 0
-
-    def same_codecs(self, word: int) -> bool:
-        """Whether the entry at `word` has the staged codecs and no others."""
-        for index in range(2 * self.codec_count):
-            if self.words[word + CODECS + index] != self.codecs[index]:
-                return False
-        return True
-
-    def may_take(self, slot: int, rtcp: bool, now: int) -> bool:
-        """Whether the staged call may have a known endpoint: it is its own, or its owner ended or is idle."""
-        labels = self.words[self.place(slot) + LABELS]
-        if self.same_call(slot):
-            # RTP wins over RTCP where one call announces both for a port.
-            return not rtcp or labels & 0x100 != 0
-        recent = self.words[self.place(slot) + LAST]
-        idle = now - recent if now > recent else 0
-        if idle > IDLE:
-            return True
-        recent = self.hash_call(self.place(slot) + CALL, 0)
-        return self.words[ENDED + (recent & 2047)] == recent
-
-    def same_call(self, slot: int) -> bool:
-        """Whether an entry carries the staged Call-ID."""
-        word = self.place(slot) + CALL
-        for index in range(16):  # noqa: SIM110 -- compiled
-            if self.words[word + index] != self.call[index]:
-                return False
-        return True
-
-    def end_call(self) -> int:
-        """The staged call is over: its endpoints may be taken over at once."""
-        atomics.store(self.words, ENDED + (self.call_hash & 2047), self.call_hash)
-        return 0
 
     # ---- what stands in an entry ----
 

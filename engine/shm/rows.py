@@ -9,8 +9,9 @@ from engine.shm.records import FOUND_BY, domain_tunnel
 from engine.text import address_text
 
 FIVE_TUPLE = 1
-F_RTCP, F_CUT, F_FAX = 1, 2, 4
-"""Flags of a flow: the port was announced for RTCP; the Call-ID is longer than what is kept."""
+F_RTCP, F_CUT, F_FAX, F_SHARED = 1, 2, 4, 8
+"""Flags of a flow: the port was announced for RTCP; the Call-ID is longer than what is kept; UDPTL; the
+endpoint was announced by several calls at a time."""
 MAX_CODECS = 16
 JITTER_KNOWN = 1 << 63
 COMFORT_NOISE = {13, 19}

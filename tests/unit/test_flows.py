@@ -152,6 +152,42 @@ def test_another_call_takes_an_endpoint_only_when_its_owner_is_gone(build: Build
     assert table.register("third", "10.0.0.1", 4000, now=NOW + 60 * SECOND) == 0
 
 
+def test_an_endpoint_that_calls_share_leaves_the_name_to_the_other_side(build: Build) -> None:
+    """As with a test server that has one port for the media of all calls."""
+    table = Table(build)
+    server, ports = "10.0.0.1", {"first": 4000, "second": 4002, "third": 4004}
+    for number, (call, port) in enumerate(ports.items()):
+        assert table.register(call, "10.0.0.2", port) == 0
+        assert table.register(call, server, 6000) == (1 if number else 0)
+    for _ in range(2):
+        for call, port in ports.items():
+            assert table.call(table.find("10.0.0.2", port, server, 6000)) == call
+            assert table.call(table.find(server, 6000, "10.0.0.2", port)) == call
+    assert table.call(table.find("10.0.0.9", 9, server, 6000)) == "first"
+    # Another one that takes the port over has it for itself no more than the one before.
+    table.end("first")
+    assert table.register("fourth", server, 6000) == 0
+    assert table.call(table.find("10.0.0.2", 4002, server, 6000)) == "second"
+    assert table.call(table.find("10.0.0.9", 9, server, 6000)) == "fourth"
+    # Where both sides are shared, the receiver is as good as any.
+    table.register("fifth", "10.0.0.2", 4002)
+    assert table.call(table.find("10.0.0.2", 4002, server, 6000)) == "fourth"
+
+
+def test_a_flow_that_was_known_before_its_endpoint_was_shared_is_named_anew(build: Build) -> None:
+    table = Table(build)
+    table.register("first", "10.0.0.1", 6000)
+    table.register("second", "10.0.0.2", 4002)
+    slot = table.find("10.0.0.2", 4002, "10.0.0.1", 6000)
+    assert table.call(slot) == "first"
+    assert table.register("second", "10.0.0.1", 6000) == 1
+    assert table.find("10.0.0.2", 4002, "10.0.0.1", 6000) == slot
+    assert table.call(slot) == "second"
+    assert table.register("first", "10.0.0.1", 6000) == 0
+    assert table.find("10.0.0.2", 4002, "10.0.0.1", 6000) == slot
+    assert table.call(slot) == "second"
+
+
 def test_call_ids_are_cut_at_127_octets(build: Build) -> None:
     table = Table(build)
     table.register("x" * 500, "10.0.0.1", 4000)
