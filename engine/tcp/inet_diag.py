@@ -201,21 +201,26 @@ _HINT = "the kernel needs CONFIG_INET_DIAG (module tcp_diag)"
 
 
 def _sockets() -> tuple[socket.socket, socket.socket]:
-    try:
-        ask = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
-        closed = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG)
-    except OSError as error:
-        raise OtusError(f"netlink: {error.strerror}", _HINT) from error
-    ask.settimeout(_SECONDS)
-    ask.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
-    with contextlib.suppress(OSError):
-        closed.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _EVENTS_BUFFER)
-    with contextlib.suppress(OSError):  # CAP_NET_ADMIN
-        closed.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _EVENTS_BUFFER)
-    ask.bind((0, 0))
-    closed.bind((0, 0))
-    for group in GROUPS:
-        closed.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+    """One to ask with, and one that is told of sockets that are destroyed."""
+    with contextlib.ExitStack() as opened:
+        try:
+            ask, closed = (
+                opened.enter_context(socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_SOCK_DIAG))
+                for _ in range(2)
+            )
+        except OSError as error:
+            raise OtusError(f"netlink: {error.strerror}", _HINT) from error
+        ask.settimeout(_SECONDS)
+        ask.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+        with contextlib.suppress(OSError):
+            closed.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _EVENTS_BUFFER)
+        with contextlib.suppress(OSError):  # CAP_NET_ADMIN
+            closed.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, _EVENTS_BUFFER)
+        ask.bind((0, 0))
+        closed.bind((0, 0))
+        for group in GROUPS:
+            closed.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, group)
+        opened.pop_all()
     return ask, closed
 
 
