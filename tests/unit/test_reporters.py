@@ -1,4 +1,4 @@
-"""The sender: whole lines whatever happens, bounded queues, exact figures over a kill."""
+"""The sender: whole lines whatever happens, packets that stay as they are, exact figures over a kill."""
 
 from __future__ import annotations
 
@@ -10,61 +10,24 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from contextlib import contextmanager
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from engine.errors import UsageError
-from engine.packet import DictPayload, FiveTuple, NetworkMeta, OutputPacket, seal
-from engine.plugin import Reporter
+from engine.packet import DictPayload, seal
 from engine.reporters.console import ConsoleReporter
 from engine.reporters.figures import SenderFigures
 from engine.reporters.file import LINK_HINT, FileReporter
 from engine.reporters.lines import json_lines
-from engine.reporters.output import BEHIND, MOST_AHEAD, OutputMaker, rtcp_packets, sdp_media
-from engine.reporters.queue import Item, ReporterQueue
 from engine.shm import records, ring
-from engine.shm.records import METHODS, PACKET, RTP_FIXED, SIP_FIXED, SLOTS
-from tests.builds import Build
+from tests.output_records import packet, sip_body
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
-
-SIDES = (ip_address("10.0.0.1"), ip_address("10.0.0.2"))
-INVITE = b"INVITE sip:b@x SIP/2.0\r\nCall-ID: c1\r\nFrom:  <sip:a@x>;tag=1\r\n\r\n"
-
-
-def packet(number: int = 0, text: str = "") -> OutputPacket:
-    labels = {"sip.call-id": str(number), "text": text}
-    return OutputPacket(number, "sip", FiveTuple(*SIDES, 1, 2, 17), NetworkMeta(*SIDES, 1, 2), "t", labels)
-
-
-def header(flags: int = 0) -> bytes:
-    sides = [b"\0" * 10 + b"\xff\xff" + side.packed for side in SIDES]
-    macs = (b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02")
-    return PACKET.pack(
-        *sides, 5060, 5062, 17, flags, 1, 0, 7, 0, 0, *macs, 2, 100, 100, 0, 64, 1, bytes(16), bytes(16),
-        9, records.NO_SLOT, 0,
-    )  # fmt: skip
-
-
-def sip_body(message: bytes = INVITE, **slots: bytes) -> bytes:
-    places = []
-    for name in SLOTS:
-        start = message.find(slots[name]) if name in slots else -1
-        places += [start, start + len(slots[name])] if start >= 0 else [-1, -1]
-    fixed = SIP_FIXED.pack(0, 0, 2, METHODS.index("INVITE"), 0, 1, len(message))
-    return (
-        header(records.P_ETHERNET)
-        + fixed
-        + b"".join(p.to_bytes(4, "little", signed=True) for p in places)
-        + message
-    )
 
 
 # ---- file ----
@@ -202,272 +165,7 @@ def test_console_keeps_lines_whole_when_nobody_reads() -> None:
     os.close(write_end)
 
 
-# ---- queues ----
-
-
-class Fake(Reporter):
-    name = "fake"
-
-    def __init__(self) -> None:
-        self.got: list[int] = []
-        self.gate = threading.Event()
-        self.gate.set()
-        self.trouble: BaseException | None = None
-        self.most = 1 << 30
-
-    def report(self, batch: Sequence[OutputPacket]) -> int:
-        self.gate.wait()
-        if self.trouble is not None:
-            raise self.trouble
-        taken = batch[: self.most]
-        self.got += [one.timestamp_ns for one in taken]
-        return len(taken)
-
-
-def make_queue(
-    reporter: Fake,
-    figures: SenderFigures,
-    number: int = 0,
-    lock: threading.Lock | None = None,
-    **options: Any,
-) -> ReporterQueue:
-    options = {"capacity": 100, "timeout": 0.2, "retries": 1, **options}
-    queue = ReporterQueue(number, reporter, figures, lock or threading.Lock(), **options)
-    queue.start()
-    return queue
-
-
-def test_a_reporter_that_raises_at_its_stop_is_told() -> None:
-    class Stubborn(Fake):
-        def stop(self) -> None:
-            raise ValueError("no")
-
-    queue = make_queue(Stubborn(), SenderFigures.create("t"))
-    finish(queue)
-    assert queue.problem == "does not stop: ValueError: no"
-
-
-def test_a_reporter_whose_last_batch_fails_is_stopped_all_the_same() -> None:
-    class Broken(Fake):
-        stopped = False
-
-        def flush(self) -> None:
-            raise OSError("no")
-
-        def stop(self) -> None:
-            self.stopped = True
-
-    reporter = Broken()
-    queue = make_queue(reporter, SenderFigures.create("t"))
-    finish(queue)
-    assert reporter.stopped
-    assert queue.problem == "does not stop: OSError: no"
-
-
-def test_a_reporter_that_gathers_gives_all_of_it_at_the_end() -> None:
-    class Gathering(Fake):
-        left: Sequence[int] = ()
-
-        def flush(self) -> None:
-            self.left = [*self.got]
-
-        def stop(self) -> None:
-            self.got.clear()
-
-    reporter, figures = Gathering(), SenderFigures.create("t")
-    queue = make_queue(reporter, figures)
-    queue.put(items(3))
-    finish(queue)
-    assert (reporter.left, reporter.got) == ([0, 1, 2], [])
-
-
-def finish(*queues: ReporterQueue) -> None:
-    for queue in queues:
-        queue.reporter.gate.set()  # type: ignore[attr-defined]
-        queue.finish(time.monotonic() + 30)
-    for queue in queues:
-        queue.join()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait for what another thread or process does."""
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def items(count: int, waiting: int = 1) -> list[Item]:
-    return [Item(packet(number), waiting) for number in range(count)]
-
-
-def test_queue_drops_its_head() -> None:
-    figures, reporter = SenderFigures.create("t"), Fake()
-    queue = make_queue(reporter, figures, capacity=10)
-    reporter.gate.clear()
-    queue.put(items(1))
-    until(lambda: len(queue._work) == 1)
-    queue.put(items(25))
-    finish(queue)
-    assert reporter.got == [0, *range(15, 25)]
-    assert figures.as_dict() == {
-        "reported": 11, "queue_full": 15, "report_error": 0, "report_timeout": 0, "unreadable": 0,
-        "lost_with_sender": 0,
-    }  # fmt: skip
-    assert figures.reporter(0)["queued"] == 0
-
-
-@pytest.mark.parametrize(
-    ("trouble", "name"),
-    [
-        (OSError(errno.ENOSPC, "No space left on device"), "report_error"),
-        (TimeoutError("slow"), "report_timeout"),
-        (RuntimeError("a plugin's own fault"), "report_error"),
-        (SystemExit("a plugin that gives up"), "report_error"),
-    ],
-)
-def test_queue_counts_what_a_reporter_loses(trouble: BaseException, name: str) -> None:
-    figures, reporter = SenderFigures.create("t"), Fake()
-    reporter.trouble = trouble
-    problems: list[str] = []
-    queue = make_queue(reporter, figures)
-    queue.on_problem = problems.append
-    queue.put(items(30))
-    until(lambda: figures.as_dict()[name] == 30)
-    reporter.trouble = None
-    queue.put(items(5))
-    finish(queue)
-    assert figures.as_dict()[name] == 30
-    assert figures.as_dict()["reported"] == 5
-    assert figures.settled() == 35
-    assert len(problems) == 2
-    assert problems[1] == ""
-
-
-def test_reporter_that_takes_a_part() -> None:
-    figures, reporter = SenderFigures.create("t"), Fake()
-    reporter.most = 4
-    queue = make_queue(reporter, figures, retries=2)
-    queue.put(items(20))
-    finish(queue)
-    assert figures.as_dict()["reported"] == 12
-    assert figures.as_dict()["report_error"] == 8
-
-
-def test_reporter_that_hangs_at_the_end() -> None:
-    figures, reporter = SenderFigures.create("t"), Fake()
-    queue = make_queue(reporter, figures, capacity=1000)
-    reporter.gate.clear()
-    queue.put(items(20))
-    until(lambda: len(queue._work) == 20)
-    queue.put(items(30))
-    queue.finish(time.monotonic() + 0.1)
-    queue.join()
-    assert figures.as_dict()["report_timeout"] == figures.settled() == 50
-    reporter.gate.set()
-    time.sleep(0.05)
-    assert figures.settled() == 50, "what comes back too late is not counted twice"
-
-
-def test_reporter_that_hangs_loses_what_it_has_in_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engine.reporters.queue.GRACE", 0.0)
-    figures, reporter = SenderFigures.create("t"), Fake()
-    problems: list[str] = []
-    queue = make_queue(reporter, figures, capacity=10, timeout=0.1)
-    queue.on_problem = problems.append
-    reporter.gate.clear()
-    begun = time.monotonic()
-    queue.put(items(7))
-    until(lambda: len(queue._work) == 7)
-    queue.watch(begun + 0.1)
-    assert not figures.settled(), "not yet"
-    queue.watch(time.monotonic() + 0.15)
-    queue.watch(time.monotonic() + 0.15)
-    assert figures.as_dict()["report_timeout"] == figures.settled() == 7
-    assert problems == ["hangs: no answer for 0.1 s"]
-    queue.put(items(25))
-    assert (figures.as_dict()["queue_full"], queue.room()) == (15, 10), "nobody waits for one that hangs"
-    reporter.gate.set()
-    finish(queue)
-    assert figures.as_dict()["reported"] == 10
-    assert figures.settled() == 32
-    assert problems[-1] == ""
-    assert reporter.got[7:] == list(range(15, 25))
-
-
-# ---- figures of streams ----
-
-
-def stream_of(build: Build, packets: int) -> tuple[Any, int]:
-    """A table with one stream, and its slot; packet 9 is lost, and two of 20."""
-    table = build.module("engine.shm.streams").StreamTable.create("t", 0, 64)
-    ports = 40012 | 50000 << 16 | 0x1234 << 32
-    slot = table.add(1, 1, 2, 3, 4, ports, 0, 1_000_000_000)
-    table.label(
-        slot,
-        1,
-        0,
-        1,
-        8,
-        8000,
-        0,
-        int.from_bytes(b"PCMA", "little"),
-        0,
-        memoryview(bytearray(128)).cast("Q"),
-        0,
-    )
-    go_on(table, slot, 0, packets)
-    return table, slot
-
-
-def go_on(table: Any, slot: int, start: int, end: int) -> None:
-    for n in range(start, end):
-        if n not in (9, 20, 21):
-            table.count(table.place(slot), 1_000_000_000 + 20_000_000 * n, n, 160 * n, 0, 160)
-
-
-def record_of(table: Any, slot: int) -> bytes:
-    """The body of an RTP record with the figures of a stream."""
-    entry = table.copy(slot)
-    generation = int.from_bytes(entry[12:16], "little")
-    fixed = RTP_FIXED.pack(0x1234, 1, 1, 8, 0, 160, slot, generation, 1, 0, len(entry) // 8)
-    return header() + fixed + bytes(entry)
-
-
-def test_records_of_a_stream_have_all_its_figures(build: Build) -> None:
-    table, slot = stream_of(build, 100)
-    maker = OutputMaker("t", {}, streams=table.region.fd)
-    packet = maker.make(records.RTP, 0, record_of(table, slot))
-    assert packet is not None
-    assert packet.payload is not None
-    figures = packet.payload.as_dict()["stream"]
-    known = table.read(slot)
-    assert (figures["packets"], figures["lost"], figures["longest_loss"]) == (97, 3, 2)
-    assert figures["mos"] == pytest.approx(known["mos"])
-    assert figures["far"] is None
-    assert {key: known[key] for key in figures} == figures
-    behind = set(known) - set(table.read_entry(slot))
-    assert behind == set(BEHIND), "every figure that the table has"
-
-
-def test_figures_of_a_stream_that_went_on_are_unknown(build: Build) -> None:
-    """A file is read faster than its lines are written: then they are of another moment."""
-    table, slot = stream_of(build, 100)
-    maker = OutputMaker("t", {}, streams=table.region.fd)
-    body = record_of(table, slot)
-    for end, known in ((100 + MOST_AHEAD, True), (101 + MOST_AHEAD, False)):
-        go_on(table, slot, table.read(slot)["packets"] + 3, end)
-        packet = maker.make(records.RTP, 0, body)
-        assert packet is not None
-        assert packet.payload is not None
-        figures = packet.payload.as_dict()["stream"]
-        assert figures["packets"] == 97
-        assert (figures["mos"] is not None) is known
-        assert set(BEHIND) <= set(figures)
-    without = OutputMaker("t", {}).make(records.RTP, 0, body)
-    assert without is not None
-    assert without.payload is not None
-    assert without.payload.as_dict()["stream"]["mos"] is None
+# ---- packets ----
 
 
 def test_reporters_get_packets_that_they_cannot_change() -> None:
@@ -496,97 +194,6 @@ def test_reporters_get_packets_that_they_cannot_change() -> None:
     payload.as_dict()["method"] = "BYE"
     assert payload.as_dict() == {"method": "INVITE"}
     assert json.loads(json_lines([sealed])[0])["labels"] == {"sip.call-id": "3", "text": ""}
-
-
-def test_packet_is_reported_when_one_of_two_took_it() -> None:
-    figures, good, bad = SenderFigures.create("t"), Fake(), Fake()
-    bad.trouble = OSError(errno.EIO, "Input/output error")
-    lock = threading.Lock()
-    queues = [make_queue(good, figures, 0, lock), make_queue(bad, figures, 1, lock)]
-    batch = items(40, 2)
-    for queue in queues:
-        queue.put(batch)
-    finish(*queues)
-    assert figures.as_dict()["reported"] == 40
-    assert figures.settled() == 40
-    assert figures.reporter(0)["accepted"] == 40
-    assert figures.reporter(1)["report_error"] == 40
-
-
-# ---- records to packets ----
-
-
-def test_interfaces_of_this_host_have_names() -> None:
-    index = socket.if_nametoindex("lo")
-
-    def shown(number: int, live: bool) -> Any:
-        body = bytearray(sip_body(call_id=b"c1"))
-        body[60:64] = number.to_bytes(4, "little")
-        packet = OutputMaker("t", {}, live=live).make(records.SIP, 1_500_000_000, bytes(body))
-        assert packet is not None
-        return packet.as_dict()["network"]["interface"]
-
-    assert shown(index, True) == "lo"
-    assert shown(2_000_000_000, True) == 2_000_000_000
-    assert shown(index, False) == index
-    assert shown(0, True) is None
-
-
-def test_sip_packet() -> None:
-    body = sip_body(
-        method=b"INVITE", uri=b"sip:b@x", call_id=b"c1", from_uri=b"sip:a@x", **{"from": b"<sip:a@x>;tag=1"}
-    )
-    found = OutputMaker("t", {"node": "n"}).make(records.SIP, 1_500_000_000, body)
-    assert found is not None
-    assert found.labels == {
-        "node": "n",
-        "sip.method": "INVITE",
-        "sip.call-id": "c1",
-        "sip.from": "sip:a@x",
-        "sip.to": "",
-    }
-    line = found.as_dict()
-    assert line["timestamp"] == "1970-01-01T00:00:01.500000Z"
-    assert (line["src_ip"], line["dest_port"], line["proto"]) == ("10.0.0.1", 5062, "udp")
-    assert line["network"]["src_mac"] == "02:00:00:00:00:01"
-    assert line["network"]["vlans"] == [7]
-    assert line["payload"]["message"] == INVITE.decode()
-    assert line["payload"]["user_agent"] is None
-
-
-@pytest.mark.parametrize("kind", [*records.KINDS, 99])
-@pytest.mark.parametrize("length", [0, 1, 127, 128, 150, 399])
-def test_cut_records_are_no_packets_or_packets(kind: int, length: int) -> None:
-    OutputMaker("t", {}).make(kind, 0, sip_body()[:length])
-    assert OutputMaker("t", {}).make(records.SIP, 0, sip_body()[:length]) is None
-
-
-def test_rtcp() -> None:
-    report = bytes([0x81, 201, 0, 7]) + bytes(28)
-    assert rtcp_packets(report + bytes([0x81, 202, 0, 2]) + bytes(8))[1] == {
-        "type": "SDES", "ssrc": 0, "count": 1, "octets": 12,
-    }  # fmt: skip
-    for cut in range(len(report)):
-        rtcp_packets(report[:cut])
-
-
-def test_sdp() -> None:
-    media = sdp_media(
-        b"v=0\r\nc=IN IP4 10.0.0.1\r\nm=audio 4000 RTP/AVP 8 101\r\na=rtpmap:8 PCMA/8000\r\na=sendonly\r\n"
-        b"m=video 0 RTP/AVP 96\r\nc=IN IP6 ::1\r\n"
-    )
-    assert [one["port"] for one in media] == [4000, 0]
-    assert media[0]["codecs"] == {"8": "PCMA/8000"}
-    assert [one["direction"] for one in media] == ["sendonly", "sendrecv"]
-    assert [one["address"] for one in media] == ["10.0.0.1", "::1"]
-    for garbage in (
-        b"m=",
-        b"m=audio 99999999 x",
-        b"a=rtpmap:\nm=a b c\na=rtpmap:",
-        b"\xff\xfe=",
-        b"c=IN\nm=a 1 b",
-    ):
-        sdp_media(garbage)
 
 
 # ---- the process ----
