@@ -176,8 +176,9 @@ def load(kind: str, name: str, own: Mapping[str, type[Any]]) -> type[Any]:
     raise UsageError(f"no {kind} {name!r}", f"known: {', '.join([*own, *installed(kind)])}")
 
 
-def started(kind: str, name: str, found: type[Any], config: Mapping[str, Any]) -> Any:
-    """A plugin of the class that load() found, with its options; UsageError where it does not start."""
+def started(kind: str, name: str, own: Mapping[str, type[Any]], config: Mapping[str, Any]) -> Any:
+    """A plugin of the class that load() finds, with its options; UsageError where it does not start."""
+    found = load(kind, name, own)
     try:
         plugin = found()
         plugin.init(config)

@@ -252,6 +252,11 @@ def zone(time_ns: int) -> str:
         return ""
 
 
+def codec(stream: Mapping[str, Any]) -> str:
+    """Of a stream; `DTMF` where only telephone events were seen, empty where it is not known."""
+    return str(stream.get("codec") or ("DTMF" if stream.get("digits") else ""))
+
+
 def tunnel(found: Mapping[str, Any] | None, arrow: str) -> list[str]:
     """What a message came in, such as `in vxlan 77: 192.0.2.1 → 192.0.2.2`; nothing where in none."""
     if not found:

@@ -20,7 +20,7 @@ from engine.packet import (
     address_from_bytes,
 )
 from engine.pipeline.verdicts import DROP_BIT
-from engine.plugin import RAISED, Envelope, Faults, load, started, stop_all
+from engine.plugin import RAISED, Envelope, Faults, started, stop_all
 from engine.processors.chain import drop_bad_labels
 from engine.shm import records
 from engine.shm.counters import index
@@ -41,11 +41,7 @@ HANDLED, FILTERED, OUTPUT = (index(name) for name in ("handled", "filtered", "ou
 
 def load_parsers(specs: Iterable[Mapping[str, Any]]) -> list[Parser]:
     """Parsers of other packages, started, from {plugin, config}. UsageError names the one at fault."""
-    return [
-        started("parser", name, load("parser", name, {}), spec.get("config") or {})
-        for spec in specs
-        if (name := spec["plugin"])
-    ]
+    return [started("parser", spec["plugin"], {}, spec.get("config") or {}) for spec in specs]
 
 
 class ForeignParsers:

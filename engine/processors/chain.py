@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from engine.plugin import LABEL_KEY, RAISED, Faults, load, started, stop_all
+from engine.plugin import LABEL_KEY, RAISED, Faults, started, stop_all
 from engine.processors.filter import FilterProcessor
 from engine.processors.label import LabelProcessor
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from engine.plugin import Envelope, Processor
 
-PROCESSORS: dict[str, type[Processor]] = {"filter": FilterProcessor, "label": LabelProcessor}
+PROCESSORS: dict[str, type[Processor]] = {kind.name: kind for kind in (FilterProcessor, LabelProcessor)}
 MOST_REASONS = 126
 """Rules and processors that have a counter of their own; what more there are share the last one."""
 
@@ -141,11 +141,10 @@ def build_chain(specs: Iterable[Mapping[str, Any]], node: Mapping[str, str] | No
     """
     processors = []
     for spec in specs:
-        kind = load("processor", spec["plugin"], PROCESSORS)
-        config = spec.get("config") or {}
-        if kind is LabelProcessor and not config.get("labels"):
+        name, config = spec["plugin"], spec.get("config") or {}
+        if name == LabelProcessor.name and not config.get("labels"):
             config = {"labels": {key: value for key, value in (node or {}).items() if value}}
-        processor = started("processor", spec["plugin"], kind, config)
+        processor = started("processor", name, PROCESSORS, config)
         if spec.get("priority") is not None:
             processor.priority = spec["priority"]
         processors.append(processor)

@@ -20,7 +20,7 @@ from engine.books import ring_page
 from engine.errors import OtusError
 from engine.log import log
 from engine.packet import seal
-from engine.plugin import Envelope, load, started
+from engine.plugin import Envelope, started
 from engine.processors.chain import build_chain
 from engine.reporters.console import ConsoleReporter
 from engine.reporters.figures import CPU_TIME, HEARTBEAT, PID, STATE, SenderFigures
@@ -64,7 +64,7 @@ class Sender:
         for number, spec in enumerate(config["reporters"]):
             options = {**spec["config"], "send_timeout": config["send_timeout"]}
             kind = spec["type"]
-            reporter = started("reporter", kind, load("reporter", kind, REPORTERS), options)
+            reporter = started("reporter", kind, REPORTERS, options)
             queue = ReporterQueue(
                 number,
                 reporter,

@@ -2,7 +2,6 @@ cimport cython
 
 from engine.shm cimport atomics
 
-cdef Py_ssize_t CAPACITY
 cdef Py_ssize_t LIMIT
 cdef Py_ssize_t HEAD
 cdef Py_ssize_t WRITTEN

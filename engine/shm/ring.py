@@ -7,7 +7,7 @@ half-written one does not exist for anybody; `recover()` lets the successor of a
 
 Words behind the region header (index of the 64-bit word):
 
-    16 octets of the data area     17 most unread records (0: no limit)
+    17 most unread records (0: no limit)
     24 head: octets ever written   25 written: records ever written
     32 tail: where the oldest whole record begins
     40 reader's position   42 records lost before they were read   43 next sequence: all below are settled
@@ -25,7 +25,7 @@ from engine.shm import atomics
 from engine.shm.region import Region
 
 VERSION = 1
-CAPACITY, LIMIT, HEAD, WRITTEN, TAIL = 16, 17, 24, 25, 32
+LIMIT, HEAD, WRITTEN, TAIL = 17, 24, 25, 32
 READ_POSITION, NEW_LOST, LOST, NEXT_SEQUENCE, NEW_NEXT, REFUSED = 40, 41, 42, 43, 44, 48
 DATA = 512
 RECORD_HEADER = 32
@@ -37,7 +37,6 @@ MASK64 = 0xFFFFFFFFFFFFFFFF
 def create(task: str, writer: int, octets: int, limit: int = 0) -> Region:
     """A ring with room for about `octets` of records and at most `limit` unread ones (0: no limit)."""
     region = Region.create("ring", VERSION, DATA + max(octets, 262_144), task, writer)
-    region.words[CAPACITY] = room(region)
     region.words[LIMIT] = limit
     return region
 
@@ -48,7 +47,7 @@ def open_ring(fd: int) -> Region:
 
 
 def room(region: Region) -> int:
-    """Octets of the data area, by the size of the memory: what stands in it, the other end can change."""
+    """Octets of the data area, by the size of the memory: a word in it, the other end could change."""
     return len(region.memory) - int(DATA)
 
 

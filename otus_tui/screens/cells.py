@@ -215,9 +215,8 @@ def stream_columns(glyphs: Glyphs, named: Callable[[str], str] = _itself) -> lis
         return ("sdp", "dim") if by == "sdp" else (f"{g.warning} guess", "warning")
 
     def codec(row: Row) -> Cell:
-        if not row.get("codec") and row.get("digits"):
-            return "DTMF", "dim"
-        return _text("codec", g)(row)
+        name = fmt.clean(fmt.codec(row), g.ascii_only)
+        return (name, "" if row.get("codec") else "dim") if name else (fmt.UNKNOWN, "dim")
 
     def live(row: Row) -> Cell:
         return (g.active, "good") if row.get("active") else (" ", "")

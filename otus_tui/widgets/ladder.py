@@ -119,7 +119,7 @@ def fitting(label: str, room: int, warning: str) -> str:
 
 def stream_label(stream: dict[str, Any], glyphs: Glyphs) -> tuple[str, str]:
     """`RTP PCMA 3,612  loss 0.0 %` and its role."""
-    codec = fmt.clean(str(stream["codec"] or ("DTMF" if stream.get("digits") else "?")), glyphs.ascii_only)
+    codec = fmt.clean(fmt.codec(stream) or "?", glyphs.ascii_only)
     lost = stream["lost_pct"]
     text = f"RTP {codec} {fmt.count(stream['packets'])}"
     role = "media"

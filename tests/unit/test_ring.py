@@ -293,6 +293,7 @@ def test_reader_gets_past_a_broken_ring(build: Build, region: Region, word: int)
 @both_builds
 @pytest.mark.parametrize("capacity", [0, 7, 1 << 63])
 def test_the_capacity_is_that_of_the_memory(build: Build, region: Region, capacity: int) -> None:
+    """No word in front of it, which the other end can write, says how large it is."""
     module = build.module("engine.shm.ring")
     writer, reader = module.RingWriter(region), module.RingReader(region)
     writer.write(1, 0, 1, b"x")
